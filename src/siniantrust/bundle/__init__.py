@@ -1,0 +1,1 @@
+"""The deployable folder: parts, plan, hashes, signature and sealed weights."""

@@ -1,0 +1,1 @@
+"""Policy, cost model, exact solver, and an independent validator of plans."""

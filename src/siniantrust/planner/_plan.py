@@ -1,0 +1,94 @@
+"""The plan as data: parts, devices, labels and predicted costs. Written as ``plan.json``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from siniantrust.planner._policy import Policy
+from siniantrust.trust import Label, ThreatModel
+
+SCHEMA_VERSION: Literal[1] = 1
+ENCLAVE = "enclave"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PlannedPart(_Record):
+    """A part and the device it runs on; ``device`` is ``enclave`` or a device's name in the policy."""
+
+    name: str
+    device: str
+    trusted: bool
+    nodes: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    flops: int
+    parameter_bytes: int
+    reason: str
+
+
+class LabelledValue(_Record):
+    """A value that crosses between parts, or enters or leaves the model.
+
+    ``leakage_upper`` (per metric) and ``audit_id`` say what an obscured value is known to leak, and from where.
+    """
+
+    tensor: str
+    label: Label
+    source: str = Field(description="part that makes it, or 'client'")
+    targets: tuple[str, ...] = Field(description="parts that read it, or 'client'")
+    size_bytes: int
+    leakage_upper: dict[str, float] | None = None
+    audit_id: str | None = None
+
+
+class CostTerm(_Record):
+    """One addend of the predicted latency."""
+
+    what: str
+    where: str
+    latency_s: float
+    basis: str = Field(description="measured, or how it was estimated")
+
+
+class Prediction(_Record):
+    """Predicted cost of one request with batch size 1."""
+
+    latency_s: float
+    period_s: float = Field(description="time between answers when parts overlap in a pipeline")
+    terms: tuple[CostTerm, ...]
+
+
+class Alternative(_Record):
+    """One candidate that the solver looked at. ``refusal`` is None when the policy allows it."""
+
+    cut_ids: tuple[str, ...]
+    device: str
+    latency_s: float
+    period_s: float
+    trusted_flops_share: float
+    boundary_bytes: int
+    leakage_upper: dict[str, float] | None
+    refusal: str | None
+
+
+class Plan(_Record):
+    """A placement of one model under one policy."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    model_name: str
+    model_sha256: str
+    audit_id: str | None
+    policy: Policy
+    threat_model: ThreatModel
+    cut_ids: tuple[str, ...]
+    parts: tuple[PlannedPart, ...]
+    values: tuple[LabelledValue, ...]
+    prediction: Prediction
+    alternatives: tuple[Alternative, ...]
+    warnings: tuple[str, ...]
+    machine: str

@@ -1,0 +1,110 @@
+"""The policy: what the owner of the data demands, as a TOML file in which every field is documented here."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from siniantrust.errors import PolicyError
+from siniantrust.trust import Label, Provenance, ThreatModel
+
+
+Metric = Literal["ssim", "nmse", "reidentification"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class EnclavePolicy(_Section):
+    """``[enclave]``: the trusted side."""
+
+    provider: str = Field(default="process", description="the enclave provider to launch")
+    accept: tuple[Provenance, ...] = Field(
+        default=(Provenance.HARDWARE,), description="where the enclave's claims may come from"
+    )
+    memory_bytes: int = Field(default=512 << 20, gt=0, description="the enclave's memory limit")
+    threads: int = Field(default=1, ge=1, description="threads that the trusted part computes with")
+    allow_missing: tuple[str, ...] = Field(
+        default=(), description="protections (names as in `sinian doctor`) that the enclave may do without"
+    )
+
+
+class DevicePolicy(_Section):
+    """``[[device]]``: one untrusted device."""
+
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", description="how plans and reports call it")
+    backend: str = Field(default="onnxruntime", description="the ODLA backend that drives it")
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict, description="the backend's options")
+    clearance: Label = Field(default=Label.OBSCURED, description="the most private label that it may see")
+
+
+class LeakagePolicy(_Section):
+    """``[leakage]``: how much an attacker may get from what leaves the enclave, prior-corrected, 0 to 1."""
+
+    max: dict[Metric, float] = Field(
+        default={"ssim": 0.2, "reidentification": 0.1},
+        min_length=1,
+        description="bound per metric, held against the upper 95 % bound of the best attack",
+    )
+    require_converged: bool = Field(default=True, description="refuse a cut whose attacks could still improve")
+
+
+class ObjectivePolicy(_Section):
+    """``[objective]``: what the solver minimises among the plans that the rest allows."""
+
+    minimise: Literal["latency", "period"] = Field(
+        default="latency", description="latency of one request, or the slowest stage's period (throughput)"
+    )
+    allow_all_trusted: bool = Field(
+        default=True, description="offer the whole model in the enclave when it is best or nothing else is allowed"
+    )
+
+
+class Policy(_Section):
+    """A whole policy file."""
+
+    threat_model: ThreatModel = Field(
+        default=ThreatModel.INPUT_PRIVACY, description="output-privacy also brings the last layers back to the enclave"
+    )
+    public_inputs: tuple[str, ...] = Field(default=(), description="inputs of the model that anyone may see")
+    enclave: EnclavePolicy = Field(default_factory=EnclavePolicy)
+    device: tuple[DevicePolicy, ...] = Field(default=(), description="untrusted devices, in any order")
+    leakage: LeakagePolicy = Field(default_factory=LeakagePolicy)
+    objective: ObjectivePolicy = Field(default_factory=ObjectivePolicy)
+
+
+def load_policy(path: Path) -> Policy:
+    """Read and check a policy file.
+
+    Raises:
+        PolicyError: if it cannot be read, is not TOML, or a field is unknown, missing or out of range.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PolicyError(f"policy {path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PolicyError(f"policy {path}: not a TOML file ({error})") from None
+    return parse_policy(raw, origin=str(path))
+
+
+def parse_policy(raw: dict[str, object], *, origin: str) -> Policy:
+    """Check a policy that was already read; ``origin`` names it in errors.
+
+    Raises:
+        PolicyError: if a field is unknown or out of range, or two devices share a name.
+    """
+    try:
+        policy = Policy.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(step) for step in first["loc"]) or "the file"
+        raise PolicyError(f"policy {origin}: {place}: {first['msg']}") from None
+    names = [device.name for device in policy.device]
+    if "enclave" in names or len(set(names)) != len(names):
+        raise PolicyError(f"policy {origin}: device: names must differ, and 'enclave' is reserved; found {names}")
+    return policy

@@ -1,0 +1,1 @@
+"""A session over a bundle: launched, attested, pipelined, observed."""
