@@ -40,7 +40,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             stream.flush()
             os.fchmod(stream.fileno(), mode)
             os.fsync(stream.fileno())
-        os.replace(name, path)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -59,11 +59,11 @@ def folder_atomic(path: Path) -> Iterator[Path]:
         yield temporary
         if path.exists():
             retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-            os.replace(path, retired / path.name)
-            os.replace(temporary, path)
+            path.replace(retired / path.name)
+            temporary.replace(path)
             shutil.rmtree(retired)
         else:
-            os.replace(temporary, path)
+            temporary.replace(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from siniantrust.errors import PolicyError
 from siniantrust.trust import Label, Provenance, ThreatModel
 
-
 Metric = Literal["ssim", "nmse", "reidentification"]
 
 
