@@ -1,1 +1,18 @@
 """The deployable folder: parts, plan, hashes, signature and sealed weights."""
+
+from siniantrust.bundle._build import build_bundle
+from siniantrust.bundle._keys import KeyStore, fingerprint
+from siniantrust.bundle._load import Bundle, TrustedPart, load_bundle
+from siniantrust.bundle._manifest import FileEntry, Manifest, parse_manifest
+
+__all__ = [
+    "Bundle",
+    "FileEntry",
+    "KeyStore",
+    "Manifest",
+    "TrustedPart",
+    "build_bundle",
+    "fingerprint",
+    "load_bundle",
+    "parse_manifest",
+]

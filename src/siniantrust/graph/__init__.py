@@ -1,5 +1,28 @@
-"""The ONNX model as a graph: load, check, shapes, costs, cut points and extraction of parts."""
+"""The ONNX model as a graph: load, check, shapes, costs, cut points, extraction of parts, and placement."""
 
+from siniantrust.graph._cuts import enumerate_cuts, prefix_nodes
+from siniantrust.graph._describe import describe
+from siniantrust.graph._load import load_model
+from siniantrust.graph._parts import part_digest, part_from_proto, peak_bytes
+from siniantrust.graph._placement import read_device_configurations, with_device_configurations
+from siniantrust.graph._split import split
 from siniantrust.graph._types import Cut, CutSet, Model, Node, Part, Tensor
 
-__all__ = ["Cut", "CutSet", "Model", "Node", "Part", "Tensor"]
+__all__ = [
+    "Cut",
+    "CutSet",
+    "Model",
+    "Node",
+    "Part",
+    "Tensor",
+    "describe",
+    "enumerate_cuts",
+    "load_model",
+    "part_digest",
+    "part_from_proto",
+    "peak_bytes",
+    "prefix_nodes",
+    "read_device_configurations",
+    "split",
+    "with_device_configurations",
+]

@@ -1,1 +1,42 @@
-"""What leaves the trusted side, screened and attacked: the audit and its pictures."""
+"""How much of the input leaks at every cut: screens, attacks, and the audit that holds them against each other."""
+
+from siniantrust.leakage._audit import audit
+from siniantrust.leakage._audit_file import load_audit
+from siniantrust.leakage._budget import Budget
+from siniantrust.leakage._data import Data, load_data
+from siniantrust.leakage._registry import Attack, Problem, Screen, ScreenScore, ScreenView, list_attacks, list_screens
+from siniantrust.leakage._schema import (
+    SCHEMA_VERSION,
+    AttackResult,
+    AttackSummary,
+    Audit,
+    CutAudit,
+    DataDescription,
+    Estimate,
+    ScreenResult,
+    ScreenSummary,
+)
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Attack",
+    "AttackResult",
+    "AttackSummary",
+    "Audit",
+    "Budget",
+    "CutAudit",
+    "Data",
+    "DataDescription",
+    "Estimate",
+    "Problem",
+    "Screen",
+    "ScreenResult",
+    "ScreenScore",
+    "ScreenSummary",
+    "ScreenView",
+    "audit",
+    "list_attacks",
+    "list_screens",
+    "load_audit",
+    "load_data",
+]

@@ -23,13 +23,18 @@ class DataDescription(_Record):
     attacker_count: int
     validation_count: int
     heldout_count: int
+    target_shape: tuple[int, ...] = Field(
+        default=(), description="shape the attacks reconstruct: the item's, or smaller for images shrunk to the budget"
+    )
+    data_range: float = Field(default=1.0, description="largest minus smallest value; SSIM and pictures count in it")
 
 
 class Estimate(_Record):
     """A leakage figure over held-out items, prior-corrected: 0 is the prior attacker, 1 the perfect one.
 
-    ``worst_5pct`` is the mean over the 5 % of items that leak most. ``upper`` is the one-sided 95 % bootstrap bound
-    of the mean; a decision uses it, never the mean.
+    Nothing is clipped: an attack that does worse than the prior gives a negative figure. ``worst_5pct`` is the mean
+    over the 5 % of items that leak most, each corrected by what the prior attacker reaches on that very item.
+    ``upper`` is the one-sided 95 % bound of the mean; a decision uses it, never the mean.
     """
 
     mean: float
@@ -52,7 +57,8 @@ class AttackResult(_Record):
 
     leakage: dict[str, Estimate]
     converged: bool = Field(description="false when a larger budget still gains more than the stated tolerance")
-    gain: float = Field(description="what the last increase of the budget gained in the deciding metric")
+    gain: float = Field(description="what the last increase of the budget gained, in the metric that gained most")
+    gains: dict[str, float] = Field(default={}, description="the same for every metric")
     detail: str
     time_s: float
     picture: str | None = Field(default=None, description="PNG beside audit.json: the reconstructions of this attack")
@@ -106,6 +112,10 @@ class Audit(_Record):
     screens: dict[str, ScreenSummary]
     attacks: dict[str, AttackSummary]
     originals_picture: str | None
+    class_mean_prior: dict[str, Estimate] | None = Field(
+        default=None,
+        description="what an attacker reaches who sees only the predicted class and answers with that class's mean",
+    )
     heldout_accuracy: float | None = Field(default=None, description="the uncut model's, where labels were given")
     machine: str
     time_s: float

@@ -1,1 +1,58 @@
 """Policy, cost model, exact solver, and an independent validator of plans."""
+
+from siniantrust.planner._annotate import annotate
+from siniantrust.planner._costs import AffineCost, ComputeCost, CostProfile
+from siniantrust.planner._measure import measure_costs
+from siniantrust.planner._plan import (
+    ENCLAVE,
+    Alternative,
+    CostTerm,
+    LabelledValue,
+    Plan,
+    PlannedPart,
+    Prediction,
+)
+from siniantrust.planner._plan_file import dump_plan, load_plan, parse_plan, plan_schema, save_plan
+from siniantrust.planner._policy import (
+    DevicePolicy,
+    EnclavePolicy,
+    LeakagePolicy,
+    ObjectivePolicy,
+    Policy,
+    load_policy,
+    parse_policy,
+)
+from siniantrust.planner._policy_reference import policy_reference
+from siniantrust.planner._solve import solve
+from siniantrust.planner._validate import find_violations, validate_plan
+
+__all__ = [
+    "ENCLAVE",
+    "AffineCost",
+    "Alternative",
+    "ComputeCost",
+    "CostProfile",
+    "CostTerm",
+    "DevicePolicy",
+    "EnclavePolicy",
+    "LabelledValue",
+    "LeakagePolicy",
+    "ObjectivePolicy",
+    "Plan",
+    "PlannedPart",
+    "Policy",
+    "Prediction",
+    "annotate",
+    "dump_plan",
+    "find_violations",
+    "load_plan",
+    "load_policy",
+    "measure_costs",
+    "parse_plan",
+    "parse_policy",
+    "plan_schema",
+    "policy_reference",
+    "save_plan",
+    "solve",
+    "validate_plan",
+]

@@ -92,3 +92,4 @@ class Plan(_Record):
     alternatives: tuple[Alternative, ...]
     warnings: tuple[str, ...]
     machine: str
+    reason: str = Field(default="", description="one sentence: what was chosen and what it is worth")

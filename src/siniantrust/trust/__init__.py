@@ -1,5 +1,34 @@
 """ODLA.trust: labels and clearances, enclaves, evidence, sealing and the encrypted channel."""
 
+from siniantrust.trust._checks import host_checks
+from siniantrust.trust._crossing import measure_crossing
+from siniantrust.trust._evidence import AttestationResult, Evidence, ReferenceValues, appraise
 from siniantrust.trust._labels import Label, Provenance, ThreatModel, may_see
+from siniantrust.trust._protections import PROTECTIONS, Protection
+from siniantrust.trust._registry import launch
+from siniantrust.trust._seal import SealedPart, seal_part, unseal_part
+from siniantrust.trust._types import Check, CrossingCost, Enclave, EnclaveInfo, EnclaveSpec
 
-__all__ = ["Label", "Provenance", "ThreatModel", "may_see"]
+__all__ = [
+    "PROTECTIONS",
+    "AttestationResult",
+    "Check",
+    "CrossingCost",
+    "Enclave",
+    "EnclaveInfo",
+    "EnclaveSpec",
+    "Evidence",
+    "Label",
+    "Protection",
+    "Provenance",
+    "ReferenceValues",
+    "SealedPart",
+    "ThreatModel",
+    "appraise",
+    "host_checks",
+    "launch",
+    "may_see",
+    "measure_crossing",
+    "seal_part",
+    "unseal_part",
+]

@@ -1,0 +1,159 @@
+"""Building a bundle: validate, split, seal, hash, sign; all of it or nothing."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import onnx
+
+from siniantrust import __version__
+from siniantrust._files import folder_atomic, sha256_bytes, write_atomic
+from siniantrust.bundle._annotated import weightless_annotated, without_unused_functions
+from siniantrust.bundle._audit_files import read_audit_folder
+from siniantrust.bundle._keys import KeyStore, fingerprint
+from siniantrust.bundle._manifest import MANIFEST, SIGNATURE, FileEntry, Manifest, dump_manifest
+from siniantrust.bundle._part_file import dump_part_file
+from siniantrust.bundle._structure import dump_structure
+from siniantrust.errors import BundleError
+from siniantrust.graph import Cut, Model, Part, split
+from siniantrust.planner import Plan, dump_plan, validate_plan
+from siniantrust.trust import Label, seal_part
+
+_CLIENT = "client"
+
+
+def build_bundle(model: Model, plan: Plan, out: Path, *, keystore: KeyStore, audit_folder: Path | None = None) -> Path:
+    """Write the deployable folder for ``plan`` at ``out``; a bundle already there is replaced when all is written.
+
+    ``partN/`` holds ``model.onnx`` and ``part.json``: the whole part where it is untrusted, a skeleton without numbers
+    and ``weights.sealed`` (AES-256-GCM, bound to bundle and part) where it is trusted. Beside them: ``plan.json``,
+    ``structure.json`` (the graph without weights, for the validator), ``annotated.onnx`` (the same with devices, for
+    other tools), ``audit/``, ``manifest.json`` (SHA-256 and size of everything) and ``manifest.sig`` (Ed25519).
+
+    Args:
+        model: the model that the plan is for.
+        plan: a plan; it is validated again.
+        out: the folder to make.
+        keystore: signs, and keeps the new weight key.
+        audit_folder: folder of ``audit.json``; needed when the plan rests on an audit.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        PlanError: if the plan is not valid for this model and audit.
+        AuditError: if the audit cannot be read.
+        BundleError: if the audit is missing, ``out`` holds something else, or it cannot be written (then nothing is
+            left behind).
+        TrustError: if the keystore refuses, or a part cannot be sealed.
+    """
+    audit, audit_files = read_audit_folder(audit_folder) if audit_folder is not None else (None, {})
+    if audit is None and any(value.label is Label.OBSCURED for value in plan.values):
+        raise BundleError(f"bundle {out}: the plan rests on audit {plan.audit_id}; give the audit's folder too")
+    validate_plan(plan, model, audit)
+    _check_target(out)
+    parts = _split(model, plan)
+    bundle_id = secrets.token_hex(16)
+    signing_key = keystore.signing_key()
+    key = keystore.new_weight_key(bundle_id)
+    try:
+        contents = {"plan.json": dump_plan(plan), "structure.json": dump_structure(model), **audit_files}
+        contents.update(_part_files(model, plan, parts, bundle_id=bundle_id, key=key))
+        manifest = dump_manifest(
+            Manifest(
+                bundle_id=bundle_id,
+                model_name=model.name,
+                model_sha256=model.sha256,
+                signer=fingerprint(signing_key.public_key()),
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                siniantrust_version=__version__,
+                files={
+                    path: FileEntry(sha256=sha256_bytes(data), size_bytes=len(data))
+                    for path, data in sorted(contents.items())
+                },
+            )
+        )
+        _write(out, {**contents, MANIFEST: manifest, SIGNATURE: signing_key.sign(manifest)})
+    except BaseException:
+        keystore.remove_weight_key(bundle_id)
+        raise
+    return out
+
+
+def seal_context(bundle_id: str, part: str) -> bytes:
+    """Return what the sealed weights of a part are bound to."""
+    return f"siniantrust bundle {bundle_id} {part}".encode()
+
+
+def _check_target(out: Path) -> None:
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise BundleError(f"bundle {out}: it exists and is no folder; choose another path")
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+        raise BundleError(f"bundle {out}: the folder holds something that is no bundle; choose another path")
+
+
+def _split(model: Model, plan: Plan) -> tuple[Part, ...]:
+    """Split the model where the plan says, by the values that it lists, and check that the parts came out so."""
+    order = {part.name: number for number, part in enumerate(plan.parts)}
+    cuts = []
+    for index, cut_id in enumerate(plan.cut_ids):
+        tensors = tuple(
+            value.tensor
+            for value in plan.values
+            if order.get(value.source, len(order)) <= index
+            and any(target == _CLIENT or order[target] > index for target in value.targets)
+        )
+        cuts.append(Cut(cut_id, tensors, nodes_before=0, size_bytes=0, flops_before=0, fusable=False))
+    parts = split(model, cuts)
+    for part, planned in zip(parts, plan.parts, strict=True):
+        if set(part.node_names) != set(planned.nodes):
+            raise BundleError(f"bundle of '{model.name}': {planned.name} came out with other nodes than planned")
+    return parts
+
+
+@dataclass(frozen=True)
+class _Half:
+    """What may be seen of a part, as a model, and its files."""
+
+    visible: onnx.ModelProto
+    files: Mapping[str, bytes]
+
+
+def _part_files(model: Model, plan: Plan, parts: tuple[Part, ...], *, bundle_id: str, key: bytes) -> dict[str, bytes]:
+    contents: dict[str, bytes] = {}
+    visible = []
+    for part, planned in zip(parts, plan.parts, strict=True):
+        half = _sealed(part, key, bundle_id) if planned.trusted else _plain(part)
+        visible.append(half.visible)
+        contents.update({f"{part.name}/{name}": data for name, data in half.files.items()})
+        described = dump_part_file(part, half.files["model.onnx"], device=planned.device, trusted=planned.trusted)
+        contents[f"{part.name}/part.json"] = described
+    contents["annotated.onnx"] = weightless_annotated(model, plan, parts, visible)
+    return contents
+
+
+def _sealed(part: Part, key: bytes, bundle_id: str) -> _Half:
+    sealed = seal_part(part, key=key, context=seal_context(bundle_id, part.name))
+    files = {"model.onnx": sealed.skeleton, "weights.sealed": sealed.sealed}
+    return _Half(onnx.ModelProto.FromString(sealed.skeleton), files)
+
+
+def _plain(part: Part) -> _Half:
+    proto = without_unused_functions(part.proto)
+    try:
+        return _Half(proto, {"model.onnx": proto.SerializeToString(deterministic=True)})
+    except ValueError as error:  # protobuf's limit of 2 GiB
+        raise BundleError(f"{part.name}: cannot be written as one ONNX file ({error})") from None
+
+
+def _write(out: Path, contents: Mapping[str, bytes]) -> None:
+    try:
+        with folder_atomic(out) as folder:
+            for path, data in contents.items():
+                write_atomic(folder / path, data)
+    except OSError as error:
+        raise BundleError(f"bundle {out}: cannot be written ({error.strerror}); nothing was left behind") from None

@@ -1,0 +1,68 @@
+"""How much work the audit may do: a stronger attacker costs more time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Limits of one audit. More of any of them makes the attacker stronger and the audit slower.
+
+    Attributes:
+        attacker_items: most items the attacker learns from.
+        heldout_items: most items that leakage is measured on; they are also the gallery of the re-identification.
+        kernel_features: width that wider features are sketched to before kernel regression.
+        patch_rows: feature neighbourhoods that the local regression is fitted on.
+        steps: gradient steps of a trained decoder.
+        batch_items: items per gradient step.
+        width: channels of a trained decoder.
+        attack_time_s: time after which a training stops early, within one attack at one cut.
+        tolerance: gain of a leakage metric, from half the budget to all of it, above which an attack is not converged.
+        screen_items: items that a screen looks at.
+        classifier_flops: most floating-point operations that one screen at one cut may spend in a classifier.
+        max_side: images are averaged down to at most this side before they are attacked.
+        feature_elements: most numbers per item that are kept of one tensor.
+        memory_bytes: features beyond this lie on disk.
+        threads: threads of the computation; None for every core the process may use.
+    """
+
+    attacker_items: int = 2500
+    heldout_items: int = 1000
+    kernel_features: int = 4096
+    patch_rows: int = 40_000
+    steps: int = 48
+    batch_items: int = 32
+    width: int = 32
+    attack_time_s: float = 60.0
+    tolerance: float = 0.03
+    screen_items: int = 400
+    classifier_flops: float = 2e10
+    max_side: int = 64
+    feature_elements: int = 65_536
+    memory_bytes: int = 2 << 30
+    threads: int | None = None
+
+    @classmethod
+    def preset(cls, name: Literal["quick", "standard"]) -> Budget:
+        """Return a named budget: ``quick`` for a first look and the demo, ``standard`` for a decision that lasts."""
+        if name == "quick":
+            return cls()
+        return cls(
+            attacker_items=20_000,
+            kernel_features=16_384,
+            patch_rows=200_000,
+            steps=3000,
+            batch_items=64,
+            width=64,
+            attack_time_s=1800.0,
+            tolerance=0.02,
+            screen_items=1000,
+            classifier_flops=2e11,
+            memory_bytes=8 << 30,
+        )
+
+    def half(self) -> Budget:
+        """Return the budget with half the training, which the convergence check compares with."""
+        return replace(self, steps=max(1, self.steps // 2), patch_rows=max(1, self.patch_rows // 2))

@@ -1,0 +1,52 @@
+"""Which cuts an audit looks at, and why it leaves the others out; what is left out is never safe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from siniantrust.graph import Cut, CutSet, Model
+
+_FLOATS = ("float16", "float32", "float64")
+
+
+def choose_cuts(
+    model: Model, cuts: CutSet, *, include_fusable: bool, max_cuts: int | None
+) -> tuple[tuple[Cut, ...], dict[str, str]]:
+    """Return the cuts to audit, in order, and for each other cut the reason why it is left out."""
+    skipped: dict[str, str] = {}
+    kept: list[Cut] = []
+    for cut in cuts.cuts:
+        reason = _unusable(model, cut)
+        if reason is None and cut.fusable and not include_fusable:
+            reason = "only separates an operator from its activation, which a runtime fuses into it"
+        if reason is None:
+            kept.append(cut)
+        else:
+            skipped[cut.id] = reason
+    if max_cuts is not None and len(kept) > max_cuts:
+        chosen = _spread(len(kept), max_cuts)
+        skipped |= {
+            cut.id: f"left out: only {max_cuts} of {len(kept)} cuts were to be audited"
+            for index, cut in enumerate(kept)
+            if index not in chosen
+        }
+        kept = [cut for index, cut in enumerate(kept) if index in chosen]
+    return tuple(kept), skipped
+
+
+def _unusable(model: Model, cut: Cut) -> str | None:
+    for name in cut.tensors:
+        tensor = model.tensors.get(name)
+        if tensor is None or 0 in tensor.shape:
+            return f"tensor '{name}' has no known shape"
+        if tensor.dtype not in _FLOATS:
+            return f"tensor '{name}' is {tensor.dtype}; the attacks read floating-point features only"
+    return None
+
+
+def _spread(count: int, wanted: int) -> Sequence[int]:
+    """Return ``wanted`` numbers spread evenly over ``range(count)``, the ends among them."""
+    indices: list[int] = np.linspace(0, count - 1, wanted).round().astype(int).tolist()
+    return indices

@@ -1,0 +1,72 @@
+"""The audited model as a classifier: its answers as class probabilities, and what the predicted class gives away."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from siniantrust.graph import Model
+from siniantrust.leakage._data import Data
+from siniantrust.leakage._observe import Observer, item_shape
+from siniantrust.leakage._registry import Classifier
+
+_MIN_CLASSES = 2
+
+
+def class_scores(output: np.ndarray) -> np.ndarray | None:
+    """Return the output as one score per class, (items, classes) float64; None if it has another form."""
+    flat = output.reshape(len(output), -1)
+    if output.dtype.kind != "f" or flat.shape[1] < _MIN_CLASSES or max(output.shape[1:], default=0) != flat.shape[1]:
+        return None
+    return flat.astype(np.float64)
+
+
+def probabilities(scores: np.ndarray) -> np.ndarray:
+    """Return class probabilities: the scores themselves if they are some already, else their softmax."""
+    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3):
+        return scores
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+def image_classifier(observer: Observer, model: Model, data: Data, low: float, high: float) -> Classifier | None:
+    """Return the model as a classifier of images in unit scale, of any size; None if it takes or gives anything else.
+
+    Images are resized to the model's input and mapped back to ``low`` .. ``high``.
+    """
+    shape = item_shape(model, data.input_name)
+    if data.others or len(shape) != 3:  # noqa: PLR2004 - channels, height, width
+        return None
+    name, dtype = model.outputs[0].name, data.inputs.dtype
+
+    def run(images: np.ndarray) -> np.ndarray:
+        import torch
+
+        if images.shape[2:] != shape[1:]:
+            images = torch.nn.functional.interpolate(torch.as_tensor(images), size=shape[1:], mode="bilinear").numpy()
+        values = images * (high - low) + low
+        values = np.rint(values).clip(0, 255) if dtype.kind == "u" else values
+        return observer.run({data.input_name: values.astype(dtype)})[name]
+
+    def classify(images: np.ndarray) -> np.ndarray:
+        scores = class_scores(run(images))
+        if scores is None:
+            raise TypeError("the model is no classifier")
+        return probabilities(scores)
+
+    usable = class_scores(run(np.zeros((1, *shape), dtype=np.float32))) is not None
+    return classify if usable else None
+
+
+def class_means(
+    attacker_targets: np.ndarray, attacker_classes: np.ndarray, heldout_classes: np.ndarray
+) -> np.ndarray:
+    """Return for each held-out item the mean of the attacker's items of its predicted class.
+
+    A class that the attacker never saw gets the mean of all.
+    """
+    answers = np.empty((len(heldout_classes), *attacker_targets.shape[1:]), dtype=np.float32)
+    for label in np.unique(heldout_classes):
+        members = attacker_targets[attacker_classes == label]
+        answers[heldout_classes == label] = (members if len(members) else attacker_targets).mean(axis=0)
+    return answers

@@ -1,0 +1,160 @@
+"""The data an audit runs on: read from a file and held against the model's input."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from siniantrust.errors import DataError
+from siniantrust.graph import Model, Tensor
+from siniantrust.leakage._observe import item_shape
+
+_INPUT_KEYS = ("inputs", "x")
+_LABEL_KEYS = ("labels", "y")
+# What can be reconstructed as a quantity. Token numbers cannot: nearness of numbers means nothing there.
+_DTYPES = ("float16", "float32", "float64", "uint8")
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Items of the private input: ``inputs`` (N, *item shape), ``labels`` (N,) if known.
+
+    ``others`` holds the model's other inputs by name, one row per item: what accompanies the private one.
+    """
+
+    inputs: np.ndarray = field(repr=False)
+    labels: np.ndarray | None = field(repr=False)
+    input_name: str
+    others: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self.inputs)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return every input of the model by name."""
+        return {self.input_name: self.inputs, **self.others}
+
+    def sha256(self) -> str:
+        """Return a hash over names, dtypes, shapes and values of everything in it."""
+        digest = hashlib.sha256()
+        named = dict(sorted(self.arrays().items()))
+        if self.labels is not None:
+            named[" labels"] = self.labels
+        for name, array in named.items():
+            digest.update(f"{name} {array.dtype} {array.shape};".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def load_data(path: Path, model: Model, *, private_input: str | None = None) -> Data:
+    """Read items from a ``.npy`` or ``.npz`` file and check them against the model's inputs.
+
+    An ``.npz`` holds the private input under its name, ``inputs`` or ``x``; optionally labels under ``labels`` or
+    ``y``. A model with several inputs needs ``private_input`` and an ``.npz`` with every input under its own name.
+
+    Raises:
+        DataError: if the file cannot be read, a key is missing or unknown, or an array is empty, not finite, or of
+            another shape or dtype than the model's input.
+    """
+    private = _private(model, private_input)
+    arrays = _read(path)
+    names = [tensor.name for tensor in model.inputs]
+    if path.suffix == ".npy":
+        arrays = {private: arrays[""]}
+    if len(names) == 1 and private not in arrays:
+        arrays = {private if key == _first(_INPUT_KEYS, arrays) else key: value for key, value in arrays.items()}
+    label_key = _first([key for key in _LABEL_KEYS if key not in names], arrays)
+    labels = None if label_key is None else arrays.pop(label_key)
+    for name in names:
+        if name not in arrays:
+            raise DataError(f"data {path}: key '{name}' is missing; expected {_listed(names)}, found {_listed(arrays)}")
+    if unknown := [key for key in arrays if key not in names]:
+        raise DataError(f"data {path}: key '{unknown[0]}' is unknown; the model's inputs are {_listed(names)}")
+    data = Data(
+        inputs=arrays[private],
+        labels=labels,
+        input_name=private,
+        others={name: arrays[name] for name in names if name != private},
+    )
+    check_data(data, model, origin=str(path))
+    return data
+
+
+def check_data(data: Data, model: Model, *, origin: str) -> None:
+    """Check that ``data`` fits the model; ``origin`` names it in errors.
+
+    Raises:
+        DataError: if an array is empty, not finite, or of another shape, dtype or length than expected.
+    """
+    tensors = {tensor.name: tensor for tensor in model.inputs}
+    if data.input_name not in tensors or set(data.arrays()) != set(tensors):
+        raise DataError(f"data {origin}: expected inputs {_listed(tensors)}, found {_listed(data.arrays())}")
+    if tensors[data.input_name].dtype not in _DTYPES:
+        raise DataError(
+            f"data {origin}: input '{data.input_name}' is {tensors[data.input_name].dtype}; the attacks reconstruct "
+            f"{', '.join(_DTYPES)} only, and token numbers need an attack of their own"
+        )
+    for name, array in data.arrays().items():
+        _check_array(array, tensors[name], item_shape(model, name), origin=f"data {origin}: '{name}'")
+        if len(array) != len(data):
+            raise DataError(f"data {origin}: '{name}' has {len(array)} items, '{data.input_name}' has {len(data)}")
+    labels = data.labels
+    if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != (len(data),)):
+        raise DataError(
+            f"data {origin}: labels: expected integers of shape ({len(data)},), found {labels.dtype} {labels.shape}"
+        )
+
+
+def _private(model: Model, name: str | None) -> str:
+    names = [tensor.name for tensor in model.inputs]
+    if name is None and len(names) == 1:
+        return names[0]
+    if name is None:
+        raise DataError(f"the model has several inputs ({_listed(names)}); name the private one")
+    if name not in names:
+        raise DataError(f"private input '{name}' is not an input of the model; it has {_listed(names)}")
+    return name
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if path.suffix not in (".npy", ".npz"):
+        raise DataError(f"data {path}: expected a .npy or .npz file, found '{path.suffix or path.name}'")
+    try:
+        # Object arrays would need pickle, which runs code from the file.
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return {"": found} if path.suffix == ".npy" else {}
+        with found:
+            return {key: found[key] for key in found.files}
+    except OSError as error:
+        raise DataError(f"data {path}: cannot be read ({error.strerror or 'not a NumPy file'})") from None
+    except (ValueError, EOFError, zipfile.BadZipFile, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"data {path}: not a readable NumPy file ({reason})") from None
+
+
+def _check_array(array: np.ndarray, tensor: Tensor, item: tuple[int, ...], *, origin: str) -> None:
+    expected = f"(N, {', '.join(map(str, item))})" if item else "(N,)"
+    if array.ndim == 0 or array.shape[1:] != item:
+        raise DataError(f"{origin}: expected shape {expected}, found {array.shape}")
+    if str(array.dtype) != tensor.dtype:
+        raise DataError(f"{origin}: expected dtype {tensor.dtype}, found {array.dtype}; convert it with astype")
+    if array.size == 0:
+        raise DataError(f"{origin}: expected at least one item, found none")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(axis=1)))
+        raise DataError(f"{origin}: expected finite numbers, found NaN or infinity in item {bad}")
+
+
+def _first(keys: tuple[str, ...] | list[str], arrays: Mapping[str, np.ndarray]) -> str | None:
+    return next((key for key in keys if key in arrays), None)
+
+
+def _listed(names: Mapping[str, object] | list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "none"

@@ -1,0 +1,144 @@
+"""What a screen and an attack are, and how they are found: one file each in ``screens`` and ``attacks``."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from siniantrust.errors import AuditError
+from siniantrust.leakage._budget import Budget
+from siniantrust.leakage._features import FeatureSet
+
+_T = TypeVar("_T")
+
+Classifier = Callable[[np.ndarray], np.ndarray]
+"""Images (N, channels, height, width) in unit scale to class probabilities (N, classes)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What an attacker at one cut has: features with their inputs to learn from, and features to invert.
+
+    Targets are float32 (N, *shape) in unit scale: 0 and 1 are the smallest and largest value of the attacker's data.
+    The held-out inputs are not here; no attack can see them. ``memo`` keeps what several attacks compute alike, and
+    ``whole`` is the problem that this one is half of.
+    """
+
+    kind: Literal["image", "array"]
+    attacker: FeatureSet
+    attacker_targets: np.ndarray = field(repr=False)
+    validation: FeatureSet
+    validation_targets: np.ndarray = field(repr=False)
+    heldout: FeatureSet
+    whole: Problem | None = field(default=None, repr=False)
+    memo: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
+
+    def half(self) -> Problem:
+        """Return the problem of an attacker with the first half of the data."""
+        count = (len(self.attacker_targets) + 1) // 2
+        return Problem(
+            kind=self.kind,
+            attacker=self.attacker.head(count),
+            attacker_targets=self.attacker_targets[:count],
+            validation=self.validation,
+            validation_targets=self.validation_targets,
+            heldout=self.heldout,
+            whole=self,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstruction:
+    """An attack's answer: (heldout items, *target shape) float32 in unit scale, and how it got there."""
+
+    heldout: np.ndarray = field(repr=False)
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """An attack: ``run(problem, budget, seed)`` reconstructs the held-out inputs from their features."""
+
+    title: str
+    source: str
+    knowledge: str
+    run: Callable[[Problem, Budget, int], Reconstruction]
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenView:
+    """What a screen at one cut looks at: the same items as features and as inputs (float32, unit scale).
+
+    ``classify`` is the audited model as a classifier of images, or None where it is none; ``classify_flops`` is what
+    it costs per image.
+    """
+
+    kind: Literal["image", "array"]
+    features: FeatureSet
+    inputs: np.ndarray = field(repr=False)
+    classify: Classifier | None
+    classify_flops: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenScore:
+    """A screen's score, more for more leakage, and its own figures as its source defines them."""
+
+    score: float
+    raw: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """A screen: ``score`` returns None where it does not apply; ``pick`` is its own rule for the earliest safe cut.
+
+    ``pick`` gets the scores of the cuts in topological order and returns an index, or None.
+    """
+
+    title: str
+    source: str
+    score: Callable[[ScreenView, Budget, int], ScreenScore | None]
+    pick: Callable[[Sequence[ScreenScore]], int | None]
+
+
+def list_attacks(names: Sequence[str] | None = None) -> dict[str, Attack]:
+    """Return the attacks by name, or only those in ``names``, in that order.
+
+    Raises:
+        AuditError: if a name is unknown.
+    """
+    return _select(_found("attacks", "ATTACK", Attack), names, "attack")
+
+
+def list_screens(names: Sequence[str] | None = None) -> dict[str, Screen]:
+    """Return the screens by name, or only those in ``names``, in that order.
+
+    Raises:
+        AuditError: if a name is unknown.
+    """
+    return _select(_found("screens", "SCREEN", Screen), names, "screen")
+
+
+def _found(folder: str, attribute: str, kind: type[_T]) -> dict[str, _T]:
+    package = importlib.import_module(f"siniantrust.leakage.{folder}")
+    names = sorted(info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_"))
+    found = {}
+    for name in names:
+        plug_in = getattr(importlib.import_module(f"{package.__name__}.{name}"), attribute, None)
+        if not isinstance(plug_in, kind):
+            raise TypeError(f"{package.__name__}.{name} must define {attribute}, a {kind.__name__}")
+        found[name] = plug_in
+    return found
+
+
+def _select(found: Mapping[str, _T], names: Sequence[str] | None, what: str) -> dict[str, _T]:
+    if names is None:
+        return dict(found)
+    if unknown := [name for name in names if name not in found]:
+        raise AuditError(f"{what} {unknown[0]!r} is unknown; there are {', '.join(found)}")
+    return {name: found[name] for name in names}

@@ -1,0 +1,177 @@
+"""Kernel ridge regression from features to inputs, the closed-form attacker that both attacks build on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from siniantrust.leakage._budget import Budget
+from siniantrust.leakage._encode import Sketch
+from siniantrust.leakage._registry import Problem
+
+# Kernels and penalties are compared on this many items and target directions, which costs little; only the winner is
+# solved in full.
+_SEARCH_ITEMS = 1000
+_SEARCH_DIRECTIONS = 128
+_PENALTIES = tuple(10.0**power for power in range(-6, 3))
+_WIDTHS = (1.0, 4.0, 16.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Gram:
+    """Inner products of all items (attacker, validation, held-out) with the attacker's, and squared norms.
+
+    Features are centred, scaled to unit variance, and scaled together to a mean squared norm of 1.
+    """
+
+    products: torch.Tensor = field(repr=False)
+    norms: torch.Tensor = field(repr=False)
+    attackers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """Predictions, each (items, numbers per item). The attacker's own are leave-one-out: as good as on new items."""
+
+    attacker: torch.Tensor = field(repr=False)
+    validation: torch.Tensor = field(repr=False)
+    heldout: torch.Tensor = field(repr=False)
+    detail: str
+
+
+def kernel_regression(problem: Problem, budget: Budget, seed: int) -> Regression:
+    """Regress the inputs on the features, with the kernel and the penalty that do best on the validation items.
+
+    Kernels: linear (ridge regression, Hoerl and Kennard 1970) and Gaussian of three widths around the median distance
+    (Saunders, Gammerman, Vovk 1998). If none beats the mean input on the validation items, the mean is the answer.
+    """
+    known = problem.memo.get("kernel regression")
+    if isinstance(known, Regression):
+        return known
+    result = _regress(problem, budget, seed)
+    problem.memo["kernel regression"] = result
+    return result
+
+
+def _regress(problem: Problem, budget: Budget, seed: int) -> Regression:
+    gram = _gram(problem, budget, seed)
+    count, checks = gram.attackers, len(problem.validation)
+    targets = _flat(problem.attacker_targets)
+    mean = targets.mean(dim=0)
+    centred = targets - mean
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(targets.shape[1], _SEARCH_DIRECTIONS, generator=generator) / _SEARCH_DIRECTIONS**0.5
+    wanted = (_flat(problem.validation_targets) - mean) @ directions
+    projected = centred @ directions
+
+    search = min(_SEARCH_ITEMS, count)
+    best: tuple[float, str, float] | None = None
+    for name in ("linear", *(f"gaussian {width:g}" for width in _WIDTHS)):
+        kernel = _kernel(gram, name, rows=slice(0, count + checks), columns=search)
+        for penalty in _PENALTIES:
+            error = _validation_error(kernel[:search], kernel[count:], projected[:search], wanted, penalty)
+            if error is not None and (best is None or error < best[0]):
+                best = (error, name, penalty)
+    prior_error = float((wanted**2).mean())
+    if best is None or best[0] >= prior_error:
+        return _mean_answer(mean, problem)
+
+    _, name, penalty = best
+    kernel = _kernel(gram, name, rows=slice(None), columns=count)
+    # More items than in the search usually bear a smaller penalty.
+    errors = {
+        trial: _validation_error(kernel[:count], kernel[count : count + checks], projected, wanted, trial)
+        for trial in (penalty, penalty / 4)
+    }
+    ranked = sorted((error, trial) for trial, error in errors.items() if error is not None)
+    if not ranked:
+        return _mean_answer(mean, problem)
+    penalty = ranked[0][1]
+    factor = torch.linalg.cholesky(_penalised(kernel[:count], penalty))
+    weights = torch.cholesky_solve(centred, factor)
+    inverse_diagonal = torch.cholesky_inverse(factor).diagonal()[:, None]
+    predictions = kernel[count:] @ weights + mean
+    return Regression(
+        # The leave-one-out residual of a linear smoother in closed form (Allen 1974, PRESS).
+        attacker=targets - weights / inverse_diagonal,
+        validation=predictions[:checks],
+        heldout=predictions[checks:],
+        detail=f"{name} kernel, penalty {penalty:g}",
+    )
+
+
+def _mean_answer(mean: torch.Tensor, problem: Problem) -> Regression:
+    return Regression(
+        attacker=mean.expand(len(problem.attacker), -1),
+        validation=mean.expand(len(problem.validation), -1),
+        heldout=mean.expand(len(problem.heldout), -1),
+        detail="nothing learned: the mean input does better on validation items",
+    )
+
+
+def _gram(problem: Problem, budget: Budget, seed: int) -> Gram:
+    known = problem.memo.get("gram")
+    if isinstance(known, Gram):
+        return known
+    if problem.whole is not None:
+        whole, count = _gram(problem.whole, budget, seed), len(problem.attacker)
+        rows = torch.cat([torch.arange(count), torch.arange(whole.attackers, len(whole.products))])
+        gram = Gram(whole.products[rows][:, :count], whole.norms[rows], count)
+    else:
+        rows = torch.as_tensor(_standardised(problem, budget, seed))
+        count = len(problem.attacker)
+        rows = rows / rows[:count].square().sum(dim=1).mean().clamp_min(1e-12).sqrt()
+        gram = Gram(rows @ rows[:count].T, rows.square().sum(dim=1), count)
+    problem.memo["gram"] = gram
+    return gram
+
+
+def _standardised(problem: Problem, budget: Budget, seed: int) -> np.ndarray:
+    """Return all items' features, float32 (items, at most ``kernel_features``), standardised over the attacker's."""
+    width, count = problem.attacker.width, len(problem.attacker)
+    total, squares = np.zeros(width), np.zeros(width)
+    for chunk in problem.attacker.chunks():
+        total += chunk.sum(axis=0, dtype=np.float64)
+        squares += np.square(chunk, dtype=np.float64).sum(axis=0)
+    mean = total / count
+    spread = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    # A number that hardly moves is mostly rounding; it is not blown up to the size of the others.
+    scale = np.maximum(spread, 1e-3 * spread.max() + 1e-12)
+    mean, scale = mean.astype(np.float32), scale.astype(np.float32)
+    sketch = Sketch.make(width, budget.kernel_features, seed) if width > budget.kernel_features else None
+    rows = []
+    for part in (problem.attacker, problem.validation, problem.heldout):
+        for chunk in part.chunks():
+            standard = (chunk - mean) / scale
+            rows.append(standard if sketch is None else sketch.apply(standard))
+    return np.concatenate(rows)
+
+
+def _kernel(gram: Gram, name: str, *, rows: slice, columns: int) -> torch.Tensor:
+    products = gram.products[rows, :columns]
+    if name == "linear":
+        return products
+    distances = (gram.norms[rows, None] + gram.norms[None, :columns] - 2 * products).clamp_min(0)
+    typical = distances[: min(columns, 500), : min(columns, 500)].median().clamp_min(1e-12)
+    return torch.exp(-distances / (float(name.split()[1]) * typical))
+
+
+def _penalised(kernel: torch.Tensor, penalty: float) -> torch.Tensor:
+    return kernel + penalty * torch.eye(len(kernel))
+
+
+def _validation_error(
+    kernel: torch.Tensor, cross: torch.Tensor, targets: torch.Tensor, wanted: torch.Tensor, penalty: float
+) -> float | None:
+    """Return the mean squared error on the validation items; None if the system is singular in single precision."""
+    factor, info = torch.linalg.cholesky_ex(_penalised(kernel, penalty))
+    if int(info) != 0:
+        return None
+    error = float((cross @ torch.cholesky_solve(targets, factor) - wanted).square().mean())
+    return error if np.isfinite(error) else None
+
+
+def _flat(targets: np.ndarray) -> torch.Tensor:
+    return torch.as_tensor(targets.reshape(len(targets), -1))

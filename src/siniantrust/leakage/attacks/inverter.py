@@ -1,0 +1,35 @@
+"""The inverse network: a decoder trained from features to inputs, starting from the closed-form solutions."""
+
+from __future__ import annotations
+
+from siniantrust.leakage._budget import Budget
+from siniantrust.leakage._registry import Attack, Problem, Reconstruction
+
+
+def run(problem: Problem, budget: Budget, seed: int) -> Reconstruction:
+    """Reconstruct in three steps: kernel regression, local regression on maps, then a decoder for what is left.
+
+    Each step is kept only if it does better on the validation items. The decoder learns from leave-one-out
+    reconstructions of the attacker's own items, which are as imperfect as those of new items.
+    """
+    from siniantrust.leakage.attacks._decoder import train_decoder
+    from siniantrust.leakage.attacks._kernel import kernel_regression
+    from siniantrust.leakage.attacks._patches import patch_regression
+
+    base = kernel_regression(problem, budget, seed)
+    if problem.kind == "image":
+        base = patch_regression(problem, base, budget, seed)
+    answer, detail = train_decoder(problem, base, budget, seed)
+    heldout = answer.numpy()
+    return Reconstruction(heldout.clip(0, 1) if problem.kind == "image" else heldout, f"{base.detail}; {detail}")
+
+
+ATTACK = Attack(
+    title="Inverse network (trained decoder)",
+    source="Dosovitskiy and Brox, CVPR 2016; as an attack on split inference He, Zhang and Lee, ACSAC 2019",
+    knowledge=(
+        "black box: data of the same distribution and the features that the trusted side answers for them; "
+        "trains a network on them; honest but curious"
+    ),
+    run=run,
+)

@@ -1,0 +1,89 @@
+"""Every candidate that the solver looked at, as data for the report, and the refusals as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from siniantrust.planner._candidates import CandidateTable, Row
+from siniantrust.planner._flow import Flow
+from siniantrust.planner._plan import ENCLAVE, Alternative
+
+# Pairs of cuts grow with the square of their number; a plan beyond this many alternatives helps nobody.
+MAX_LISTED = 5000
+
+
+def name_cuts(flow: Flow, start: int, end: int) -> tuple[str, ...]:
+    """Return the ids of the cuts of a candidate: one for two parts, two for three."""
+    return (flow.ids[start],) if end == flow.whole else (flow.ids[start], flow.ids[end])
+
+
+def trusted_alternative(table: CandidateTable) -> Alternative:
+    """Describe the whole model in the enclave."""
+    latency_s = sum(float(term.latency_s[0]) for term in table.trusted_terms)
+    peak = float(table.peaks[0][table.flow.whole])
+    limit = table.policy.enclave.memory_bytes
+    refusal = None
+    if not table.policy.objective.allow_all_trusted:
+        refusal = "the policy does not allow the whole model in the enclave (objective.allow_all_trusted)"
+    elif peak > limit:
+        refusal = f"the whole model needs {peak:,.0f} bytes, but the enclave has {limit:,}"
+    return Alternative(
+        cut_ids=(),
+        device=ENCLAVE,
+        latency_s=latency_s,
+        period_s=latency_s,
+        trusted_flops_share=1.0,
+        boundary_bytes=0,
+        leakage_upper=None,
+        refusal=refusal,
+    )
+
+
+def list_alternatives(table: CandidateTable, rows: Sequence[Row]) -> tuple[list[Alternative], int]:
+    """Describe the splits, and count those left out.
+
+    Beyond ``MAX_LISTED``, a first cut on a device stands with its best allowed last cut (or its first refusal) only.
+    """
+    total = sum(len(row.ends) for row in rows)
+    if total <= MAX_LISTED:
+        return [_describe(table, row, position) for row in rows for position in range(len(row.ends))], 0
+    return [_describe(table, row, _foremost(row, table)) for row in rows], total - len(rows)
+
+
+def _foremost(row: Row, table: CandidateTable) -> int:
+    cost = row.latency_s if table.policy.objective.minimise == "latency" else row.period_s
+    allowed = np.asarray([refusal is None for refusal in row.refusals])
+    return int(np.argmin(np.where(allowed, cost, np.inf))) if allowed.any() else 0
+
+
+def _describe(table: CandidateTable, row: Row, position: int) -> Alternative:
+    return Alternative(
+        cut_ids=name_cuts(table.flow, row.start, row.ends[position]),
+        device=row.device,
+        latency_s=float(row.latency_s[position]),
+        period_s=float(row.period_s[position]),
+        trusted_flops_share=float(row.trusted_flops_share[position]),
+        boundary_bytes=int(row.boundary_bytes[position]),
+        leakage_upper=table.verdicts[row.start].leakage_upper,
+        refusal=row.refusals[position],
+    )
+
+
+def list_refusals(flow: Flow, rows: Sequence[Row], trusted: Alternative) -> tuple[str, ...]:
+    """Return one line per first cut (and device, where the reasons differ), and last the whole model's."""
+    by_cut: dict[int, dict[str, list[str]]] = {}
+    for row in rows:
+        reason = next((refusal for refusal in row.refusals if refusal is not None), "")
+        more = f" (and {len(row.ends) - 1} more last cuts are refused too)" if len(row.ends) > 1 else ""
+        by_cut.setdefault(row.start, {}).setdefault(reason + more, []).append(row.device)
+    lines = []
+    for start, reasons in by_cut.items():
+        for reason, devices in reasons.items():
+            where = "" if len(reasons) == 1 else f" on {', '.join(devices)}"
+            lines.append(f"cut '{flow.ids[start]}'{where}: {reason}")
+    if not rows:
+        lines.append("no split: the policy names no device, or the model has no cut")
+    lines.append(f"whole model in the enclave: {trusted.refusal}")
+    return tuple(lines)

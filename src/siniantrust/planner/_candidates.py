@@ -1,0 +1,196 @@
+"""All placements from one first cut to one device: their cost, and why the policy refuses them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from siniantrust.planner._costs import CostProfile
+from siniantrust.planner._flow import BoolArray, FloatArray, Flow, IndexArray, union
+from siniantrust.planner._memory import peak_bytes_per_cut
+from siniantrust.planner._policy import DevicePolicy, Policy
+from siniantrust.planner._predict import Compute, Term, split_terms, trusted_terms
+from siniantrust.planner._traffic import measure_traffic
+from siniantrust.planner._verdict import Verdict
+from siniantrust.trust import Label, ThreatModel, may_see
+
+
+@dataclass(frozen=True)
+class Row:
+    """The candidates that share a first cut and a device; all arrays run over ``ends`` (indices of last cuts)."""
+
+    start: int
+    device: str
+    ends: tuple[int, ...]
+    latency_s: FloatArray
+    period_s: FloatArray
+    trusted_flops_share: FloatArray
+    boundary_bytes: FloatArray
+    refusals: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class CandidateTable:
+    """Everything about a model, a policy and costs that candidates share, worked out once, on first use.
+
+    ``offered`` are the ids of the cuts to place; the flow may know more, because the audit does.
+    """
+
+    flow: Flow
+    policy: Policy
+    verdicts: Sequence[Verdict]
+    costs: CostProfile
+    offered: frozenset[str]
+
+    @cached_property
+    def splits(self) -> tuple[int, ...]:
+        """Indices of the cuts to place: those with nodes on both sides."""
+        inside = self.flow.nodes_inside
+        return tuple(
+            index
+            for index, cut_id in enumerate(self.flow.ids)
+            if cut_id in self.offered and 0 < inside[index] < inside[self.flow.whole]
+        )
+
+    @cached_property
+    def trusted_terms(self) -> list[Term]:
+        """The predicted terms of the whole model in the enclave."""
+        model = self.flow.model
+        return trusted_terms(
+            self.costs,
+            in_bytes=sum(tensor.size_bytes for tensor in model.inputs),
+            out_bytes=sum(tensor.size_bytes for tensor in model.outputs),
+            compute_s=float(self.trusted_s[self.flow.whole]),
+        )
+
+    @cached_property
+    def flops(self) -> FloatArray:
+        """Floating-point operations of every prefix."""
+        return self.flow.summed([node.flops for node in self.flow.model.nodes])
+
+    @cached_property
+    def weights(self) -> FloatArray:
+        """Parameter bytes of every prefix."""
+        return self.flow.summed([node.parameter_bytes for node in self.flow.model.nodes])
+
+    @cached_property
+    def peaks(self) -> tuple[FloatArray, FloatArray]:
+        """Peak bytes of every prefix and of every suffix, weights included."""
+        return peak_bytes_per_cut(self.flow)
+
+    @cached_property
+    def trusted_s(self) -> FloatArray:
+        """Seconds of every prefix in the enclave."""
+        return self.flow.summed([self.costs.trusted.latency_s[node.name] for node in self.flow.model.nodes])
+
+    def compute(self, device: str) -> Compute:
+        """Seconds of every prefix in the enclave and on ``device``."""
+        cost = self.costs.devices[device]
+        nodes = self.flow.model.nodes
+        return Compute(self.trusted_s, self.flow.summed([cost.latency_s[node.name] for node in nodes]))
+
+    def enclave_peak_bytes(self, start: int, ends: IndexArray) -> FloatArray:
+        """Peak bytes of the trusted parts, which share one enclave: both hold their weights while one computes."""
+        before, after = self.peaks
+        last_weights = self.weights[self.flow.whole] - self.weights[ends]
+        peak: FloatArray = np.maximum(before[start] + last_weights, after[ends] + self.weights[start])
+        return peak
+
+    def rows(self, device: DevicePolicy) -> list[Row]:
+        """Return the candidates of every first cut on ``device``, in the cuts' order."""
+        compute = self.compute(device.name)
+        unsupported = [node.name in self.costs.devices[device.name].unsupported for node in self.flow.model.nodes]
+        blocked = self.flow.summed(unsupported)
+        return [self._row(start, device, compute, blocked) for start in self.splits]
+
+    def _row(self, start: int, device: DevicePolicy, compute: Compute, blocked: FloatArray) -> Row:
+        flow = self.flow
+        last = [flow.whole]
+        if self.policy.threat_model is ThreatModel.OUTPUT_PRIVACY:
+            larger = (end for end in self.splits if flow.contained_in[start] >> end & 1)
+            last = [*(end for end in larger if not flow.contained_in[end] >> start & 1), flow.whole]
+        ends = np.asarray(last, dtype=np.intp)
+        if self._refused_by_audit(start, device) and self._private_read(start, ends).all():
+            ends = ends[-1:]
+        refusals = self._refusals(start, ends, device, blocked)
+        if len(set(refusals)) == 1 and refusals[0] is not None:
+            ends, refusals = ends[-1:], refusals[-1:]  # one line for the first cut says it all
+        traffic = measure_traffic(flow, start, ends)
+        terms = split_terms(traffic, compute, self.costs, start=start, ends=ends, device=device.name)
+        enclave_s = sum((term.latency_s for term in terms if term.stage == "enclave"), np.zeros(len(ends)))
+        device_s = sum((term.latency_s for term in terms if term.stage == "device"), np.zeros(len(ends)))
+        total = max(self.flops[flow.whole], 1.0)
+        return Row(
+            start=start,
+            device=device.name,
+            ends=tuple(int(end) for end in ends),
+            latency_s=enclave_s + device_s,
+            period_s=np.maximum(enclave_s, device_s),
+            trusted_flops_share=1.0 - (self.flops[ends] - self.flops[start]) / total,
+            boundary_bytes=traffic.first_to_device + traffic.device_to_last,
+            refusals=refusals,
+        )
+
+    def _refusals(
+        self, start: int, ends: IndexArray, device: DevicePolicy, blocked: FloatArray
+    ) -> tuple[str | None, ...]:
+        """Give the first reason that holds, per end, or None."""
+        found: list[str | None] = [None] * len(ends)
+        for holds, reason in (
+            *self._label_refusals(start, ends, device),
+            *self._resource_refusals(start, ends, device, blocked),
+        ):
+            for position in np.flatnonzero(holds):
+                if found[position] is None:
+                    found[position] = reason if isinstance(reason, str) else reason[position]
+        return tuple(found)
+
+    def _private_read(self, start: int, ends: IndexArray) -> BoolArray:
+        """Say for which ends the device reads a value of the first part that depends on a secret input."""
+        flow = self.flow
+        seen = union(flow.read_between(name, start) for name in flow.crossing[start] if name in flow.private)
+        return flow.at(seen, ends)
+
+    def _refused_by_audit(self, start: int, device: DevicePolicy) -> bool:
+        return self.verdicts[start].refusal is not None and not may_see(device.clearance, Label.SECRET)
+
+    def _label_refusals(
+        self, start: int, ends: IndexArray, device: DevicePolicy
+    ) -> list[tuple[BoolArray, str | list[str]]]:
+        flow = self.flow
+        if may_see(device.clearance, Label.SECRET):
+            return []
+        reasons: list[tuple[BoolArray, str | list[str]]] = []
+        for tensor in flow.model.inputs:
+            if tensor.name in flow.private:
+                seen = flow.at(flow.read_between(tensor.name, start), ends)
+                reasons.append((seen, f"input '{tensor.name}' is secret, and '{device.name}' would read it"))
+        seen = self._private_read(start, ends)
+        refusal = self.verdicts[start].refusal
+        if refusal is not None:
+            reasons.append((seen, refusal))
+        elif not may_see(device.clearance, Label.OBSCURED):
+            reasons.append((seen, f"'{device.name}' is cleared for {device.clearance.value} values, not obscured ones"))
+        if self.policy.threat_model is ThreatModel.OUTPUT_PRIVACY:
+            for tensor in flow.model.outputs:
+                made = flow.made_in(tensor.name)
+                outside = flow.at(0 if made >> start & 1 else made, ends)
+                reasons.append((outside, f"output '{tensor.name}' is secret, and '{device.name}' would make it"))
+        return reasons
+
+    def _resource_refusals(
+        self, start: int, ends: IndexArray, device: DevicePolicy, blocked: FloatArray
+    ) -> list[tuple[BoolArray, str | list[str]]]:
+        peak = self.enclave_peak_bytes(start, ends)
+        limit = self.policy.enclave.memory_bytes
+        memory = [f"the trusted side needs {value:,.0f} bytes, but the enclave has {limit:,}" for value in peak]
+        unsupported = self.costs.devices[device.name].unsupported
+        reasons: list[tuple[BoolArray, str | list[str]]] = [(peak > limit, memory)]
+        if unsupported:
+            node, why = next(iter(unsupported.items()))
+            text = f"'{device.name}' cannot run {len(unsupported)} of the model's nodes, such as '{node}': {why}"
+            reasons.append((blocked[ends] > blocked[start], text))
+        return reasons

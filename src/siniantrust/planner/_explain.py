@@ -1,0 +1,73 @@
+"""The sentences of a plan: why each part is where it is, and what the reader must not take for granted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from siniantrust.graph import CutSet, Model
+from siniantrust.leakage import Audit
+from siniantrust.planner._policy import Policy
+from siniantrust.trust import Label, Provenance, ThreatModel
+
+
+def explain_parts(
+    *,
+    first_cut: str,
+    last_cut: str | None,
+    device: str,
+    leakage_upper: Mapping[str, float] | None,
+    policy: Policy,
+) -> tuple[str, ...]:
+    """Return one sentence per part of a split."""
+    if leakage_upper is None:
+        evidence = f"nothing that '{device}' reads there is more private than it may see"
+    else:
+        bounds = ", ".join(
+            f"{metric} at most {leakage_upper[metric]:.3g} (allowed {bound:g})"
+            for metric, bound in sorted(policy.leakage.max.items())
+            if metric in leakage_upper
+        )
+        evidence = f"what leaves at '{first_cut}' leaks {bounds} under the audit's best attack"
+    first = f"It holds everything up to the cut '{first_cut}', so the input stays in the enclave; {evidence}."
+    goal = "latency" if policy.objective.minimise == "latency" else "period"
+    second = f"It reads nothing more private than '{device}' is cleared for, and there it gives the lowest {goal}."
+    if last_cut is None:
+        return first, second
+    return first, second, f"It makes the outputs from the cut '{last_cut}' on, so that the host does not see them."
+
+
+def explain_plan(*, cut_ids: tuple[str, ...], device: str | None, latency_s: float, trusted_s: float | None) -> str:
+    """Return one sentence that says what was chosen and what it is worth."""
+    if device is None:
+        return f"The whole model runs in the enclave: {latency_s * 1e3:.3g} ms predicted, and nothing leaves it."
+    where = " and ".join(f"'{cut_id}'" for cut_id in cut_ids)
+    against = "" if trusted_s is None else f" against {trusted_s * 1e3:.3g} ms with the whole model in the enclave"
+    return f"Cut at {where}, with the rest on '{device}': {latency_s * 1e3:.3g} ms predicted{against}."
+
+
+def list_warnings(model: Model, cut_set: CutSet, policy: Policy, audit: Audit | None, *, split: bool) -> list[str]:
+    """Return what limits the plan's promises, most important first. ``split`` says whether a device takes part."""
+    warnings = []
+    weaker = [provenance.value for provenance in policy.enclave.accept if provenance is not Provenance.HARDWARE]
+    if weaker:
+        warnings.append(f"The policy accepts an enclave that is {' or '.join(weaker)}: that protects nothing for real.")
+    if policy.enclave.allow_missing:
+        warnings.append(f"The enclave may do without: {', '.join(policy.enclave.allow_missing)}.")
+    if not split:
+        return warnings
+    if policy.threat_model is ThreatModel.OUTPUT_PRIVACY:
+        warnings.append(
+            "Output privacy rests on part 3's sealed weights: a host that holds the original weights, or trains a "
+            "surrogate of part 3 on labelled data, can compute the outputs from what it sees; how much the outputs "
+            "leak was not audited."
+        )
+    if audit is not None and not policy.leakage.require_converged:
+        warnings.append("The policy admits attacks that did not converge: a larger budget may leak more than stated.")
+    if set(policy.public_inputs) >= {tensor.name for tensor in model.inputs}:
+        warnings.append("All inputs are declared public, so no leakage was demanded.")
+    trusted = [device.name for device in policy.device if device.clearance is Label.SECRET]
+    if trusted:
+        warnings.append(f"The policy clears {', '.join(trusted)} for secret values: nothing hides them there.")
+    if cut_set.capped:
+        warnings.append(f"The search for cuts stopped at {cut_set.cap}: the plan is the best among those found.")
+    return warnings

@@ -1,0 +1,143 @@
+"""The model's cuts in order, each with everything that plan and audit say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from siniantrust.report._inputs import AlternativeRead, AuditRead, CutRead, PlanRead
+from siniantrust.report._load import Sources
+from siniantrust.report._text import multiple, short
+
+# A bound of zero would make every multiple infinite; below this it is drawn as this.
+_SMALLEST_BOUND = 1e-3
+
+
+@dataclass(frozen=True)
+class CutView:
+    """A cut as the page shows it. ``number`` counts from 1 along the model and is used on the whole page.
+
+    ``share`` is the part of the model's FLOPs before the cut, ``ratio`` the worst metric's upper bound as a multiple
+    of what the policy allows. Either is None where it is not known.
+    """
+
+    number: int
+    id: str
+    label: str
+    share: float | None
+    segment_share: float | None
+    size_bytes: int | None
+    upper: dict[str, float]
+    ratio: float | None
+    measured: CutRead | None
+    skipped: str | None
+    allowed: bool
+    refusals: tuple[tuple[str, str], ...]
+    trusted_before: bool
+    chosen: bool
+
+    @property
+    def verdict(self) -> str:
+        """``over``, ``within``, ``open`` (an attack could still improve) or ``unknown``."""
+        if self.ratio is None:
+            return "unknown"
+        if self.ratio > 1:
+            return "over"
+        return "within" if self.measured is None or self.measured.converged else "open"
+
+    @property
+    def multiple(self) -> str:
+        """The leakage as a multiple of the bound, in words."""
+        return multiple(self.ratio)
+
+
+def bound_ratio(upper: dict[str, float] | None, bounds: dict[str, float]) -> float | None:
+    """Return the worst metric's leakage as a multiple of its bound, or None where a bounded metric is missing."""
+    if upper is None or not bounds or any(metric not in upper for metric in bounds):
+        return None
+    return max(upper[metric] / max(bound, _SMALLEST_BOUND) for metric, bound in bounds.items())
+
+
+def view_cuts(sources: Sources) -> tuple[CutView, ...]:
+    """Return every cut that the plan or the audit names, in the order of the model."""
+    plan, audit = sources.plan, sources.audit
+    shares = _shares(plan)
+    order = _order(plan, audit, shares)
+    edges = [order.index(cut_id) for cut_id in plan.cut_ids]
+    views: list[CutView] = []
+    reached: float | None = 0.0
+    for index, cut_id in enumerate(order):
+        mine = [item for item in plan.alternatives if item.cut_ids[:1] == (cut_id,)]
+        alone = [item for item in mine if item.cut_ids == (cut_id,)]
+        measured = next((cut for cut in audit.cuts if cut.cut_id == cut_id), None) if audit else None
+        upper = _upper(measured, mine)
+        share = shares.get(cut_id)
+        views.append(
+            CutView(
+                number=index + 1,
+                id=cut_id,
+                label=short(cut_id, 16),
+                share=share,
+                segment_share=None if share is None or reached is None else max(share - reached, 0.0),
+                size_bytes=alone[0].boundary_bytes if alone else None,
+                upper=upper,
+                ratio=bound_ratio(upper, plan.policy.leakage.max),
+                measured=measured,
+                skipped=audit.skipped.get(cut_id) if audit else None,
+                allowed=any(item.refusal is None for item in mine),
+                refusals=tuple(dict.fromkeys((item.device, item.refusal) for item in mine if item.refusal is not None)),
+                trusted_before=_trusted(index, edges, plan),
+                chosen=cut_id in plan.cut_ids,
+            )
+        )
+        reached = share if share is not None else reached
+    return tuple(views)
+
+
+def _trusted(index: int, edges: Sequence[int], plan: PlanRead) -> bool:
+    """Say whether the layers before cut ``index`` run on the trusted side; sides alternate at each chosen cut."""
+    crossed = sum(edge < index for edge in edges)
+    return plan.parts[min(crossed, len(plan.parts) - 1)].trusted
+
+
+def _upper(measured: CutRead | None, mine: Sequence[AlternativeRead]) -> dict[str, float]:
+    if measured is not None:
+        return {metric: estimate.upper for metric, estimate in measured.leakage.items()}
+    return dict(next((item.leakage_upper for item in mine if item.leakage_upper is not None), {}))
+
+
+def _shares(plan: PlanRead) -> dict[str, float]:
+    """Return, per cut, the share of FLOPs before it, as far as the alternatives tell.
+
+    With one cut the trusted share is what lies before it. With two, the trusted side has what lies before the first
+    and after the second, so that a cut which only ever comes second is placed by what is left.
+    """
+    first: dict[str, float] = {}
+    for item in plan.alternatives:
+        if item.cut_ids:
+            head = item.cut_ids[0]
+            first[head] = min(item.trusted_flops_share, first.get(head, 1.0))
+    shares = dict(first)
+    for item in plan.alternatives:
+        if len(item.cut_ids) > 1 and item.cut_ids[-1] not in first:
+            tail = item.cut_ids[-1]
+            after = item.trusted_flops_share - first[item.cut_ids[0]]
+            shares[tail] = min(shares.get(tail, 1.0), 1.0 - after)
+    return shares
+
+
+def _order(plan: PlanRead, audit: AuditRead | None, shares: dict[str, float]) -> list[str]:
+    """Return all cut ids along the model: those of known share sorted by it, the audit's others after their elder."""
+    named = dict.fromkeys(cut_id for item in plan.alternatives for cut_id in item.cut_ids)
+    order = sorted(named, key=lambda cut_id: shares.get(cut_id, 1.0))
+    position = 0
+    for cut in audit.cuts if audit else ():
+        if cut.cut_id in order:
+            position = order.index(cut.cut_id) + 1
+        else:
+            order.insert(position, cut.cut_id)
+            position += 1
+    for cut_id in (*(audit.skipped if audit else ()), *plan.cut_ids):
+        if cut_id not in order:
+            order.append(cut_id)
+    return order

@@ -1,0 +1,138 @@
+"""The page: views of the stages' files, poured into the templates and written in one piece."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from siniantrust._extras import require
+from siniantrust._files import write_atomic
+from siniantrust.report import _text
+from siniantrust.report._cost_figures import cost_figure, term_colours, timeline_figure
+from siniantrust.report._costs import compare_costs
+from siniantrust.report._cuts import CutView, view_cuts
+from siniantrust.report._front_figure import candidates, front_figure
+from siniantrust.report._leakage_figures import (
+    attack_figures,
+    attack_keys,
+    metrics_of,
+    screen_figure,
+    screen_keys,
+    screen_rows,
+)
+from siniantrust.report._load import ReportError, Sources, load_sources
+from siniantrust.report._reconstructions import build_gallery
+from siniantrust.report._threats import HONESTY, OUT_OF_SCOPE, threats
+from siniantrust.report._verdict import judge
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_PACKAGE = "siniantrust.report"
+
+
+def write_report(out: Path, *, audit: Path | None, plan: Path, run: Path | None) -> Path:
+    """Write one self-contained HTML page about a plan, and return where it stands.
+
+    The page needs no network, no script and no other file. What was not given is said to be missing. The same input
+    gives the same bytes.
+
+    Args:
+        out: the file to write; it is there whole or not at all.
+        audit: the folder with ``audit.json`` and its pictures, or None.
+        plan: ``plan.json``.
+        run: ``run.json`` of a run over held-out items, or None.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        AuditError: if the audit or a picture of it cannot be read, is malformed, or is not of this plan.
+        PlanError: if the plan cannot be read or is malformed.
+        ReportError: if the run cannot be read, is malformed or is of another model, or ``out`` cannot be written.
+        MissingExtraError: if Jinja2 or matplotlib is not installed.
+    """
+    page = render(load_sources(audit=audit, plan=plan, run=run))
+    try:
+        write_atomic(out, page.encode("utf-8"))
+    except OSError as fault:
+        raise ReportError(f"report {out}: cannot be written ({fault.strerror}); give another path") from None
+    return out
+
+
+def render(sources: Sources) -> str:
+    """Return the page's HTML."""
+    cuts = view_cuts(sources)
+    verdict = judge(sources, cuts)
+    found = candidates(sources, cuts)
+    costs = compare_costs(sources)
+    audit = sources.audit
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            plan=sources.plan,
+            audit=audit,
+            run=sources.run,
+            files=sources.files,
+            cuts=cuts,
+            tail_share=_tail_share(cuts),
+            largest_cut_bytes=max((cut.size_bytes or 0 for cut in cuts), default=0),
+            verdict=verdict,
+            metrics=metrics_of(sources),
+            attack_figures=attack_figures(sources, cuts),
+            attack_keys=list(attack_keys(audit).values()) if audit else [],
+            screen_figure=screen_figure(sources, cuts),
+            screen_keys=list(screen_keys(audit).values()) if audit else [],
+            screen_rows=screen_rows(sources, cuts),
+            gallery=build_gallery(sources, cuts),
+            candidates=found,
+            front_figure=front_figure(found),
+            costs=costs,
+            cost_figure=cost_figure(sources, costs),
+            term_colours=term_colours(sources, costs),
+            timeline_figure=timeline_figure(sources),
+            threats=threats(sources, verdict),
+            out_of_scope=OUT_OF_SCOPE,
+            honesty=HONESTY,
+        )
+    )
+
+
+def _tail_share(cuts: tuple[CutView, ...]) -> float | None:
+    """Return the share of FLOPs after the last cut."""
+    known = [cut.share for cut in cuts if cut.share is not None]
+    return max(1.0 - max(known), 0.0) if known else None
+
+
+def _environment() -> Environment:
+    """Return Jinja2 set up to escape everything that is not marked as HTML already."""
+    jinja2 = require("jinja2", extra="report")
+    require("matplotlib", extra="report")
+    environment: Environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(_PACKAGE, package_path="."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_presentable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        bytes=_text.size,
+        count=_text.count,
+        metric=_text.metric_title,
+        multiple=_text.multiple,
+        percent=_text.percent,
+        score=_text.score,
+        seconds=_text.seconds,
+        short=_text.short,
+    )
+    style = resources.files(_PACKAGE).joinpath("page.css").read_text(encoding="utf-8")
+    environment.globals["style"] = require("markupsafe", extra="report").Markup(style)
+    return environment
+
+
+def _presentable(value: object) -> object:
+    """Clean every plain string on its way into the page; markup that is already HTML passes."""
+    return _text.clean(value) if type(value) is str else value

@@ -1,0 +1,126 @@
+"""The threat models in words: what each one grants the untrusted side, what it protects, and whether it holds here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from siniantrust.report._load import Sources
+from siniantrust.report._text import size
+from siniantrust.report._verdict import Verdict
+
+OUT_OF_SCOPE = (
+    (
+        "Side channels of the trusted hardware",
+        "An attacker who learns secrets from the enclave's timing, memory access pattern, power draw or faults is not "
+        "resisted by anything that this page measures.",
+    ),
+    (
+        "Denial of service",
+        "The host owns the machine. It can stop, starve or delay the deployment at any time; then there is no answer, "
+        "but also no leak.",
+    ),
+)
+
+HONESTY = (
+    "Leakage is corrected for guessing: 0 is what an attacker reaches who sees nothing and answers with the average "
+    "input, 1 is a perfect copy. A policy's bound is held against the upper 95 % confidence bound, never the mean.",
+    "Attacks give a lower bound on what can be learned. A cut that resisted these attackers may fall to a better one; "
+    "rerun the audit when new attacks are published or the data changes.",
+    "An attacker that was still improving when its budget ended is called not converged and drawn hollow. It is never "
+    "counted as safe.",
+    "Screens such as KL divergence say whether a feature map looks unlike the input. Looking unlike does not mean that "
+    "the input cannot be computed from it, so no screen decides anything here.",
+    "The attackers were given data of the same kind as the user's own. The page says nothing about inputs of another "
+    "kind.",
+    "A simulated or emulated enclave is never called secure, whatever the leakage figures are.",
+)
+
+
+@dataclass(frozen=True)
+class Threat:
+    """One threat model. ``holds`` is ``yes``, ``no`` or ``limits``; ``here`` says why; ``chosen`` marks the plan's."""
+
+    title: str
+    attacker: str
+    protected: str
+    holds: str
+    here: str
+    chosen: bool = False
+
+
+def threats(sources: Sources, verdict: Verdict) -> tuple[Threat, ...]:
+    """Return the four threat models with what this plan claims of each."""
+    plan = sources.plan
+    split = any(not part.trusted for part in plan.parts)
+    outputs = plan.threat_model == "output-privacy"
+    outside = sum(part.parameter_bytes for part in plan.parts if not part.trusted)
+    inside = sum(part.parameter_bytes for part in plan.parts if part.trusted)
+    curious = (
+        "Runs everything as asked but keeps whatever it sees. It knows the model, both parts of it, owns data of the "
+        "same kind as yours, watches every request and trains attackers on what it watched."
+    )
+    output_claim = (
+        "Claimed: the model's last layers run in the enclave, so that the answer never exists outside."
+        if outputs
+        else "Claimed: nothing of the model runs outside the enclave."
+        if not split
+        else "Not claimed: the untrusted side computes the answer and reads it. An answer alone already tells which "
+        "kind of input it was."
+    )
+    holds, here = _input_privacy(verdict)
+    return (
+        Threat(
+            title="Input privacy",
+            attacker=curious,
+            protected="The input, up to the leakage that the policy allows.",
+            holds=holds,
+            here=here,
+            chosen=not outputs,
+        ),
+        Threat(
+            title="Output privacy",
+            attacker="The same curious host.",
+            protected="The answer too: it is neither computed nor readable outside the enclave.",
+            holds="yes" if outputs or not split else "no",
+            here=output_claim,
+            chosen=outputs,
+        ),
+        Threat(
+            title="Integrity",
+            attacker="Malicious: may answer with wrong numbers, repeat old answers or swap them.",
+            protected="Wrong results are noticed before anyone acts on them.",
+            holds="no" if split else "yes",
+            here="Not claimed: results of the untrusted part are taken as they come."
+            if split
+            else "No untrusted device computes any result.",
+        ),
+        Threat(
+            title="Model privacy",
+            attacker="The same curious host.",
+            protected="Those weights that stay in the enclave.",
+            holds="limits" if split else "yes",
+            here=f"{size(inside)} of weights stay on the trusted side; {size(outside)} are handed to the untrusted "
+            "side in the clear."
+            + (" Queries may teach it more about the rest than this; that was not measured." if split else ""),
+        ),
+    )
+
+
+def _input_privacy(verdict: Verdict) -> tuple[str, str]:
+    """Return whether input privacy holds and why: the measured leakage first, then what the enclave is worth."""
+    holds, here = {
+        "within": ("limits", "Within the policy's bound against every attacker tried."),
+        "nothing": ("yes", "No value inside the model leaves the enclave."),
+        "over": ("no", "The measured leakage is above the policy's bound."),
+        "open": ("no", "Not shown: an attacker could still improve."),
+        "unknown": ("no", "Not shown: the leakage at this cut was not measured."),
+    }[verdict.status]
+    if verdict.badge in {"simulated", "emulated"}:
+        holds = "no" if holds == "no" else "limits"
+        here += (
+            f" The enclave of the measured run is {verdict.badge}, so whoever owns that machine can read the input there."
+        )
+    elif verdict.badge == "unknown":
+        holds = "no" if holds == "no" else "limits"
+        here += " It takes a hardware enclave for this to hold; none was launched for this page."
+    return holds, here

@@ -1,0 +1,174 @@
+"""What the page says first: is what leaves the enclave within the policy's bound, and what is the enclave worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from siniantrust.report._cuts import CutView
+from siniantrust.report._inputs import CutRead, ValueRead
+from siniantrust.report._load import Sources
+from siniantrust.report._text import METRIC_MEANINGS, clean, metric_title
+
+Status = Literal["within", "over", "open", "unknown", "nothing"]
+Badge = Literal["hardware", "emulated", "simulated", "unknown"]
+
+_BADGES: dict[Badge, tuple[str, str]] = {
+    "hardware": (
+        "This enclave's claims come from HARDWARE",
+        "The processor's own evidence stands behind them; side channels of that hardware are out of scope.",
+    ),
+    "emulated": (
+        "This enclave is EMULATED: whoever runs the emulator can read what is inside",
+        "It follows the real protocol, for trying it out. Do not put private data in it on a machine you do not own.",
+    ),
+    "simulated": (
+        "This enclave is SIMULATED: it does not protect against the machine's owner",
+        "It is an isolated process of the ordinary system. Good for measuring and testing, not for secrets.",
+    ),
+    "unknown": (
+        "No run was given: nothing is known about the enclave",
+        "Whether its claims come from hardware is only known once it has been launched.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class MetricView:
+    """One metric at the cut the untrusted side sees. ``bound`` is None where the policy sets none."""
+
+    metric: str
+    title: str
+    meaning: str
+    attack: str
+    mean: float
+    worst_5pct: float
+    upper: float
+    bound: float | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The header: ``status`` colours it; ``headline`` and ``detail`` are sentences; ``badge`` rates the enclave."""
+
+    status: Status
+    headline: str
+    detail: str
+    metrics: tuple[MetricView, ...]
+    seen: tuple[ValueRead, ...]
+    badge: Badge
+    badge_title: str
+    badge_detail: str
+
+
+def judge(sources: Sources, cuts: Sequence[CutView]) -> Verdict:
+    """Return the verdict on the plan's cut."""
+    crossing = next((cut for cut in cuts if cut.chosen), None)
+    measured = crossing.measured if crossing else None
+    status, headline, detail = _status(sources, measured)
+    badge: Badge = sources.run.enclave.provenance if sources.run else "unknown"
+    badge_title, badge_detail = _BADGES[badge]
+    if sources.run and badge not in sources.plan.policy.enclave.accept:
+        badge_detail += " The plan's policy does not accept such an enclave."
+    return Verdict(
+        status=status,
+        headline=headline,
+        detail=detail,
+        metrics=_metrics(sources, measured),
+        seen=seen_by_untrusted(sources),
+        badge=badge,
+        badge_title=badge_title,
+        badge_detail=badge_detail,
+    )
+
+
+def seen_by_untrusted(sources: Sources) -> tuple[ValueRead, ...]:
+    """Return the values that reach an untrusted part or that one makes."""
+    untrusted = {part.name for part in sources.plan.parts if not part.trusted}
+    return tuple(
+        value for value in sources.plan.values if value.source in untrusted or untrusted.intersection(value.targets)
+    )
+
+
+def _status(sources: Sources, measured: CutRead | None) -> tuple[Status, str, str]:
+    plan = sources.plan
+    bounds = plan.policy.leakage.max
+    if all(part.trusted for part in plan.parts):
+        return (
+            "nothing",
+            "The whole model runs in the enclave: nothing leaves it but the answer",
+            "No value inside the model reaches an untrusted device, so there is nothing for it to attack.",
+        )
+    if sources.audit is None:
+        return (
+            "unknown",
+            "Leakage was not measured: no audit was given to this report",
+            "Nothing on this page shows what the untrusted side can reconstruct. Audit the model before private data "
+            "goes through it.",
+        )
+    if measured is None:
+        return (
+            "unknown",
+            "Leakage was not measured at this plan's cut",
+            "The audit covers other cuts of this model, but not the one that the plan uses.",
+        )
+    count = len(measured.attacks)
+    attackers = f"the best of {count} attackers" if count > 1 else "the one attacker tried"
+    over = [metric for metric, bound in bounds.items() if _upper(measured, metric) > bound]
+    if over:
+        names = " and ".join(metric_title(metric) for metric in over)
+        return (
+            "over",
+            "What leaves the enclave leaks more than the policy allows",
+            f"{attackers.capitalize()} exceeds the policy's bound in {names}.",
+        )
+    missing = [metric for metric in bounds if metric not in measured.leakage]
+    if missing:
+        return (
+            "unknown",
+            "Leakage was not measured in every metric that the policy limits",
+            f"Missing at this cut: {', '.join(metric_title(metric) for metric in missing)}.",
+        )
+    if not measured.converged:
+        return (
+            "open",
+            "Not shown to be within the policy's bound: an attacker could still improve",
+            f"{attackers.capitalize()} is below the bound, but was still gaining when its budget ended. The true "
+            "leakage may be higher.",
+        )
+    return (
+        "within",
+        "What leaves the enclave stayed within the policy's bound in every attack tried",
+        f"Measured by attacking it: {attackers} was trained against exactly what the untrusted side sees, and judged "
+        "on inputs that it had never met. That is evidence about these attackers, not a proof about all.",
+    )
+
+
+def _upper(measured: CutRead, metric: str) -> float:
+    estimate = measured.leakage.get(metric)
+    return estimate.upper if estimate else 0.0
+
+
+def _metrics(sources: Sources, measured: CutRead | None) -> tuple[MetricView, ...]:
+    if measured is None or sources.audit is None:
+        return ()
+    bounds = sources.plan.policy.leakage.max
+    views = []
+    for metric in sorted(measured.leakage, key=lambda name: (name not in bounds, name)):
+        estimate = measured.leakage[metric]
+        key = measured.best_attack[metric]
+        summary = sources.audit.attacks.get(key)
+        views.append(
+            MetricView(
+                metric=metric,
+                title=metric_title(metric),
+                meaning=METRIC_MEANINGS.get(metric, ""),
+                attack=clean(summary.title if summary else key),
+                mean=estimate.mean,
+                worst_5pct=estimate.worst_5pct,
+                upper=estimate.upper,
+                bound=bounds.get(metric),
+            )
+        )
+    return tuple(views)

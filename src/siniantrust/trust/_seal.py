@@ -1,0 +1,51 @@
+"""Sealing a part: a skeleton that anyone may see, and its weights under AES-256-GCM.
+
+Everything that is a number learned or chosen leaves the skeleton: initialisers (dense and sparse), the outputs of
+``Constant`` nodes, and both inside the bodies of control-flow operators. What stays is the structure: operators, their
+small attributes (strides, axes, epsilon) and the declared shapes of inputs and outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+
+from siniantrust.graph import Part
+from siniantrust.trust import _sealed
+from siniantrust.trust._take_out import take_out
+
+
+@dataclass(frozen=True, slots=True)
+class SealedPart:
+    """A part at rest. Both halves may lie on an untrusted disk; neither is of use without the key."""
+
+    skeleton: bytes
+    sealed: bytes
+
+
+def seal_part(part: Part, *, key: bytes, context: bytes) -> SealedPart:
+    """Seal ``part`` under ``key`` (32 bytes), bound to ``context`` (what it is sealed for, for example a bundle's id).
+
+    Raises:
+        TrustError: if the key has another length, or the part holds numbers that cannot be taken out of it.
+    """
+    skeleton = onnx.ModelProto()
+    skeleton.CopyFrom(part.proto)
+    weights = take_out(skeleton)
+    raw = skeleton.SerializeToString()
+    sealed = _sealed.seal_bytes(weights.SerializeToString(), skeleton=raw, key=key, context=context)
+    return SealedPart(raw, sealed)
+
+
+def unseal_part(skeleton: bytes, sealed: bytes, *, key: bytes, context: bytes) -> onnx.ModelProto:
+    """Return the whole model again.
+
+    Raises:
+        TrustError: if key or context is another one, or a byte was changed.
+    """
+    weights = _sealed.open_in_place(memoryview(bytearray(sealed)), skeleton=skeleton, key=key, context=context)
+    model = onnx.ModelProto()
+    model.ParseFromString(skeleton)
+    model.MergeFromString(bytes(weights))
+    return model

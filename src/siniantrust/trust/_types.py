@@ -1,0 +1,125 @@
+"""What every enclave provider answers, and what is asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from siniantrust.errors import EnclaveError
+from siniantrust.trust._evidence import Evidence
+from siniantrust.trust._labels import Provenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnclaveSpec:
+    """Which enclave to launch, and what to accept of it.
+
+    Attributes:
+        provider: name of a provider in the registry.
+        memory_bytes: limit of everything that the enclave's memory holds: program, weights and tensors.
+        threads: threads that a part computes with; the enclave is pinned to as many cores.
+        accept: where the enclave's claims may come from; anything else is refused before a key is released.
+        allow_missing: names of protections that the enclave may do without.
+
+    Raises:
+        EnclaveError: if a number is out of range.
+    """
+
+    memory_bytes: int
+    provider: str = "process"
+    threads: int = 1
+    accept: tuple[Provenance, ...] = (Provenance.HARDWARE,)
+    allow_missing: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no enclave could have."""
+        if self.memory_bytes <= 0:
+            raise EnclaveError(f"enclave: memory_bytes must be positive, found {self.memory_bytes}")
+        if self.threads < 1:
+            raise EnclaveError(f"enclave: threads must be at least 1, found {self.threads}")
+
+
+@dataclass(frozen=True, slots=True)
+class EnclaveInfo:
+    """What an enclave is. ``protections`` maps each protection's name to ``active`` or ``missing: reason``."""
+
+    provider: str
+    provenance: Provenance
+    protections: Mapping[str, str]
+    memory_limit_bytes: int
+    pid: int | None
+    threads: int
+
+
+@runtime_checkable
+class Enclave(Protocol):
+    """A launched and attested enclave: the holder of keys, weights and private inputs.
+
+    All methods may be called from several threads. A call after ``close`` raises EnclaveError; a call during which
+    the enclave dies raises EnclaveLostError.
+    """
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where the enclave's claims come from."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the enclave still runs and accepts calls."""
+
+    def info(self) -> EnclaveInfo:
+        """Describe the enclave."""
+
+    def evidence(self, nonce: bytes) -> Evidence:
+        """Return fresh evidence, bound to ``nonce`` (32 bytes) and to the keys of this session."""
+
+    def load(self, name: str, skeleton: bytes, sealed: bytes, key: bytes, *, context: bytes) -> None:
+        """Send a sealed part and the key to it; the enclave itself opens the seal.
+
+        Raises:
+            TrustError: if ``key`` or ``context`` is not the one it was sealed with, or a byte was changed.
+            EnclaveError: if the enclave cannot run the part.
+        """
+
+    def run(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run the part loaded as ``name``. The arrays returned are the caller's own.
+
+        Raises:
+            DataError: if the inputs do not fit the part.
+            ChannelError: if a frame was tampered with, replayed or reordered; the enclave is closed then.
+            EnclaveError: if no such part is loaded or it fails.
+        """
+
+    def close(self) -> None:
+        """End the enclave, first gently, then by force; calling it again does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrossingCost:
+    """What it costs to cross into an enclave and back, beyond the computation itself.
+
+    Crossing with ``a`` bytes in and ``b`` bytes out takes ``base_s + a * seconds_per_byte_in + b *
+    seconds_per_byte_out``. ``basis`` says how that was measured.
+    """
+
+    base_s: float
+    seconds_per_byte_in: float
+    seconds_per_byte_out: float
+    basis: str
+
+    def latency_s(self, bytes_in: int, bytes_out: int) -> float:
+        """Return the predicted seconds for one crossing."""
+        return self.base_s + bytes_in * self.seconds_per_byte_in + bytes_out * self.seconds_per_byte_out
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding about this host. ``consequence`` says what follows when ``ok`` is false."""
+
+    name: str
+    ok: bool
+    detail: str
+    consequence: str

@@ -1,0 +1,271 @@
+"""The launching side of the process enclave: attest, then talk to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from siniantrust.errors import ChannelError, DataError, EnclaveError, EnclaveLostError, SinianError, TrustError
+from siniantrust.trust import _handshake, _protections
+from siniantrust.trust._channel import SLOTS, Channel, Payload, PeerClosedError, UnsendableError, payload
+from siniantrust.trust._codec import Operation
+from siniantrust.trust._evidence import NONCE_BYTES, Evidence, ReferenceValues, appraise, parse_evidence
+from siniantrust.trust._labels import Provenance
+from siniantrust.trust._secret import SecretMemory
+from siniantrust.trust._types import EnclaveInfo, EnclaveSpec
+from siniantrust.trust.process import _launcher, _measure
+from siniantrust.trust.process._common import EXIT_CHANNEL, EXIT_MEMORY, MEMORY_REFUSAL, PROVIDER
+from siniantrust.trust.process._launcher import describe_end
+
+PROVENANCE = Provenance.SIMULATED
+_MAX_HELLO_BYTES = 64 << 10
+_HELLO_TIMEOUT_S = 60.0
+_GRACE_S = 2.0
+_REFUSALS: dict[Operation, type[SinianError]] = {
+    Operation.REFUSED_DATA: DataError,
+    Operation.REFUSED_TRUST: TrustError,
+    Operation.REFUSED_ENCLAVE: EnclaveError,
+}
+
+
+class ProcessEnclave:
+    """A launched and attested process enclave; see the ``Enclave`` protocol.
+
+    Two requests may be on their way at once: while the enclave computes one, another thread already encrypts the next.
+    Answers come in the order of the requests.
+    """
+
+    def __init__(self, spec: EnclaveSpec) -> None:
+        _protections.check_names(spec.allow_missing)
+        self._spec = spec
+        self._slots = threading.BoundedSemaphore(SLOTS)
+        self._sending = threading.Lock()
+        self._turn = threading.Condition()
+        self._issued = 0
+        self._answered = 0
+        self._ending = threading.Lock()
+        self._end: SinianError | None = None
+        self._secret = SecretMemory()
+        self._process = _launcher.start(spec)
+        try:
+            self._evidence, self._channel = self._attest()
+        except BaseException as fault:
+            self._finish(EnclaveError(f"{self._name}: refused at launch ({fault})"))
+            raise
+
+    @property
+    def _name(self) -> str:
+        return f"process enclave (pid {self._process.pid})"
+
+    @property
+    def provenance(self) -> Provenance:
+        """``simulated``."""
+        return PROVENANCE
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs and accepts calls."""
+        return self._end is None and self._process.supervisor.poll() is None
+
+    def info(self) -> EnclaveInfo:
+        """Describe the enclave as its evidence did at launch."""
+        return EnclaveInfo(
+            provider=PROVIDER,
+            provenance=PROVENANCE,
+            protections=dict(self._evidence.protections),
+            memory_limit_bytes=self._spec.memory_bytes,
+            pid=self._process.pid,
+            threads=self._spec.threads,
+        )
+
+    def _attest(self) -> tuple[Evidence, Channel]:
+        """Challenge the enclave, appraise its evidence, and only then derive the session's keys."""
+        connection = self._process.connection
+        private = X25519PrivateKey.generate()
+        self._client_public_key = _handshake.public_bytes(private)
+        nonce = os.urandom(NONCE_BYTES)
+        hello = _handshake.client_hello(nonce, self._client_public_key)
+        connection.settimeout(_HELLO_TIMEOUT_S)
+        try:
+            connection.send(hello)
+            self._reference = self._expected()  # while the enclave is still importing
+            raw = connection.recv(_MAX_HELLO_BYTES)
+        except TimeoutError:
+            raise EnclaveError(f"{self._name}: it sent no evidence within {_HELLO_TIMEOUT_S:.0f} s") from None
+        except OSError:
+            raw = b""
+        if not raw:
+            raise self._lost()
+        connection.settimeout(None)
+        evidence = parse_evidence(raw)
+        self._appraise(evidence, nonce)
+        _protections.require(evidence.protections, allow_missing=self._spec.allow_missing)
+        ciphers = _handshake.derive(
+            private, evidence.enclave_public_key, hello=hello, evidence=raw, secret=self._secret
+        )
+        channel = Channel(
+            connection,
+            outgoing=self._process.outgoing,
+            incoming=self._process.incoming,
+            sealer=ciphers.to_enclave,
+            opener=ciphers.to_client,
+        )
+        return evidence, channel
+
+    def _expected(self) -> ReferenceValues:
+        configuration = {"memory_bytes": self._spec.memory_bytes, "threads": self._spec.threads}
+        return ReferenceValues(PROVIDER, _measure.reference_measurement(configuration))
+
+    def _appraise(self, evidence: Evidence, nonce: bytes) -> None:
+        appraise(
+            evidence,
+            nonce=nonce,
+            client_public_key=self._client_public_key,
+            reference=self._reference,
+            accept=self._spec.accept,
+        )
+
+    def evidence(self, nonce: bytes) -> Evidence:
+        """Return fresh evidence for ``nonce`` (32 bytes), appraised against the same reference values as at launch.
+
+        Raises:
+            AttestationError: if it does not pass.
+            EnclaveError: if the enclave refuses, for example a nonce of another length.
+        """
+        answer = self._call(Operation.EVIDENCE, "", [payload("nonce", np.frombuffer(nonce, np.uint8))])
+        fresh = parse_evidence(answer["evidence"].tobytes()) if "evidence" in answer else parse_evidence(b"")
+        self._appraise(fresh, nonce)
+        return fresh
+
+    def load(self, name: str, skeleton: bytes, sealed: bytes, key: bytes, *, context: bytes) -> None:
+        """Send a sealed part and its key; the enclave opens the seal with the key in secret memory.
+
+        Raises:
+            TrustError: if key or context is another one, or a byte was changed.
+            EnclaveError: if the enclave cannot run the part, or its memory does not suffice.
+        """
+        parts = {"skeleton": skeleton, "sealed": sealed, "context": context, "key": key}
+        payloads = [payload(entry, np.frombuffer(data, np.uint8)) for entry, data in parts.items()]
+        try:
+            self._call(Operation.LOAD, name, payloads)
+        except UnsendableError as fault:
+            raise EnclaveError(f"part {name}: {fault}") from None
+
+    def run(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run the part ``name``.
+
+        Raises:
+            DataError: if the inputs do not fit the part.
+            ChannelError: if a frame was tampered with; the enclave is closed then.
+            EnclaveError: if no such part is loaded, it fails, or the enclave's memory does not suffice.
+        """
+        try:
+            payloads = [payload(entry, np.asarray(array)) for entry, array in inputs.items()]
+            return self._call(Operation.RUN, name, payloads)
+        except UnsendableError as fault:
+            raise DataError(f"part {name}: {fault}") from None
+
+    def _call(self, operation: Operation, text: str, payloads: Sequence[Payload]) -> dict[str, np.ndarray]:
+        """Send one request, wait for its turn, and return the tensors of its answer."""
+        with self._slots:
+            with self._sending:
+                self._check_open()
+                plain = self._channel.prepare(operation, text, payloads)
+                ticket = self._issued
+                with self._ended_by_faults():
+                    self._channel.send(plain, payloads)
+                self._issued += 1
+            with self._turn:
+                self._turn.wait_for(lambda: self._answered == ticket or self._end is not None)
+            self._check_open()
+            with self._ended_by_faults():
+                message, arrays = self._channel.receive()
+                if operation is Operation.LOAD:
+                    self._channel.release_outgoing(ticket)
+            with self._turn:
+                self._answered += 1
+                self._turn.notify_all()
+        if message.operation is Operation.DONE:
+            return arrays
+        raise self._refusal(message.operation, message.text)
+
+    def _check_open(self) -> None:
+        if self._end is not None:
+            raise self._end
+
+    def _refusal(self, operation: Operation, text: str) -> SinianError:
+        if operation not in _REFUSALS:
+            return self._finish(ChannelError(f"{self._name}: it answered with {operation.name}, which is no answer"))
+        if text.startswith(MEMORY_REFUSAL):
+            text = f"{self._over_memory()} ({text})"
+        return _REFUSALS[operation](text)
+
+    def _over_memory(self) -> str:
+        return (
+            f"{self._name}: it reached its memory limit of {self._spec.memory_bytes} bytes "
+            f"({self._spec.memory_bytes >> 20} MiB); raise [enclave] memory_bytes, or place less in the enclave"
+        )
+
+    @contextlib.contextmanager
+    def _ended_by_faults(self) -> Iterator[None]:
+        """End the session when a frame was not sent or received whole: what comes after could not be told apart."""
+        try:
+            yield
+        except PeerClosedError:
+            raise self._lost() from None
+        except ChannelError as fault:
+            raise self._finish(ChannelError(f"{self._name}: {fault}")) from None
+        except BaseException as fault:
+            if self._end is not None:
+                raise self._end from None
+            self._finish(EnclaveError(f"{self._name}: closed, because a call was interrupted ({type(fault).__name__})"))
+            raise
+
+    def _lost(self) -> SinianError:
+        """Find out why the enclave is gone; return the error to raise."""
+        code = self._process.wait(_GRACE_S)
+        if code is None:
+            code = self._process.end()
+        if code == EXIT_MEMORY or self._process.was_over_memory():
+            return self._finish(EnclaveLostError(f"{self._over_memory()}; it was ended ({describe_end(code)})"))
+        if code == EXIT_CHANNEL:
+            return self._finish(
+                ChannelError(f"{self._name}: it received a frame that does not authenticate, and ended the session")
+            )
+        words = self._process.last_words()
+        return self._finish(EnclaveLostError(f"{self._name}: {describe_end(code)}{words and f' ({words})'}"))
+
+    def _finish(self, error: SinianError) -> SinianError:
+        """End the enclave for good and forget the keys; return the first error that ended it."""
+        with self._ending:
+            if self._end is None:
+                self._end = error
+                self._dispose()
+            first = self._end
+        with self._turn:
+            self._turn.notify_all()
+        return first
+
+    def _dispose(self) -> None:
+        self._process.end()
+        self._process.clean_up()
+        self._secret.close()
+
+    def close(self) -> None:
+        """End the enclave: let it finish and forget its keys by itself, and kill it after two seconds."""
+        with self._ending:
+            if self._end is not None:
+                return
+            self._end = EnclaveError(f"{self._name}: it is closed; launch another one")
+            with contextlib.suppress(OSError):
+                self._process.connection.shutdown(socket.SHUT_WR)
+            self._process.wait(_GRACE_S)
+            self._dispose()
+        with self._turn:
+            self._turn.notify_all()

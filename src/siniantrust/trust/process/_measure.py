@@ -1,0 +1,72 @@
+"""The enclave's measurement, and the reference value that a Verifier expects of it.
+
+A measurement is SHA-256 over the enclave's program, the versions of what it runs on and its configuration. The enclave
+(Attester) hashes the files of the modules that it has loaded; the Verifier hashes the files in its own list, so that a
+module too many, a module too few and a changed byte all differ. Third-party libraries count by version, not by content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+
+PROGRAM: tuple[str, ...] = (
+    "siniantrust.errors",
+    "siniantrust.trust._channel",
+    "siniantrust.trust._cipher",
+    "siniantrust.trust._codec",
+    "siniantrust.trust._evidence",
+    "siniantrust.trust._handshake",
+    "siniantrust.trust._labels",
+    "siniantrust.trust._protections",
+    "siniantrust.trust._sealed",
+    "siniantrust.trust._secret",
+    "siniantrust.trust.process._boot",
+    "siniantrust.trust.process._common",
+    "siniantrust.trust.process._landlock",
+    "siniantrust.trust.process._limits",
+    "siniantrust.trust.process._measure",
+    "siniantrust.trust.process._namespaces",
+    "siniantrust.trust.process._parts",
+    "siniantrust.trust.process._program",
+    "siniantrust.trust.process._sandbox",
+    "siniantrust.trust.process._seccomp",
+    "siniantrust.trust.process._serve",
+)
+LIBRARIES = ("cryptography", "numpy", "onnxruntime")
+_BOOT = "siniantrust.trust.process._boot"
+
+
+def _measurement(code: Mapping[str, str], versions: Mapping[str, str], configuration: Mapping[str, int]) -> str:
+    whole = {"code": dict(code), "versions": dict(versions), "configuration": dict(configuration)}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def _python() -> str:
+    return f"{sys.implementation.name} {sys.version}"
+
+
+def measure_self(configuration: Mapping[str, int]) -> str:
+    """Measure the process that calls this, as the Attester; the script it was started with counts as the boot file."""
+    files = {_BOOT: sys.modules["__main__"].__file__}
+    for name, module in list(sys.modules.items()):
+        if name.startswith("siniantrust") and getattr(module, "__file__", None):
+            files[name] = module.__file__
+    code = {name: hashlib.sha256(Path(str(file)).read_bytes()).hexdigest() for name, file in files.items()}
+    versions = {name: str(sys.modules[name].__version__) for name in LIBRARIES}
+    return _measurement(code, {**versions, "python": _python()}, configuration)
+
+
+def reference_measurement(configuration: Mapping[str, int]) -> str:
+    """Compute the expected measurement, as the Verifier, from the files and libraries that it has itself."""
+    package = Path(__file__).resolve().parents[2]
+    code = {}
+    for name in PROGRAM:
+        file = package.joinpath(*name.split(".")[1:]).with_suffix(".py")
+        code[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    versions = {name: str(import_module(name).__version__) for name in LIBRARIES}
+    return _measurement(code, {**versions, "python": _python()}, configuration)

@@ -1,0 +1,73 @@
+"""Finding backends by entry point."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from pathlib import Path
+
+import pytest
+
+from siniantrust.errors import DeviceError, MissingExtraError
+from siniantrust.odla import DeviceSpec, _registry, available_backends, list_devices, open_device
+
+
+def with_entries(monkeypatch: pytest.MonkeyPatch, *extra: tuple[str, str]) -> None:
+    """Pretend that other distributions registered backends."""
+    known = entry_points(group=_registry.GROUP)
+    added = [EntryPoint(name, value, _registry.GROUP) for name, value in extra]
+    monkeypatch.setattr(_registry, "entry_points", lambda **_: EntryPoints([*known, *added]))
+
+
+def test_in_tree_backends_are_ready() -> None:
+    """Both of our backends are found and ready."""
+    assert available_backends() == {"onnxruntime": "ready", "remote": "ready"}
+
+
+def test_unknown_backend_lists_the_known() -> None:
+    """A backend that nobody registered is an error that lists those that are."""
+    with pytest.raises(DeviceError, match="'npu': there is no backend 'abacus'; known are onnxruntime, remote"):
+        open_device(DeviceSpec("npu", "abacus"))
+
+
+def test_broken_plug_in_breaks_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A third-party backend that fails at import is reported by name, and the others work on."""
+    (tmp_path / "odla_broken_plugin.py").write_text("raise RuntimeError('no\\ndriver')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with_entries(monkeypatch, ("broken", "odla_broken_plugin:open_device"), ("gone", "odla_no_such_module:open_device"))
+    verdicts = available_backends()
+    assert verdicts["onnxruntime"] == "ready"
+    assert verdicts["broken"].endswith("RuntimeError: no driver")
+    assert "No module named 'odla_no_such_module'" in verdicts["gone"]
+    assert [info.name for info in list_devices()] == ["cpu"]
+    assert open_device(DeviceSpec("cpu")).info().name == "cpu"
+    with pytest.raises(DeviceError, match="backend 'broken' does not load"):
+        open_device(DeviceSpec("x", "broken"))
+
+
+def test_two_claims_on_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second distribution cannot take over a backend's name unnoticed; the same claim twice is one."""
+    with_entries(monkeypatch, ("onnxruntime", "siniantrust.odla.onnxruntime:open_device"))
+    assert available_backends()["onnxruntime"] == "ready"
+    with_entries(monkeypatch, ("onnxruntime", "somebody.else:open_device"))
+    with pytest.raises(DeviceError, match="backend 'onnxruntime' is claimed twice"):
+        open_device(DeviceSpec("cpu"))
+
+
+def test_missing_library_gives_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without gRPC the remote backend names its extra, and ONNX Runtime is still ready."""
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    verdicts = available_backends()
+    assert verdicts["onnxruntime"] == "ready"
+    assert verdicts["remote"] == "grpc is not installed; run: pip install 'siniantrust[remote]'"
+    with pytest.raises(MissingExtraError, match="pip install"):
+        open_device(DeviceSpec("cloud", "remote", {"url": "grpc://127.0.0.1:1"}))
+
+
+def test_import_is_light() -> None:
+    """Importing the room loads no runtime, no gRPC and no web server."""
+    heavy = ["onnxruntime", "grpc", "torch", "starlette", "uvicorn", "httpx"]
+    code = f"import sys, siniantrust.odla; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,109 @@
+"""What the tests of the trust room share: small parts, keys, and launched enclaves."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from siniantrust.graph import Part, Tensor
+from siniantrust.trust import Enclave, EnclaveSpec, Provenance, launch, seal_part
+from siniantrust.trust._checks import host_checks
+
+Info = tuple[str, int, list[int | str]]
+MakePart = Callable[..., Part]
+Launch = Callable[..., Enclave]
+LoadPart = Callable[[Enclave, str, Part], bytes]
+
+CONTEXT = b"tests of the trust room"
+
+
+def _make_part(
+    nodes: list[onnx.NodeProto],
+    inputs: list[Info],
+    outputs: list[Info],
+    weights: dict[str, np.ndarray] | None = None,
+) -> Part:
+    graph = helper.make_graph(
+        nodes,
+        "part",
+        [helper.make_tensor_value_info(*entry) for entry in inputs],
+        [helper.make_tensor_value_info(*entry) for entry in outputs],
+        [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(proto)
+    as_tensors = [tuple(Tensor(name, "float32", (1,)) for name, _, _ in entries) for entries in (inputs, outputs)]
+    return Part("part", proto, as_tensors[0], as_tensors[1], tuple(node.name for node in nodes), None)
+
+
+@pytest.fixture(scope="session")
+def make_part() -> MakePart:
+    """Return the function that builds a part from nodes, inputs, outputs and weights."""
+    return _make_part
+
+
+@pytest.fixture(scope="session")
+def conv_part() -> Part:
+    """Return a convolution with weights: (n, 3, 16, 16) to (n, 8, 16, 16)."""
+    weights = np.random.default_rng(0).normal(size=(8, 3, 3, 3)).astype(np.float32)
+    return _make_part(
+        [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])],
+        [("x", TensorProto.FLOAT, ["n", 3, 16, 16])],
+        [("y", TensorProto.FLOAT, ["n", 8, 16, 16])],
+        {"w": weights},
+    )
+
+
+@pytest.fixture(scope="session")
+def allow_missing() -> tuple[str, ...]:
+    """Return the protections that this host lacks, so that the other tests can run on it."""
+    checks = {check.name: check for check in host_checks()}
+    if not checks["process"].ok:
+        pytest.skip(f"no process enclave on this host: {checks['process'].detail}")
+    from siniantrust.trust import PROTECTIONS
+
+    return tuple(protection.name for protection in PROTECTIONS if not checks[protection.name].ok)
+
+
+@pytest.fixture
+def launched(allow_missing: tuple[str, ...]) -> Iterator[Launch]:
+    """Return a function that launches process enclaves, which are closed when the test ends."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*, memory_bytes: int = 256 << 20, threads: int = 1) -> Enclave:
+            spec = EnclaveSpec(
+                memory_bytes=memory_bytes,
+                threads=threads,
+                accept=(Provenance.SIMULATED,),
+                allow_missing=allow_missing,
+            )
+            return stack.enter_context(contextlib.closing(launch(spec)))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shared_enclave(allow_missing: tuple[str, ...]) -> Iterator[Enclave]:
+    """Return one process enclave for all tests of a module that do it no harm."""
+    spec = EnclaveSpec(memory_bytes=256 << 20, accept=(Provenance.SIMULATED,), allow_missing=allow_missing)
+    with contextlib.closing(launch(spec)) as enclave:
+        yield enclave
+
+
+@pytest.fixture(scope="session")
+def load_part() -> LoadPart:
+    """Return a function that seals a part, loads it under a name and returns the key it was sealed with."""
+
+    def load(enclave: Enclave, name: str, part: Part) -> bytes:
+        key = secrets.token_bytes(32)
+        sealed = seal_part(part, key=key, context=CONTEXT)
+        enclave.load(name, sealed.skeleton, sealed.sealed, key, context=CONTEXT)
+        return key
+
+    return load

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Launch, LoadPart
+
+from siniantrust.errors import EnclaveError
+from siniantrust.graph import Part
+from siniantrust.trust import PROTECTIONS, Enclave, host_checks, measure_crossing
+from siniantrust.trust.process import _launcher, _measure
+
+
+def test_every_protection_and_hint_is_reported_once() -> None:
+    """The host's checks name the kernel, every protection and the hints of hardware, each with a consequence."""
+    checks = host_checks()
+    names = [check.name for check in checks]
+    assert len(set(names)) == len(names)
+    assert {"kernel", "process", "sgx", "tdx", "sev-snp", "tpm"} <= set(names)
+    if checks[1].ok:
+        assert {protection.name for protection in PROTECTIONS} <= set(names)
+    assert all(check.detail for check in checks)
+    assert all(check.consequence for check in checks if not check.ok)
+
+
+def test_a_host_on_which_nothing_starts_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When no process enclave can be launched, one failed check says why, and nothing raises."""
+
+    def refuse(*_args: object, **_named: object) -> None:
+        raise EnclaveError("process enclave: it did not start (for this test)")
+
+    monkeypatch.setattr(_launcher, "start", refuse)
+    (process,) = [check for check in host_checks() if check.name == "process"]
+    assert not process.ok
+    assert "for this test" in process.detail
+
+
+def test_the_crossing_cost_predicts_a_crossing(launched: Launch, load_part: LoadPart, conv_part: Part) -> None:
+    """All coefficients are finite and not negative, larger crossings cost more, and the basis is described."""
+    enclave = launched(memory_bytes=512 << 20)
+    cost = measure_crossing(enclave)
+    assert 0 <= cost.base_s < 1
+    assert 0 <= cost.seconds_per_byte_in < 1e-6
+    assert 0 <= cost.seconds_per_byte_out < 1e-6
+    assert cost.seconds_per_byte_in + cost.seconds_per_byte_out > 0
+    assert cost.latency_s(1 << 20, 1 << 20) > cost.latency_s(0, 0)
+    assert "medians" in cost.basis
+    load_part(enclave, "conv", conv_part)
+    assert enclave.run("conv", {"x": np.ones((1, 3, 16, 16), np.float32)})["y"].shape == (1, 8, 16, 16)
+
+
+def test_the_measured_program_is_what_the_enclave_loads(shared_enclave: Enclave) -> None:
+    """The Verifier's list of files and the modules that an enclave loads give the same measurement."""
+    configuration = {"memory_bytes": 256 << 20, "threads": 1}
+    assert shared_enclave.evidence(bytes(32)).measurement == _measure.reference_measurement(configuration)
+
+
+def test_another_configuration_measures_differently() -> None:
+    """Memory limit and threads are part of the measurement."""
+    one, two = (_measure.reference_measurement({"memory_bytes": 1, "threads": threads}) for threads in (1, 2))
+    assert one != two
+
+
+def test_a_changed_file_measures_differently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One byte more in one file of the program changes the measurement."""
+    before = _measure.reference_measurement({})
+    with monkeypatch.context() as patched:
+        read = Path.read_bytes
+        patched.setattr(
+            Path,
+            "read_bytes",
+            lambda self: read(self) + (b"#" if self.name == "_serve.py" else b""),
+        )
+        after = _measure.reference_measurement({})
+    assert before != after
