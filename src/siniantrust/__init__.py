@@ -1,3 +1,48 @@
-"""SinianTrust: run the private part of a neural network where you trust the hardware, the rest where it is fast."""
+"""SinianTrust: run the private part of a neural network where you trust the hardware, the rest where it is fast.
+
+The stages, in order; each one's result is a file that the next one reads:
+
+    import siniantrust as st
+
+    model = st.load("model.onnx")
+    audit = st.audit(model, "data.npz", out="audit/")
+    plan = st.plan(model, audit="audit/", policy="policy.toml")
+    bundle = st.build(model, plan, "deploy/", audit="audit/")
+    with st.open(bundle) as session:
+        outputs = session.run({"input": x})
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from siniantrust import errors
+from siniantrust.errors import NoPlanError, SinianError
+
+if TYPE_CHECKING:
+    from siniantrust._stages import audit, build, load, open, plan, write_report  # noqa: A004 - the verbs of the API
 
 __version__ = "0.1.0"
+
+_STAGES = ("audit", "build", "load", "open", "plan", "write_report")
+
+__all__ = [
+    "NoPlanError",
+    "SinianError",
+    "__version__",
+    "audit",
+    "build",
+    "errors",
+    "load",
+    "open",
+    "plan",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a stage when it is first asked for, so that ``import siniantrust`` costs next to nothing."""
+    if name in _STAGES:
+        return getattr(import_module("siniantrust._stages"), name)
+    raise AttributeError(f"module 'siniantrust' has no attribute {name!r}")

@@ -222,3 +222,32 @@ def test_prefix_of_a_foreign_cut_is_refused() -> None:
     stranger = Cut("c001-z", ("z",), 1, 4, 0, fusable=False)
     with pytest.raises(PlanError, match="no value 'z'"):
         prefix_nodes(load_model(chain(3)), stranger)
+
+
+def test_value_with_several_readers_is_not_fusable() -> None:
+    """Where something else reads the value too, a runtime cannot fuse it away."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"]),
+        helper.make_node("Relu", ["a"], ["r"]),
+        helper.make_node("Add", ["a", "r"], ["y"]),
+    ]
+    weights = {"w": np.ones((2, 2, 1, 1), np.float32)}
+    model = load_model(model_of(nodes, {"x": ["N", 2, 3, 3]}, {"y": ["N", 2, 3, 3]}, weights))
+    assert not next(cut for cut in enumerate_cuts(model).cuts if cut.tensors == ("a",)).fusable
+
+
+def test_value_that_follows_the_batch_irregularly_is_no_cut() -> None:
+    """A first dimension of N + 1 has no size for one item, so it is skipped."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Concat", ["a", "extra"], ["b"], axis=0),
+        helper.make_node("Slice", ["b", "start", "end"], ["c"]),
+        helper.make_node("Tanh", ["c"], ["y"]),
+    ]
+    constants: dict[str, np.ndarray] = {
+        "extra": np.ones((1, 2), np.float32),
+        "start": np.array([0]),
+        "end": np.array([-1]),
+    }
+    model = load_model(model_of(nodes, {"x": ["N", 2]}, {"y": ["N", 2]}, constants))
+    assert [cut.tensors for cut in enumerate_cuts(model).cuts] == [("a",), ("c",)]

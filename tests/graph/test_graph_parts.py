@@ -98,6 +98,16 @@ def test_peak_of_a_residual_block_holds_the_skip() -> None:
     assert peak_bytes(whole) == weights + 3 * 2 * 4 * 4 * 4
 
 
+def test_peak_keeps_outputs_to_the_end() -> None:
+    """An output made early is alive beside all that follows."""
+    nodes = [helper.make_node("Relu", ["x"], ["early"])]
+    nodes += [
+        helper.make_node("Tanh", ["early" if i == 0 else f"t{i}"], ["y" if i == 3 else f"t{i + 1}"]) for i in range(4)
+    ]
+    (whole,) = split(load_model(model_of(nodes, {"x": ["N", 2]}, {"early": ["N", 2], "y": ["N", 2]})), [])
+    assert peak_bytes(whole) == 3 * 8
+
+
 def test_peak_is_at_least_what_each_node_touches() -> None:
     """No node's inputs and outputs exceed the peak."""
     model = load_model(inception())

@@ -8,7 +8,7 @@ from conftest import Launch, LoadPart
 
 from siniantrust.errors import EnclaveError
 from siniantrust.graph import Part
-from siniantrust.trust import PROTECTIONS, Enclave, host_checks, measure_crossing
+from siniantrust.trust import PROTECTIONS, Enclave, EnclaveSpec, host_checks, measure_crossing
 from siniantrust.trust.process import _launcher, _measure
 
 
@@ -52,19 +52,19 @@ def test_the_crossing_cost_predicts_a_crossing(launched: Launch, load_part: Load
 
 def test_the_measured_program_is_what_the_enclave_loads(shared_enclave: Enclave) -> None:
     """The Verifier's list of files and the modules that an enclave loads give the same measurement."""
-    configuration = {"memory_bytes": 256 << 20, "threads": 1}
-    assert shared_enclave.evidence(bytes(32)).measurement == _measure.reference_measurement(configuration)
+    reference = _measure.reference_values(EnclaveSpec(memory_bytes=256 << 20))
+    assert shared_enclave.evidence(bytes(32)).measurement == reference.measurement
 
 
 def test_another_configuration_measures_differently() -> None:
     """Memory limit and threads are part of the measurement."""
-    one, two = (_measure.reference_measurement({"memory_bytes": 1, "threads": threads}) for threads in (1, 2))
-    assert one != two
+    specs = [EnclaveSpec(memory_bytes=size, threads=threads) for size in (1, 2) for threads in (1, 2)]
+    assert len({_measure.reference_values(spec).measurement for spec in specs}) == len(specs)
 
 
 def test_a_changed_file_measures_differently(monkeypatch: pytest.MonkeyPatch) -> None:
     """One byte more in one file of the program changes the measurement."""
-    before = _measure.reference_measurement({})
+    before = _measure.reference_values(EnclaveSpec(memory_bytes=1))
     with monkeypatch.context() as patched:
         read = Path.read_bytes
         patched.setattr(
@@ -72,5 +72,5 @@ def test_a_changed_file_measures_differently(monkeypatch: pytest.MonkeyPatch) ->
             "read_bytes",
             lambda self: read(self) + (b"#" if self.name == "_serve.py" else b""),
         )
-        after = _measure.reference_measurement({})
+        after = _measure.reference_values(EnclaveSpec(memory_bytes=1))
     assert before != after

@@ -121,9 +121,7 @@ def load_scenes(*, heldout: int = 1000, seed: int = 0) -> Scenes:
     return Scenes(train_inputs, train_labels, heldout_inputs[:heldout], heldout_labels[:heldout])
 
 
-def _shuffled(
-    parts: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _shuffled(parts: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     inputs = np.concatenate([tiles for tiles, _ in parts])
     labels = np.concatenate([scene for _, scene in parts])
     order = rng.permutation(len(inputs))

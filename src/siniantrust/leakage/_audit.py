@@ -5,13 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
 
 from siniantrust import _progress
 from siniantrust._extras import require
@@ -21,43 +17,19 @@ from siniantrust.graph import Cut, CutSet, Model
 from siniantrust.leakage._audit_file import FILE_NAME, audit_bytes, sealed
 from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._choose import choose_cuts
-from siniantrust.leakage._classifier import class_means, class_scores, image_classifier
+from siniantrust.leakage._classifier import image_classifier
 from siniantrust.leakage._data import Data, check_data
-from siniantrust.leakage._estimates import prior_scores
 from siniantrust.leakage._features import Observed, observe
 from siniantrust.leakage._observe import Observer
 from siniantrust.leakage._pictures import strip_png
 from siniantrust.leakage._ranking import summarise
-from siniantrust.leakage._registry import Attack, Problem, Screen, ScreenView, list_attacks, list_screens
-from siniantrust.leakage._schema import AttackSummary, Audit, CutAudit, DataDescription, Estimate, ScreenResult
-from siniantrust.leakage._split import Split, split_items
-from siniantrust.leakage._suite import Judge, best_of, run_attack, suite_converged
-from siniantrust.leakage._targets import data_kind, data_range, shrink, shrink_factor, unit_scale
+from siniantrust.leakage._registry import Attack, Screen, ScreenView, list_attacks, list_screens
+from siniantrust.leakage._schema import AttackSummary, Audit, CutAudit, ScreenResult
+from siniantrust.leakage._setting import Setting, describe_data, make_setting
+from siniantrust.leakage._split import split_items
+from siniantrust.leakage._suite import best_of, run_attack, suite_converged
 
 _ORIGINALS = "originals.png"
-
-
-@dataclass(frozen=True, slots=True)
-class _Setting:
-    """What stays the same for all cuts of one audit. ``targets`` are in the split's order, in unit scale."""
-
-    kind: Literal["image", "array"]
-    split: Split
-    targets: np.ndarray = field(repr=False)
-    low: float
-    high: float
-    judge: Judge
-    budget: Budget
-    seed: int
-
-    @property
-    def attackers(self) -> int:
-        return len(self.split.attacker)
-
-    @property
-    def known(self) -> int:
-        """Items that are not held out."""
-        return self.attackers + len(self.split.validation)
 
 
 def audit(
@@ -108,49 +80,32 @@ def audit(
     kept, skipped = choose_cuts(model, cuts, include_fusable=include_fusable, max_cuts=max_cuts)
     if not kept:
         raise AuditError(f"model {model.name}: none of its {len(cuts.cuts)} cuts can be audited")
-    _check_folder(out)
-    split = split_items(len(data), budget, seed=seed)
+    setting = make_setting(data, split_items(len(data), budget, seed=seed), budget, seed=seed)
     threads = budget.threads or len(os.sched_getaffinity(0))
-    setting = _setting(data, split, budget, seed)
-    watched = list(dict.fromkeys(name for cut in kept for name in cut.tensors))
     units = 1 + len(kept) * (len(chosen_attacks) + len(chosen_screens))
     bar = nullcontext(progress) if progress is not None else _progress.progress("audit", units)
-    with (
-        _writing(out) as folder,
-        bar as step,
-        _torch_threads(threads),
-        Observer(model, watched, threads=threads) as observer,
-        Observer(model, (), threads=threads) as plain,
-        observe(
-            observer,
-            {name: array[split.order] for name, array in data.arrays().items()},
-            watched,
-            budget,
-            seed=seed,
-            step=step,
-        ) as observed,
-    ):
-        skipped |= {
-            cut.id: next(observed.refused[name] for name in cut.tensors if name in observed.refused)
-            for cut in kept
-            if any(name in observed.refused for name in cut.tensors)
-        }
-        usable = [cut for cut in kept if cut.id not in skipped]
-        classify = image_classifier(plain, model, data, setting.low, setting.high)
-        audited = []
-        for index, cut in enumerate(usable):
-            view = _view(observed, cut, setting, classify, model.flops)
-            screened = _screen(chosen_screens, view, setting, step, cut.id)
-            audited.append(_attack(chosen_attacks, observed, cut, screened, setting, step, (folder, index)))
+    with _writing(out) as folder, bar as step, _torch_threads(threads):
+        run = _Run(setting, chosen_attacks, chosen_screens, folder, step)
+        with _observed(model, data, kept, setting, threads, step) as observed:
+            skipped |= _refused(kept, observed)
+            usable = [cut for cut in kept if cut.id not in skipped]
+            if not usable:
+                raise AuditError(f"model {model.name}: none of its cuts can be audited: {next(iter(skipped.values()))}")
+            with Observer(model, (), threads=threads) as plain:
+                classify = image_classifier(plain, model, data, setting.low, setting.high)
+                audited = [
+                    run.at_cut(observed, cut, setting.view(observed, cut, classify, model.flops), index)
+                    for index, cut in enumerate(usable)
+                ]
+            outputs = observed.outputs[model.outputs[0].name]
         if setting.kind == "image":
             (folder / _ORIGINALS).write_bytes(strip_png(setting.judge.originals))
-        accuracy, class_prior = _predictions(model, data, observed, setting)
         result = sealed(
             Audit(
                 id="",
                 model_name=model.name,
                 model_sha256=model.sha256,
-                data=_description(data, setting),
+                data=describe_data(data, setting),
                 seed=seed,
                 tolerance=budget.tolerance,
                 cuts=tuple(audited),
@@ -161,11 +116,114 @@ def audit(
                     for name, attack in chosen_attacks.items()
                 },
                 originals_picture=_ORIGINALS if setting.kind == "image" else None,
-                class_mean_prior=class_prior,
-                heldout_accuracy=accuracy,
+                class_mean_prior=setting.class_prior(outputs),
+                heldout_accuracy=setting.accuracy(outputs, data.labels),
                 machine=_machine(threads),
                 time_s=time.monotonic() - started,
             )
         )
         (folder / FILE_NAME).write_bytes(audit_bytes(result))
     return result
+
+
+class _Run:
+    """The screens and attacks of one audit, and where their pictures go."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        attacks: Mapping[str, Attack],
+        screens: Mapping[str, Screen],
+        folder: Path,
+        step: _progress.Step,
+    ) -> None:
+        self._setting = setting
+        self._attacks = attacks
+        self._screens = screens
+        self._folder = folder
+        self._step = step
+
+    def at_cut(self, observed: Observed, cut: Cut, view: ScreenView, index: int) -> CutAudit:
+        """Run everything at one cut; ``index`` numbers its pictures."""
+        setting = self._setting
+        screened: dict[str, ScreenResult] = {}
+        for name, screen in self._screens.items():
+            started = time.monotonic()
+            found = screen.score(view, setting.budget, setting.seed)
+            if found is not None:
+                screened[name] = ScreenResult(score=found.score, raw=found.raw, time_s=time.monotonic() - started)
+            self._step(f"{cut.id}: {name}")
+        problem = setting.problem(observed, cut)
+        half = problem.half()
+        results = {}
+        for name, attack in self._attacks.items():
+            result, answer = run_attack(attack, problem, half, setting.judge, setting.budget, seed=setting.seed)
+            if setting.kind == "image":
+                picture = f"cut{index:03d}-{name}.png"
+                (self._folder / picture).write_bytes(strip_png(answer))
+                result = result.model_copy(update={"picture": picture})
+            results[name] = result
+            self._step(f"{cut.id}: {name}")
+        leakage, best = best_of(results)
+        return CutAudit(
+            cut_id=cut.id,
+            tensors=cut.tensors,
+            screens=screened,
+            attacks=results,
+            leakage=leakage,
+            best_attack=best,
+            converged=suite_converged(results, tolerance=setting.budget.tolerance),
+        )
+
+
+@contextmanager
+def _observed(
+    model: Model, data: Data, cuts: Sequence[Cut], setting: Setting, threads: int, step: _progress.Step
+) -> Iterator[Observed]:
+    watched = list(dict.fromkeys(name for cut in cuts for name in cut.tensors))
+    inputs = {name: array[setting.split.order] for name, array in data.arrays().items()}
+    with (
+        Observer(model, watched, threads=threads) as observer,
+        observe(observer, inputs, watched, setting.budget, seed=setting.seed, step=step) as observed,
+    ):
+        yield observed
+
+
+def _refused(cuts: Sequence[Cut], observed: Observed) -> dict[str, str]:
+    """Return the reason for each cut one of whose tensors could not be observed."""
+    reasons = ((cut.id, [observed.refused[name] for name in cut.tensors if name in observed.refused]) for cut in cuts)
+    return {cut_id: found[0] for cut_id, found in reasons if found}
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[Path]:
+    """Yield a folder that replaces ``out`` at the end; refuse to replace anything that is no audit."""
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / FILE_NAME).is_file())):
+        raise AuditError(f"audit folder {out}: exists and is no audit; name a new folder, or remove it first")
+    try:
+        with folder_atomic(out) as folder:
+            yield folder
+    except OSError as error:
+        raise AuditError(f"audit folder {out}: cannot be written ({error.strerror or error})") from error
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    """Let torch compute with ``threads`` threads for a while."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _machine(threads: int) -> str:
+    import torch
+
+    return (
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {threads} threads, "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
+    )

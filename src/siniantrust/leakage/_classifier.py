@@ -58,9 +58,7 @@ def image_classifier(observer: Observer, model: Model, data: Data, low: float, h
     return classify if usable else None
 
 
-def class_means(
-    attacker_targets: np.ndarray, attacker_classes: np.ndarray, heldout_classes: np.ndarray
-) -> np.ndarray:
+def class_means(attacker_targets: np.ndarray, attacker_classes: np.ndarray, heldout_classes: np.ndarray) -> np.ndarray:
     """Return for each held-out item the mean of the attacker's items of its predicted class.
 
     A class that the attacker never saw gets the mean of all.

@@ -26,9 +26,7 @@ def prior_scores(attacker_targets: np.ndarray, originals: np.ndarray, kind: str)
     return scores
 
 
-def estimates(
-    found: Mapping[Metric, Scores], prior: Mapping[Metric, Scores], *, seed: int
-) -> dict[str, Estimate]:
+def estimates(found: Mapping[Metric, Scores], prior: Mapping[Metric, Scores], *, seed: int) -> dict[str, Estimate]:
     """Correct every metric for its prior and bound its mean."""
     return {metric: estimate(scores, prior[metric], metric, seed=seed) for metric, scores in found.items()}
 

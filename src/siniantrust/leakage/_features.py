@@ -146,9 +146,7 @@ def _not_finite(name: str) -> str:
     return f"tensor '{name}' is not finite on this data"
 
 
-def _make_stores(
-    encoders: Mapping[str, Encoder], count: int, memory_bytes: int, folder: Path
-) -> dict[str, np.ndarray]:
+def _make_stores(encoders: Mapping[str, Encoder], count: int, memory_bytes: int, folder: Path) -> dict[str, np.ndarray]:
     stores: dict[str, np.ndarray] = {}
     free = memory_bytes
     for index, (name, encoder) in enumerate(encoders.items()):

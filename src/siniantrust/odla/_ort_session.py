@@ -19,6 +19,7 @@ from onnx.external_data_helper import set_external_data
 
 from siniantrust.errors import DeviceError
 from siniantrust.graph import Part
+from siniantrust.odla._proto import copy_fields
 from siniantrust.odla._text import one_line
 
 CPU = "CPUExecutionProvider"
@@ -140,23 +141,30 @@ def _tensor_bytes(tensor: onnx.TensorProto) -> int:
 
 
 def _write_external(proto: onnx.ModelProto, folder: Path) -> Path:
-    """Write ``proto`` with its large weights in a file beside it, leaving ``proto`` itself as it is."""
+    """Write ``proto`` with its large weights in a file beside it, leaving ``proto`` itself as it is.
+
+    The weights are left out field by field, since protobuf cannot copy a message of this size as a whole.
+    """
     slim = onnx.ModelProto()
-    slim.CopyFrom(proto)
+    copy_fields(proto, slim, leaving_out="graph")
+    copy_fields(proto.graph, slim.graph, leaving_out="initializer")
     with (folder / "weights.bin").open("wb") as stream:
-        for tensor in slim.graph.initializer:
-            if tensor.data_type != onnx.TensorProto.STRING and _tensor_bytes(tensor) >= _EXTERNAL_THRESHOLD_BYTES:
-                _move_out(tensor, stream)
+        for tensor in proto.graph.initializer:
+            target = slim.graph.initializer.add()
+            if tensor.data_type == onnx.TensorProto.STRING or _tensor_bytes(tensor) < _EXTERNAL_THRESHOLD_BYTES:
+                target.CopyFrom(tensor)
+            else:
+                _move_out(tensor, target, stream)
     path = folder / "model.onnx"
     path.write_bytes(slim.SerializeToString())
     return path
 
 
-def _move_out(tensor: onnx.TensorProto, stream: BinaryIO) -> None:
+def _move_out(tensor: onnx.TensorProto, target: onnx.TensorProto, stream: BinaryIO) -> None:
     raw = tensor.raw_data if tensor.HasField("raw_data") else onnx.numpy_helper.to_array(tensor).tobytes()
-    for typed in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
-        tensor.ClearField(typed)
-    tensor.raw_data = b""
-    set_external_data(tensor, location="weights.bin", offset=stream.tell(), length=len(raw))
-    tensor.ClearField("raw_data")
+    target.name, target.data_type = tensor.name, tensor.data_type
+    target.dims.extend(tensor.dims)
+    target.raw_data = b""  # the helper insists on the field
+    set_external_data(target, location="weights.bin", offset=stream.tell(), length=len(raw))
+    target.ClearField("raw_data")
     stream.write(raw)

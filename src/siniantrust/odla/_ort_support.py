@@ -11,6 +11,7 @@ from siniantrust.errors import DeviceError
 from siniantrust.graph import Part
 from siniantrust.odla._device import Unsupported
 from siniantrust.odla._ort_session import CPU, SessionConfig, create_session, nodes_by_provider
+from siniantrust.odla._proto import copy_fields
 
 # A constant operand up to this size goes into the single-node model, since some operators need it to be one (the
 # shape of a Reshape); a larger one (a convolution's weights) becomes an input.
@@ -98,13 +99,13 @@ def _is_small(tensor: onnx.TensorProto) -> bool:
 
 def _types(proto: onnx.ModelProto) -> Mapping[str, onnx.ValueInfoProto]:
     light = onnx.ModelProto()
-    light.CopyFrom(proto)
-    for tensor in light.graph.initializer:
-        if not _is_small(tensor):
+    copy_fields(proto, light, leaving_out="graph")
+    copy_fields(proto.graph, light.graph, leaving_out="initializer")
+    for tensor in proto.graph.initializer:
+        if _is_small(tensor):
+            light.graph.initializer.append(tensor)
+        else:
             light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
-    kept = [tensor for tensor in light.graph.initializer if _is_small(tensor)]
-    del light.graph.initializer[:]
-    light.graph.initializer.extend(kept)
     graph = shape_inference.infer_shapes(light).graph
     return {
         value.name: value

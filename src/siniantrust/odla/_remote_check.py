@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from google.protobuf.message import EncodeError
 
 from siniantrust._files import sha256_bytes
 from siniantrust.errors import DataError, DeviceError, ProtocolError
@@ -90,9 +91,14 @@ def check_digest(metadata: ModelMetadata, part: Part, *, where: str) -> None:
         DeviceError: if they differ. Equal models may be serialised differently, so that this is asked only where the
             outputs are not compared.
     """
-    digest = sha256_bytes(part.proto.SerializeToString())
     hashes = [version for version in metadata.versions if _SHA256.fullmatch(version)]
-    if hashes and digest not in hashes:
+    if not hashes:
+        return
+    try:
+        digest = sha256_bytes(part.proto.SerializeToString())
+    except EncodeError:
+        raise DeviceError(f"part {part.name!r} is too large to be hashed; use verify=true") from None
+    if digest not in hashes:
         raise DeviceError(
             f"{where} has version {hashes[0]}, the part is {digest}; verify=true compares what they compute instead"
         )

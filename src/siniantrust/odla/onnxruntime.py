@@ -25,7 +25,8 @@ from siniantrust.odla._text import one_line
 OPTIONS: Mapping[str, str] = {
     "provider": "execution provider, short (CPU, CUDA, OpenVINO) or in full; default CPU",
     "threads": "threads within an operator; default: every core that this process may use",
-    "spinning": "threads wait for work in a busy loop, which is faster but burns a core; default true",
+    # On two cores with two threads, 200 small convolutions took 1.4 times as long without it, large ones the same.
+    "spinning": "threads wait for work in a busy loop, faster for small operators, unkind to neighbours; default true",
     "cpu_helpers": "let nodes that the provider does not take run on the CPU; default false: they are an error",
 }
 PROVIDER_PREFIX = "provider."

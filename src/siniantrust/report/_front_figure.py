@@ -178,6 +178,4 @@ def _all_trusted(item: AlternativeRead) -> bool:
 
 def _dominated(mine: tuple[float, float], others: Sequence[tuple[float, float]]) -> bool:
     """Say whether another candidate is at least as good in both and better in one."""
-    return any(
-        latency <= mine[0] and ratio <= mine[1] and (latency, ratio) != mine for latency, ratio in others
-    )
+    return any(latency <= mine[0] and ratio <= mine[1] and (latency, ratio) != mine for latency, ratio in others)

@@ -59,7 +59,9 @@ def metrics_of(sources: Sources) -> list[str]:
     """Return the audit's metrics, those that the policy limits first."""
     bounds = sources.plan.policy.leakage.max
     found = {metric for cut in (sources.audit.cuts if sources.audit else ()) for metric in cut.leakage}
-    return sorted(found, key=lambda metric: (metric not in bounds, list(bounds).index(metric) if metric in bounds else 0))
+    return sorted(
+        found, key=lambda metric: (metric not in bounds, list(bounds).index(metric) if metric in bounds else 0)
+    )
 
 
 def attack_figures(sources: Sources, cuts: Sequence[CutView]) -> list[tuple[str, Markup]]:

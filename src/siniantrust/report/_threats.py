@@ -117,9 +117,7 @@ def _input_privacy(verdict: Verdict) -> tuple[str, str]:
     }[verdict.status]
     if verdict.badge in {"simulated", "emulated"}:
         holds = "no" if holds == "no" else "limits"
-        here += (
-            f" The enclave of the measured run is {verdict.badge}, so whoever owns that machine can read the input there."
-        )
+        here += f" The enclave of the measured run is {verdict.badge}, so whoever owns that machine can read the input there."
     elif verdict.badge == "unknown":
         holds = "no" if holds == "no" else "limits"
         here += " It takes a hardware enclave for this to hold; none was launched for this page."

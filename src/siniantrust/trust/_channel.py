@@ -1,9 +1,9 @@
 """The encrypted channel: small control frames over a socket, tensors through shared memory.
 
 What a tensor costs: the sender encrypts it from its own memory into shared memory (one pass), the receiver decrypts it
-from there into the array that it hands on (one pass). Each pass goes through a 256 KiB buffer that stays in cache;
+from there into the array that it hands on (one pass). Each pass goes through a buffer of 512 KiB that stays in cache;
 beyond that nothing is copied, except that an array which is not contiguous is made so first. Large tensors travel in
-records of 256 KiB, each announced by an empty-handed frame (a *doorbell*), so that the receiver decrypts one while the
+records of that size, each announced by a frame of one byte (a *doorbell*), so that the receiver decrypts one while the
 sender encrypts the next.
 
 Each direction has a window of shared memory with two slots, used in turn, so that one request can be written while the

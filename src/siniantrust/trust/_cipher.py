@@ -8,8 +8,8 @@ A host can change shared memory at any moment. OpenSSL reads ciphertext twice, o
 so what it checks and what it decrypts could differ. Therefore a record passes through a small private buffer, which
 stays in the processor's cache: the cipher works on private memory only, and shared memory is read or written once.
 
-The key is expanded afresh for each record, and OpenSSL clears the expanded form right after it: between records, the key
-is in the memory that the caller chose for it and nowhere else.
+The key is expanded afresh for each record, and OpenSSL clears the expanded form right after it: between records, the
+key is in the memory that the caller chose for it and nowhere else.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from siniantrust.errors import ChannelError
 TAG_BYTES = 16
 KEY_BYTES = 32
 SESSION_ID_BYTES = 16
-MAX_RECORD_BYTES = 256 << 10
+MAX_RECORD_BYTES = 512 << 10
 _MAX_COUNTER = (1 << 64) - 1
 _AAD = struct.Struct(">16sBQBQ")
 _NONCE = struct.Struct(">IQ")

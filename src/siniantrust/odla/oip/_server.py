@@ -41,7 +41,7 @@ class Server:
         host: Address to listen on.
         http_port: Port for REST; 0 picks a free one.
         grpc_port: Port for gRPC; 0 picks a free one.
-        device: What runs the part.
+        device: What runs the part; by default ONNX Runtime on every core.
         tls_cert: PEM file of the certificate chain; with ``tls_key`` both protocols are served over TLS only.
         tls_key: PEM file of its private key.
         token_env: Environment variable with the bearer token that callers must present.
@@ -67,7 +67,9 @@ class Server:
         self._host = host
         self._http_port = http_port
         self._grpc_port = grpc_port
-        self._device = device or DeviceSpec(name="cpu")
+        # Threads that wait in a busy loop would take the cores from those that move tensors: a 3 MB request took 1.3 to
+        # 2 times as long on two cores.
+        self._device = device or DeviceSpec(name="cpu", options={"spinning": False})
         self._tls = Tls(tls_cert, tls_key) if tls_cert and tls_key else None
         self._token = token_from(token_env) if token_env else None
         self._max_message_bytes = max_message_bytes

@@ -4,87 +4,84 @@
 # source: siniantrust/odla/oip/open_inference.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
+
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
+
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC,
-    7,
-    35,
-    1,
-    '',
-    'siniantrust/odla/oip/open_inference.proto'
+    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "siniantrust/odla/oip/open_inference.proto"
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-
-
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)siniantrust/odla/oip/open_inference.proto\x12\x0fsiniantrust.oip\"\x13\n\x11ServerLiveRequest\"\"\n\x12ServerLiveResponse\x12\x0c\n\x04live\x18\x01 \x01(\x08\"\x14\n\x12ServerReadyRequest\"$\n\x13ServerReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\"2\n\x11ModelReadyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"#\n\x12ModelReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\"\x17\n\x15ServerMetadataRequest\"K\n\x16ServerMetadataResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nextensions\x18\x03 \x03(\t\"5\n\x14ModelMetadataRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x99\x02\n\x15ModelMetadataResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\t\x12\x10\n\x08platform\x18\x03 \x01(\t\x12\x45\n\x06inputs\x18\x04 \x03(\x0b\x32\x35.siniantrust.oip.ModelMetadataResponse.TensorMetadata\x12\x46\n\x07outputs\x18\x05 \x03(\x0b\x32\x35.siniantrust.oip.ModelMetadataResponse.TensorMetadata\x1a?\n\x0eTensorMetadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"i\n\x0eInferParameter\x12\x14\n\nbool_param\x18\x01 \x01(\x08H\x00\x12\x15\n\x0bint64_param\x18\x02 \x01(\x03H\x00\x12\x16\n\x0cstring_param\x18\x03 \x01(\tH\x00\x42\x12\n\x10parameter_choice\"\xd0\x01\n\x13InferTensorContents\x12\x15\n\rbool_contents\x18\x01 \x03(\x08\x12\x14\n\x0cint_contents\x18\x02 \x03(\x05\x12\x16\n\x0eint64_contents\x18\x03 \x03(\x03\x12\x15\n\ruint_contents\x18\x04 \x03(\r\x12\x17\n\x0fuint64_contents\x18\x05 \x03(\x04\x12\x15\n\rfp32_contents\x18\x06 \x03(\x02\x12\x15\n\rfp64_contents\x18\x07 \x03(\x01\x12\x16\n\x0e\x62ytes_contents\x18\x08 \x03(\x0c\"\xa4\x07\n\x11ModelInferRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\x46\n\nparameters\x18\x04 \x03(\x0b\x32\x32.siniantrust.oip.ModelInferRequest.ParametersEntry\x12\x43\n\x06inputs\x18\x05 \x03(\x0b\x32\x33.siniantrust.oip.ModelInferRequest.InferInputTensor\x12N\n\x07outputs\x18\x06 \x03(\x0b\x32=.siniantrust.oip.ModelInferRequest.InferRequestedOutputTensor\x12\x1a\n\x12raw_input_contents\x18\x07 \x03(\x0c\x1a\xa6\x02\n\x10InferInputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12W\n\nparameters\x18\x04 \x03(\x0b\x32\x43.siniantrust.oip.ModelInferRequest.InferInputTensor.ParametersEntry\x12\x36\n\x08\x63ontents\x18\x05 \x01(\x0b\x32$.siniantrust.oip.InferTensorContents\x1aR\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.siniantrust.oip.InferParameter:\x02\x38\x01\x1a\xe1\x01\n\x1aInferRequestedOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x61\n\nparameters\x18\x02 \x03(\x0b\x32M.siniantrust.oip.ModelInferRequest.InferRequestedOutputTensor.ParametersEntry\x1aR\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.siniantrust.oip.InferParameter:\x02\x38\x01\x1aR\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.siniantrust.oip.InferParameter:\x02\x38\x01\"\xf9\x04\n\x12ModelInferResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12G\n\nparameters\x18\x04 \x03(\x0b\x32\x33.siniantrust.oip.ModelInferResponse.ParametersEntry\x12\x46\n\x07outputs\x18\x05 \x03(\x0b\x32\x35.siniantrust.oip.ModelInferResponse.InferOutputTensor\x12\x1b\n\x13raw_output_contents\x18\x06 \x03(\x0c\x1a\xa9\x02\n\x11InferOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12Y\n\nparameters\x18\x04 \x03(\x0b\x32\x45.siniantrust.oip.ModelInferResponse.InferOutputTensor.ParametersEntry\x12\x36\n\x08\x63ontents\x18\x05 \x01(\x0b\x32$.siniantrust.oip.InferTensorContents\x1aR\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.siniantrust.oip.InferParameter:\x02\x38\x01\x1aR\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.siniantrust.oip.InferParameter:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
+    b'\n)siniantrust/odla/oip/open_inference.proto\x12\x0fsiniantrust.oip"\x13\n\x11ServerLiveRequest""\n\x12ServerLiveResponse\x12\x0c\n\x04live\x18\x01 \x01(\x08"\x14\n\x12ServerReadyRequest"$\n\x13ServerReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08"2\n\x11ModelReadyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t"#\n\x12ModelReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08"\x17\n\x15ServerMetadataRequest"K\n\x16ServerMetadataResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nextensions\x18\x03 \x03(\t"5\n\x14ModelMetadataRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t"\x99\x02\n\x15ModelMetadataResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\t\x12\x10\n\x08platform\x18\x03 \x01(\t\x12\x45\n\x06inputs\x18\x04 \x03(\x0b\x32\x35.siniantrust.oip.ModelMetadataResponse.TensorMetadata\x12\x46\n\x07outputs\x18\x05 \x03(\x0b\x32\x35.siniantrust.oip.ModelMetadataResponse.TensorMetadata\x1a?\n\x0eTensorMetadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03"i\n\x0eInferParameter\x12\x14\n\nbool_param\x18\x01 \x01(\x08H\x00\x12\x15\n\x0bint64_param\x18\x02 \x01(\x03H\x00\x12\x16\n\x0cstring_param\x18\x03 \x01(\tH\x00\x42\x12\n\x10parameter_choice"\xd0\x01\n\x13InferTensorContents\x12\x15\n\rbool_contents\x18\x01 \x03(\x08\x12\x14\n\x0cint_contents\x18\x02 \x03(\x05\x12\x16\n\x0eint64_contents\x18\x03 \x03(\x03\x12\x15\n\ruint_contents\x18\x04 \x03(\r\x12\x17\n\x0fuint64_contents\x18\x05 \x03(\x04\x12\x15\n\rfp32_contents\x18\x06 \x03(\x02\x12\x15\n\rfp64_contents\x18\x07 \x03(\x01\x12\x16\n\x0e\x62ytes_contents\x18\x08 \x03(\x0c"\xa4\x07\n\x11ModelInferRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\x46\n\nparameters\x18\x04 \x03(\x0b\x32\x32.siniantrust.oip.ModelInferRequest.ParametersEntry\x12\x43\n\x06inputs\x18\x05 \x03(\x0b\x32\x33.siniantrust.oip.ModelInferRequest.InferInputTensor\x12N\n\x07outputs\x18\x06 \x03(\x0b\x32=.siniantrust.oip.ModelInferRequest.InferRequestedOutputTensor\x12\x1a\n\x12raw_input_contents\x18\x07 \x03(\x0c\x1a\xa6\x02\n\x10InferInputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12W\n\nparameters\x18\x04 \x03(\x0b\x32\x43.siniantrust.oip.ModelInferRequest.InferInputTensor.ParametersEntry\x12\x36\n\x08\x63ontents\x18\x05 \x01(\x0b\x32$.siniantrust.oip.InferTensorContents\x1aR\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.siniantrust.oip.InferParameter:\x02\x38\x01\x1a\xe1\x01\n\x1aInferRequestedOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x61\n\nparameters\x18\x02 \x03(\x0b\x32M.siniantrust.oip.ModelInferRequest.InferRequestedOutputTensor.ParametersEntry\x1aR\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.siniantrust.oip.InferParameter:\x02\x38\x01\x1aR\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.siniantrust.oip.InferParameter:\x02\x38\x01"\xf9\x04\n\x12ModelInferResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12G\n\nparameters\x18\x04 \x03(\x0b\x32\x33.siniantrust.oip.ModelInferResponse.ParametersEntry\x12\x46\n\x07outputs\x18\x05 \x03(\x0b\x32\x35.siniantrust.oip.ModelInferResponse.InferOutputTensor\x12\x1b\n\x13raw_output_contents\x18\x06 \x03(\x0c\x1a\xa9\x02\n\x11InferOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12Y\n\nparameters\x18\x04 \x03(\x0b\x32\x45.siniantrust.oip.ModelInferResponse.InferOutputTensor.ParametersEntry\x12\x36\n\x08\x63ontents\x18\x05 \x01(\x0b\x32$.siniantrust.oip.InferTensorContents\x1aR\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.siniantrust.oip.InferParameter:\x02\x38\x01\x1aR\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.siniantrust.oip.InferParameter:\x02\x38\x01\x62\x06proto3'
+)
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'siniantrust.odla.oip.open_inference_pb2', _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "siniantrust.odla.oip.open_inference_pb2", _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._loaded_options = None
-  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._serialized_options = b'8\001'
-  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._loaded_options = None
-  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._serialized_options = b'8\001'
-  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._loaded_options = None
-  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._serialized_options = b'8\001'
-  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._loaded_options = None
-  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._serialized_options = b'8\001'
-  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._loaded_options = None
-  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._serialized_options = b'8\001'
-  _globals['_SERVERLIVEREQUEST']._serialized_start=62
-  _globals['_SERVERLIVEREQUEST']._serialized_end=81
-  _globals['_SERVERLIVERESPONSE']._serialized_start=83
-  _globals['_SERVERLIVERESPONSE']._serialized_end=117
-  _globals['_SERVERREADYREQUEST']._serialized_start=119
-  _globals['_SERVERREADYREQUEST']._serialized_end=139
-  _globals['_SERVERREADYRESPONSE']._serialized_start=141
-  _globals['_SERVERREADYRESPONSE']._serialized_end=177
-  _globals['_MODELREADYREQUEST']._serialized_start=179
-  _globals['_MODELREADYREQUEST']._serialized_end=229
-  _globals['_MODELREADYRESPONSE']._serialized_start=231
-  _globals['_MODELREADYRESPONSE']._serialized_end=266
-  _globals['_SERVERMETADATAREQUEST']._serialized_start=268
-  _globals['_SERVERMETADATAREQUEST']._serialized_end=291
-  _globals['_SERVERMETADATARESPONSE']._serialized_start=293
-  _globals['_SERVERMETADATARESPONSE']._serialized_end=368
-  _globals['_MODELMETADATAREQUEST']._serialized_start=370
-  _globals['_MODELMETADATAREQUEST']._serialized_end=423
-  _globals['_MODELMETADATARESPONSE']._serialized_start=426
-  _globals['_MODELMETADATARESPONSE']._serialized_end=707
-  _globals['_MODELMETADATARESPONSE_TENSORMETADATA']._serialized_start=644
-  _globals['_MODELMETADATARESPONSE_TENSORMETADATA']._serialized_end=707
-  _globals['_INFERPARAMETER']._serialized_start=709
-  _globals['_INFERPARAMETER']._serialized_end=814
-  _globals['_INFERTENSORCONTENTS']._serialized_start=817
-  _globals['_INFERTENSORCONTENTS']._serialized_end=1025
-  _globals['_MODELINFERREQUEST']._serialized_start=1028
-  _globals['_MODELINFERREQUEST']._serialized_end=1960
-  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR']._serialized_start=1354
-  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR']._serialized_end=1648
-  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._serialized_start=1566
-  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._serialized_end=1648
-  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR']._serialized_start=1651
-  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR']._serialized_end=1876
-  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._serialized_start=1566
-  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._serialized_end=1648
-  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._serialized_start=1566
-  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._serialized_end=1648
-  _globals['_MODELINFERRESPONSE']._serialized_start=1963
-  _globals['_MODELINFERRESPONSE']._serialized_end=2596
-  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR']._serialized_start=2215
-  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR']._serialized_end=2512
-  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._serialized_start=1566
-  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._serialized_end=1648
-  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._serialized_start=1566
-  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._serialized_end=1648
+    DESCRIPTOR._loaded_options = None
+    _globals["_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY"]._loaded_options = None
+    _globals["_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY"]._serialized_options = b"8\001"
+    _globals["_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY"]._loaded_options = None
+    _globals["_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY"]._serialized_options = b"8\001"
+    _globals["_MODELINFERREQUEST_PARAMETERSENTRY"]._loaded_options = None
+    _globals["_MODELINFERREQUEST_PARAMETERSENTRY"]._serialized_options = b"8\001"
+    _globals["_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY"]._loaded_options = None
+    _globals["_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY"]._serialized_options = b"8\001"
+    _globals["_MODELINFERRESPONSE_PARAMETERSENTRY"]._loaded_options = None
+    _globals["_MODELINFERRESPONSE_PARAMETERSENTRY"]._serialized_options = b"8\001"
+    _globals["_SERVERLIVEREQUEST"]._serialized_start = 62
+    _globals["_SERVERLIVEREQUEST"]._serialized_end = 81
+    _globals["_SERVERLIVERESPONSE"]._serialized_start = 83
+    _globals["_SERVERLIVERESPONSE"]._serialized_end = 117
+    _globals["_SERVERREADYREQUEST"]._serialized_start = 119
+    _globals["_SERVERREADYREQUEST"]._serialized_end = 139
+    _globals["_SERVERREADYRESPONSE"]._serialized_start = 141
+    _globals["_SERVERREADYRESPONSE"]._serialized_end = 177
+    _globals["_MODELREADYREQUEST"]._serialized_start = 179
+    _globals["_MODELREADYREQUEST"]._serialized_end = 229
+    _globals["_MODELREADYRESPONSE"]._serialized_start = 231
+    _globals["_MODELREADYRESPONSE"]._serialized_end = 266
+    _globals["_SERVERMETADATAREQUEST"]._serialized_start = 268
+    _globals["_SERVERMETADATAREQUEST"]._serialized_end = 291
+    _globals["_SERVERMETADATARESPONSE"]._serialized_start = 293
+    _globals["_SERVERMETADATARESPONSE"]._serialized_end = 368
+    _globals["_MODELMETADATAREQUEST"]._serialized_start = 370
+    _globals["_MODELMETADATAREQUEST"]._serialized_end = 423
+    _globals["_MODELMETADATARESPONSE"]._serialized_start = 426
+    _globals["_MODELMETADATARESPONSE"]._serialized_end = 707
+    _globals["_MODELMETADATARESPONSE_TENSORMETADATA"]._serialized_start = 644
+    _globals["_MODELMETADATARESPONSE_TENSORMETADATA"]._serialized_end = 707
+    _globals["_INFERPARAMETER"]._serialized_start = 709
+    _globals["_INFERPARAMETER"]._serialized_end = 814
+    _globals["_INFERTENSORCONTENTS"]._serialized_start = 817
+    _globals["_INFERTENSORCONTENTS"]._serialized_end = 1025
+    _globals["_MODELINFERREQUEST"]._serialized_start = 1028
+    _globals["_MODELINFERREQUEST"]._serialized_end = 1960
+    _globals["_MODELINFERREQUEST_INFERINPUTTENSOR"]._serialized_start = 1354
+    _globals["_MODELINFERREQUEST_INFERINPUTTENSOR"]._serialized_end = 1648
+    _globals["_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY"]._serialized_start = 1566
+    _globals["_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY"]._serialized_end = 1648
+    _globals["_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR"]._serialized_start = 1651
+    _globals["_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR"]._serialized_end = 1876
+    _globals["_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY"]._serialized_start = 1566
+    _globals["_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY"]._serialized_end = 1648
+    _globals["_MODELINFERREQUEST_PARAMETERSENTRY"]._serialized_start = 1566
+    _globals["_MODELINFERREQUEST_PARAMETERSENTRY"]._serialized_end = 1648
+    _globals["_MODELINFERRESPONSE"]._serialized_start = 1963
+    _globals["_MODELINFERRESPONSE"]._serialized_end = 2596
+    _globals["_MODELINFERRESPONSE_INFEROUTPUTTENSOR"]._serialized_start = 2215
+    _globals["_MODELINFERRESPONSE_INFEROUTPUTTENSOR"]._serialized_end = 2512
+    _globals["_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY"]._serialized_start = 1566
+    _globals["_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY"]._serialized_end = 1648
+    _globals["_MODELINFERRESPONSE_PARAMETERSENTRY"]._serialized_start = 1566
+    _globals["_MODELINFERRESPONSE_PARAMETERSENTRY"]._serialized_end = 1648
 # @@protoc_insertion_point(module_scope)

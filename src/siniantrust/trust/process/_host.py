@@ -11,17 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from siniantrust.errors import ChannelError, DataError, EnclaveError, EnclaveLostError, SinianError, TrustError
+from siniantrust.errors import ChannelError, DataError, EnclaveError, SinianError, TrustError
 from siniantrust.trust import _handshake, _protections
 from siniantrust.trust._channel import SLOTS, Channel, Payload, PeerClosedError, UnsendableError, payload
 from siniantrust.trust._codec import Operation
-from siniantrust.trust._evidence import NONCE_BYTES, Evidence, ReferenceValues, appraise, parse_evidence
+from siniantrust.trust._evidence import NONCE_BYTES, Evidence, appraise, parse_evidence
 from siniantrust.trust._labels import Provenance
 from siniantrust.trust._secret import SecretMemory
 from siniantrust.trust._types import EnclaveInfo, EnclaveSpec
 from siniantrust.trust.process import _launcher, _measure
-from siniantrust.trust.process._common import EXIT_CHANNEL, EXIT_MEMORY, MEMORY_REFUSAL, PROVIDER
-from siniantrust.trust.process._launcher import describe_end
+from siniantrust.trust.process._common import MEMORY_REFUSAL, PROVIDER
+from siniantrust.trust.process._ending import explain, over_memory
 
 PROVENANCE = Provenance.SIMULATED
 _MAX_HELLO_BYTES = 64 << 10
@@ -61,7 +61,7 @@ class ProcessEnclave:
 
     @property
     def _name(self) -> str:
-        return f"process enclave (pid {self._process.pid})"
+        return self._process.name
 
     @property
     def provenance(self) -> Provenance:
@@ -94,7 +94,7 @@ class ProcessEnclave:
         connection.settimeout(_HELLO_TIMEOUT_S)
         try:
             connection.send(hello)
-            self._reference = self._expected()  # while the enclave is still importing
+            self._reference = _measure.reference_values(self._spec)  # while the enclave is still importing
             raw = connection.recv(_MAX_HELLO_BYTES)
         except TimeoutError:
             raise EnclaveError(f"{self._name}: it sent no evidence within {_HELLO_TIMEOUT_S:.0f} s") from None
@@ -118,10 +118,6 @@ class ProcessEnclave:
         )
         return evidence, channel
 
-    def _expected(self) -> ReferenceValues:
-        configuration = {"memory_bytes": self._spec.memory_bytes, "threads": self._spec.threads}
-        return ReferenceValues(PROVIDER, _measure.reference_measurement(configuration))
-
     def _appraise(self, evidence: Evidence, nonce: bytes) -> None:
         appraise(
             evidence,
@@ -139,7 +135,7 @@ class ProcessEnclave:
             EnclaveError: if the enclave refuses, for example a nonce of another length.
         """
         answer = self._call(Operation.EVIDENCE, "", [payload("nonce", np.frombuffer(nonce, np.uint8))])
-        fresh = parse_evidence(answer["evidence"].tobytes()) if "evidence" in answer else parse_evidence(b"")
+        fresh = parse_evidence(answer.get("evidence", np.empty(0)).tobytes())
         self._appraise(fresh, nonce)
         return fresh
 
@@ -181,10 +177,10 @@ class ProcessEnclave:
                 with self._ended_by_faults():
                     self._channel.send(plain, payloads)
                 self._issued += 1
-            with self._turn:
-                self._turn.wait_for(lambda: self._answered == ticket or self._end is not None)
-            self._check_open()
             with self._ended_by_faults():
+                with self._turn:
+                    self._turn.wait_for(lambda: self._answered == ticket or self._end is not None)
+                self._check_open()
                 message, arrays = self._channel.receive()
                 if operation is Operation.LOAD:
                     self._channel.release_outgoing(ticket)
@@ -197,20 +193,14 @@ class ProcessEnclave:
 
     def _check_open(self) -> None:
         if self._end is not None:
-            raise self._end
+            raise type(self._end)(str(self._end))  # a new one, because each carries its own traceback
 
     def _refusal(self, operation: Operation, text: str) -> SinianError:
         if operation not in _REFUSALS:
             return self._finish(ChannelError(f"{self._name}: it answered with {operation.name}, which is no answer"))
         if text.startswith(MEMORY_REFUSAL):
-            text = f"{self._over_memory()} ({text})"
+            text = f"{over_memory(self._name, self._spec)} ({text})"
         return _REFUSALS[operation](text)
-
-    def _over_memory(self) -> str:
-        return (
-            f"{self._name}: it reached its memory limit of {self._spec.memory_bytes} bytes "
-            f"({self._spec.memory_bytes >> 20} MiB); raise [enclave] memory_bytes, or place less in the enclave"
-        )
 
     @contextlib.contextmanager
     def _ended_by_faults(self) -> Iterator[None]:
@@ -222,24 +212,14 @@ class ProcessEnclave:
         except ChannelError as fault:
             raise self._finish(ChannelError(f"{self._name}: {fault}")) from None
         except BaseException as fault:
-            if self._end is not None:
-                raise self._end from None
+            self._check_open()
             self._finish(EnclaveError(f"{self._name}: closed, because a call was interrupted ({type(fault).__name__})"))
             raise
 
     def _lost(self) -> SinianError:
         """Find out why the enclave is gone; return the error to raise."""
         code = self._process.wait(_GRACE_S)
-        if code is None:
-            code = self._process.end()
-        if code == EXIT_MEMORY or self._process.was_over_memory():
-            return self._finish(EnclaveLostError(f"{self._over_memory()}; it was ended ({describe_end(code)})"))
-        if code == EXIT_CHANNEL:
-            return self._finish(
-                ChannelError(f"{self._name}: it received a frame that does not authenticate, and ended the session")
-            )
-        words = self._process.last_words()
-        return self._finish(EnclaveLostError(f"{self._name}: {describe_end(code)}{words and f' ({words})'}"))
+        return self._finish(explain(self._process, self._process.end() if code is None else code, self._spec))
 
     def _finish(self, error: SinianError) -> SinianError:
         """End the enclave for good and forget the keys; return the first error that ended it."""

@@ -8,7 +8,6 @@ import itertools
 import json
 import mmap
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -38,6 +37,11 @@ class Started:
     group: _cgroup.MemoryGroup | None
     errors: IO[bytes]
     pid: int = 0
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"process enclave (pid {self.pid})"
 
     def read_line(self) -> str:
         """Return the first line that the supervisor writes: the enclave's process id."""
@@ -153,15 +157,6 @@ def _spawn(
         )
     except OSError as fault:
         raise EnclaveError(f"process enclave: {sys.executable} does not start ({fault.strerror})") from None
-
-
-def describe_end(code: int) -> str:
-    """Say in words how a process ended."""
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            return f"ended by {signal.Signals(-code).name}"
-        return f"ended by signal {-code}"
-    return f"exited with code {code}"
 
 
 def _window_bytes(memory_bytes: int) -> int:

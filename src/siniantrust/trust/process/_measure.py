@@ -14,6 +14,10 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
+from siniantrust.trust._evidence import ReferenceValues
+from siniantrust.trust._types import EnclaveSpec
+from siniantrust.trust.process._common import PROVIDER
+
 PROGRAM: tuple[str, ...] = (
     "siniantrust.errors",
     "siniantrust.trust._channel",
@@ -25,6 +29,7 @@ PROGRAM: tuple[str, ...] = (
     "siniantrust.trust._protections",
     "siniantrust.trust._sealed",
     "siniantrust.trust._secret",
+    "siniantrust.trust._types",
     "siniantrust.trust.process._boot",
     "siniantrust.trust.process._common",
     "siniantrust.trust.process._landlock",
@@ -61,12 +66,13 @@ def measure_self(configuration: Mapping[str, int]) -> str:
     return _measurement(code, {**versions, "python": _python()}, configuration)
 
 
-def reference_measurement(configuration: Mapping[str, int]) -> str:
-    """Compute the expected measurement, as the Verifier, from the files and libraries that it has itself."""
+def reference_values(spec: EnclaveSpec) -> ReferenceValues:
+    """Compute what to expect of an enclave, as the Verifier, from the files and libraries that it has itself."""
     package = Path(__file__).resolve().parents[2]
     code = {}
     for name in PROGRAM:
         file = package.joinpath(*name.split(".")[1:]).with_suffix(".py")
         code[name] = hashlib.sha256(file.read_bytes()).hexdigest()
     versions = {name: str(import_module(name).__version__) for name in LIBRARIES}
-    return _measurement(code, {**versions, "python": _python()}, configuration)
+    configuration = {"memory_bytes": spec.memory_bytes, "threads": spec.threads}
+    return ReferenceValues(PROVIDER, _measurement(code, {**versions, "python": _python()}, configuration))

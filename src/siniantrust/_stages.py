@@ -1,0 +1,164 @@
+"""The public API: one function per stage, from a model to a running deployment and its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+
+from siniantrust import bundle, graph, leakage, odla, planner, report, runtime, trust
+from siniantrust.errors import DataError
+
+
+def load(source: str | Path | onnx.ModelProto, *, dims: Mapping[str, int] | None = None) -> graph.Model:
+    """Load and check an ONNX model; ``dims`` gives values to free dimensions other than the batch.
+
+    Raises:
+        ModelError: if it cannot be used; the message names what and why.
+    """
+    return graph.load_model(source, dims=dims)
+
+
+def audit(
+    model: graph.Model,
+    data: str | Path | np.ndarray | leakage.Data,
+    *,
+    out: str | Path,
+    seed: int = 0,
+    effort: Literal["quick", "standard"] | leakage.Budget = "standard",
+    attacks: Sequence[str] | None = None,
+    max_cuts: int | None = None,
+) -> leakage.Audit:
+    """Attack every useful cut of ``model`` and write ``audit.json`` with its pictures to the folder ``out``.
+
+    Args:
+        model: the model.
+        data: items of the private input: a ``.npy`` or ``.npz`` file, an array (N, *item shape), or ``Data``.
+        out: folder to write.
+        seed: of everything random in it.
+        effort: how strong the attackers are; ``quick`` is a first look.
+        attacks: names of the attacks to run; None for all.
+        max_cuts: audit at most so many cuts, spread evenly; None for all.
+
+    Raises:
+        DataError: if the data do not fit the model, are empty or not finite.
+        MissingExtraError: if torch or another library of the extra ``leakage`` is not installed.
+    """
+    if isinstance(data, np.ndarray):
+        if len(model.inputs) != 1:
+            raise DataError(f"model {model.name}: it has {len(model.inputs)} inputs; give a .npz file with all of them")
+        data = leakage.Data(inputs=data, labels=None, input_name=model.inputs[0].name)
+    elif not isinstance(data, leakage.Data):
+        data = leakage.load_data(Path(data), model)
+    return leakage.audit(
+        model,
+        data,
+        cuts=graph.enumerate_cuts(model),
+        out=Path(out),
+        seed=seed,
+        attacks=attacks,
+        max_cuts=max_cuts,
+        budget=leakage.Budget.preset(effort) if isinstance(effort, str) else effort,
+    )
+
+
+def plan(
+    model: graph.Model,
+    *,
+    policy: str | Path | planner.Policy,
+    audit: str | Path | leakage.Audit | None = None,
+    devices: Mapping[str, odla.DeviceSpec] | None = None,
+    seed: int = 0,
+) -> planner.Plan:
+    """Measure what the devices and the enclave cost, and find the best placement that the policy allows.
+
+    Args:
+        model: the model.
+        policy: a policy file, or a policy.
+        audit: the audit's folder or the audit; without one no value derived from a secret input may leave the enclave.
+        devices: other ways to open the policy's devices, by name.
+        seed: of the random inputs that costs are measured with.
+
+    Raises:
+        NoPlanError: if nothing satisfies the policy; ``refusals`` says why for each candidate.
+        PolicyError: if the policy is malformed.
+        AuditError: if the audit is malformed or of another model.
+        TrustError: if the enclave cannot be launched or is not accepted.
+        DeviceError: if a device is missing.
+    """
+    if not isinstance(policy, planner.Policy):
+        policy = planner.load_policy(Path(policy))
+    if audit is not None and not isinstance(audit, leakage.Audit):
+        audit = leakage.load_audit(Path(audit))
+    with ExitStack() as stack:
+        opened = {}
+        for entry in policy.device:
+            device = odla.open_device(runtime.device_spec(policy, entry.name, devices or {}))
+            stack.callback(device.close)
+            opened[entry.name] = device
+        enclave = trust.launch(runtime.enclave_spec(policy))
+        stack.callback(enclave.close)
+        crossing = trust.measure_crossing(enclave)
+        costs = planner.measure_costs(model, policy=policy, devices=opened, crossing=crossing, seed=seed)
+    return planner.solve(model, graph.enumerate_cuts(model), policy=policy, audit=audit, costs=costs)
+
+
+def build(
+    model: graph.Model,
+    plan: str | Path | planner.Plan,
+    out: str | Path,
+    *,
+    audit: str | Path | None = None,
+    keystore: bundle.KeyStore | None = None,
+) -> Path:
+    """Write the deployable folder: parts, sealed weights, plan, audit, manifest and signature.
+
+    Raises:
+        PlanError: if the plan is not valid for the model and audit.
+        BundleError: if it cannot be written; nothing is left behind then.
+    """
+    if not isinstance(plan, planner.Plan):
+        plan = planner.load_plan(Path(plan))
+    return bundle.build_bundle(
+        model,
+        plan,
+        Path(out),
+        keystore=keystore or bundle.KeyStore(),
+        audit_folder=None if audit is None else Path(audit),
+    )
+
+
+def open(  # noqa: A001 - the verb that users know
+    path: str | Path,
+    *,
+    keystore: bundle.KeyStore | None = None,
+    devices: Mapping[str, odla.DeviceSpec] | None = None,
+) -> runtime.Session:
+    """Check a bundle, launch and attest its enclave, and open its devices; use the session in a ``with`` block.
+
+    Raises:
+        BundleError: if the bundle fails a check.
+        TrustError: if the enclave is not accepted.
+        DeviceError: if a device is missing.
+    """
+    return runtime.open_session(Path(path), keystore=keystore, devices=devices)
+
+
+def write_report(
+    out: str | Path, *, plan: str | Path, audit: str | Path | None = None, run: str | Path | None = None
+) -> Path:
+    """Write one self-contained HTML page from what the stages wrote.
+
+    Raises:
+        SinianError: naming the file that is malformed.
+    """
+    return report.write_report(
+        Path(out),
+        plan=Path(plan),
+        audit=None if audit is None else Path(audit),
+        run=None if run is None else Path(run),
+    )
