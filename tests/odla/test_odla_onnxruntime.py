@@ -14,6 +14,7 @@ from siniantrust.errors import DataError, DeviceError
 from siniantrust.graph import Part, Tensor
 from siniantrust.odla import Device, DeviceSpec, list_devices, open_device
 from siniantrust.odla import _ort_session as ort_session
+from siniantrust.odla._text import one_line
 
 
 def device(**options: Any) -> Device:
@@ -81,9 +82,26 @@ def test_placement_is_checked_after_creation(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(ort_session, "_load", lambda *_: session)
     with pytest.raises(DeviceError, match="ExecutionProvider was asked for, but ONNX Runtime chose"):
         ort_session.create_session(part, ort_session.SessionConfig(provider="CUDAExecutionProvider"))
+    monkeypatch.setattr(ort_session, "CPU", "OtherExecutionProvider")
+    monkeypatch.setattr(ort_session, "nodes_by_provider", lambda _: {})
+    with pytest.raises(DeviceError, match="CPUExecutionProvider took none of its nodes"):
+        ort_session.create_session(part, ort_session.SessionConfig(provider="CPUExecutionProvider"))
+    monkeypatch.undo()
+    monkeypatch.setattr(ort_session, "_load", lambda *_: session)
     monkeypatch.setattr(ort_session, "nodes_by_provider", lambda _: {"OtherExecutionProvider": [("gemm", "Gemm")]})
     with pytest.raises(DeviceError, match="first 'gemm' \\(Gemm\\), went to OtherExecutionProvider"):
         ort_session.create_session(part, ort_session.SessionConfig())
+
+
+def test_python_layer_does_not_fall_back(capfd: pytest.CaptureFixture[str]) -> None:
+    """ONNX Runtime's own change to the CPU after a failed start or run is off, and nothing is printed."""
+    session = ort_session.create_session(gemm_part(), ort_session.SessionConfig())
+    assert session._enable_fallback is False
+    node = helper.make_node("Frobnicate", ["x"], ["y"], domain="example.unknown")
+    part = make_part([node], [("x", "float32", [1])], [("y", "float32", [1])])
+    with pytest.raises(DeviceError):
+        device().compile(part)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -201,3 +219,10 @@ def test_devices_are_those_of_this_machine() -> None:
     assert {f"{name}executionprovider" for name in found} == {provider.lower() for provider in providers}
     assert "cores" in found["cpu"].description
     assert (found["cpu"].memory_bytes or 0) > 2**28
+
+
+def test_foreign_errors_become_one_printable_line() -> None:
+    """Source locations, line breaks and escape sequences of a foreign error do not reach a message."""
+    text = "/build/core/session.cc:12 void ns::Create(const Map&) Invalid option: bogus"
+    assert one_line(text) == "Invalid option: bogus"
+    assert one_line("[ONNXRuntimeError] : 1 : FAIL : no\n such\x1b[2J thing") == "no such?[2J thing"

@@ -55,8 +55,8 @@ def test_layout_changes_count_for_what_ran_before_them() -> None:
     kernels = [
         ("ReorderInput", "ReorderInput", 1.0),
         ("r0_nchwc", "Conv", 10.0),
-        ("c1_nchwc", "Conv", 100.0),
-        ("ReorderOutput", "ReorderOutput", 1000.0),
+        ("c1_nchwc", "Conv", 1000.0),
+        ("ReorderOutput", "ReorderOutput", 100.0),
     ]
     assert _attributed(part, kernels) == {"conv0": 11.0, "relu0": 0.0, "conv1": 1100.0, "add1": 0.0, "relu1": 0.0}
 
@@ -66,6 +66,12 @@ def test_suffixes_of_fusions_are_seen_through() -> None:
     part = conv_part()
     kernels = [("fused conv0", "FusedConv", 1.0), ("conv1/WithBiasFusion", "Conv", 2.0), ("relu1_token_3", "Relu", 4.0)]
     assert _attributed(part, kernels) == {"conv0": 1.0, "relu0": 0.0, "conv1": 2.0, "add1": 0.0, "relu1": 4.0}
+
+
+def test_nodes_compiled_into_one_are_not_told_apart() -> None:
+    """Where a provider makes one kernel of many nodes, the profile is refused rather than made up."""
+    with pytest.raises(DeviceError, match="cannot be told apart: most of it is in 'Provider_subgraph_0'"):
+        _attributed(conv_part(), [("Provider_subgraph_0", "subgraph", 3.0), ("relu1", "Relu", 1.0)])
 
 
 def test_first_run_is_left_out_and_the_median_taken() -> None:

@@ -46,6 +46,25 @@ def test_broken_plug_in_breaks_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp
         open_device(DeviceSpec("x", "broken"))
 
 
+def test_plug_in_that_fails_when_asked_breaks_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A backend whose library is too old, or that cannot list its devices, is reported and left out."""
+    (tmp_path / "odla_old_plugin.py").write_text(
+        "def check_ready(): raise OSError('too old')\ndef open_device(spec): ...\n", encoding="utf-8"
+    )
+    (tmp_path / "odla_blind_plugin.py").write_text(
+        "def devices(): raise OSError('bus error')\ndef open_device(spec): ...\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with_entries(monkeypatch, ("old", "odla_old_plugin:open_device"), ("blind", "odla_blind_plugin:open_device"))
+    assert available_backends()["old"] == "backend 'old' is not usable: OSError: too old"
+    with pytest.raises(DeviceError, match="'old' is not usable"):
+        open_device(DeviceSpec("x", "old"))
+    assert [info.name for info in list_devices()] == ["cpu"]
+    assert "backend 'blind' cannot list its devices: bus error" in caplog.text
+
+
 def test_two_claims_on_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second distribution cannot take over a backend's name unnoticed; the same claim twice is one."""
     with_entries(monkeypatch, ("onnxruntime", "siniantrust.odla.onnxruntime:open_device"))

@@ -257,3 +257,25 @@ def test_cuts_of_another_model_are_refused(chain: tuple[Model, CutSet]) -> None:
     other = build([helper.make_node("Relu", ["x"], ["y"], name="only")], inputs=["x"], outputs=["y"])
     with pytest.raises(PlanError, match="the model has no tensor named"):
         solve(other, cuts, policy=make_policy(), audit=None, costs=make_costs(other))
+
+
+def test_what_skips_the_device_stays_in_the_enclave() -> None:
+    """A residual value from part 1 to part 3 is counted towards the device once, and never on the way back."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w0"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"], name="middle"),
+        helper.make_node("Tanh", ["b"], ["c"], name="later"),
+        helper.make_node("Add", ["a", "c"], ["y"], name="join"),
+    ]
+    model = build(nodes, inputs=["x"], outputs=["y"])
+    cuts = enumerate_cuts(model)
+    audit = make_audit(model, cuts, dict.fromkeys((cut.id for cut in cuts.cuts), 0.0))
+    policy = make_policy(threat_model="output-privacy")
+    plan = solve(model, cuts, policy=policy, audit=audit, costs=make_costs(model))
+    assert [set(cut.tensors) for cut in cuts.cuts if cut.id in plan.cut_ids] == [{"a"}, {"a", "c"}]
+    targets = {value.tensor: (value.source, value.targets) for value in plan.values}
+    assert targets["a"] == ("part1", ("part2", "part3"))
+    assert targets["c"] == ("part2", ("part3",))
+    chosen = next(each for each in plan.alternatives if each.cut_ids == plan.cut_ids)
+    assert chosen.boundary_bytes == 64
+    assert find_violations(plan, model, audit) == []

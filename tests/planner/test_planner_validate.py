@@ -202,8 +202,9 @@ def test_obscured_values_without_an_audit_are_refused() -> None:
 def test_an_audit_that_now_exceeds_the_bound_is_refused() -> None:
     """The validator reads the audit's figures itself and refuses a cut that leaks more than the policy allows."""
     plan, model, audit = _chain_plan()
-    worse = make_audit(model, enumerate_cuts(model), dict.fromkeys((cut.cut_id for cut in audit.cuts), 0.5))
-    assert any("allowed 0.2" in line for line in find_violations(plan, model, worse))
+    figures = {cut.cut_id: 0.1 for cut in audit.cuts} | {plan.cut_ids[0]: 0.5}
+    worse = make_audit(model, enumerate_cuts(model), figures)
+    assert any("ssim leaks up to 0.5, allowed 0.2" in line for line in find_violations(plan, model, worse))
 
 
 def test_a_deeper_cut_that_leaks_more_is_refused() -> None:

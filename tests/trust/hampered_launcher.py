@@ -1,6 +1,6 @@
 """A program on a host that lacks things: it launches an enclave where the kernel refuses what newer ones offer.
 
-Run as ``python hampered_launcher.py NAME...``, where the names are those in ``allow_missing``. It forbids itself, and so
+Run as ``python hampered_launcher.py NAME...``, where the names go to ``allow_missing``. It forbids itself, and so
 the enclave, Landlock, memfd_secret and new namespaces, and prints what came of the launch.
 """
 

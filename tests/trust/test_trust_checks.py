@@ -1,5 +1,12 @@
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +29,37 @@ def test_every_protection_and_hint_is_reported_once() -> None:
         assert {protection.name for protection in PROTECTIONS} <= set(names)
     assert all(check.detail for check in checks)
     assert all(check.consequence for check in checks if not check.ok)
+
+
+def _offers_namespaces() -> bool:
+    """Ask util-linux, which shares no code with ours."""
+    program = shutil.which("unshare")
+    command = ["--mount", "--pid", "--fork", "--net", "--ipc", "--uts", "--cgroup", "--user", "true"]
+    return program is not None and subprocess.run([program, *command], check=False, timeout=30).returncode == 0
+
+
+def _offers_secret_memory() -> bool:
+    handle = ctypes.CDLL(None, use_errno=True).syscall(447, 0)
+    if handle >= 0:
+        os.close(handle)
+    return bool(handle >= 0)
+
+
+def test_what_the_host_offers_is_active() -> None:
+    """A protection that the host demonstrably offers is not reported as missing: a fault of ours cannot hide there."""
+    if sys.platform != "linux":
+        pytest.skip("the process enclave needs Linux")
+    expected = {"no_privileges", "no_dump", "one_core", "memory_limit"}
+    libc = ctypes.CDLL(None, use_errno=True)
+    offers = {
+        "landlock": libc.syscall(444, None, ctypes.c_size_t(0), 1) > 0,
+        "seccomp": ctypes.util.find_library("seccomp") is not None and find_spec("pyseccomp") is not None,
+        "namespaces": _offers_namespaces(),
+        "secret_memory": _offers_secret_memory(),
+    }
+    expected |= {name for name, offered in offers.items() if offered}
+    states = {check.name: check for check in host_checks()}
+    assert {name: states[name].detail for name in expected if not states[name].ok} == {}
 
 
 def test_a_host_on_which_nothing_starts_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -40,14 +40,14 @@ def simplify(proto: onnx.ModelProto) -> None:
     remove_unused(proto.graph)
 
 
-def fold_shapes(proto: onnx.ModelProto, known: Mapping[str, tuple[int, ...]]) -> bool:
-    """Replace Shape and Size of the values whose shape is ``known`` by constants; in place. True if any was found."""
+def fold_shapes(proto: onnx.ModelProto, known: Callable[[str], tuple[int, ...] | None]) -> bool:
+    """Replace Shape and Size of values whose shape ``known`` gives by constants; in place. True if any was found."""
     graph = proto.graph
     outputs = {value.name for value in graph.output}
     kept: list[onnx.NodeProto] = []
     for node in graph.node:
         asks = node.op_type in ("Shape", "Size") and not node.domain and node.output[0] not in outputs
-        shape = known.get(node.input[0]) if asks else None
+        shape = known(node.input[0]) if asks else None
         if shape is None:
             kept.append(node)
             continue

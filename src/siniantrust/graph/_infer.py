@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import onnx
 from onnx import helper, shape_inference
@@ -26,6 +27,7 @@ class Value:
     dims: Dims
 
 
+@cache
 def dtype_name(elem_type: int) -> str:
     """Return numpy's name of an ONNX element type."""
     return str(helper.tensor_dtype_to_np_dtype(elem_type).name)
@@ -51,7 +53,7 @@ def infer(proto: onnx.ModelProto, *, symbol: str | None = None, size: int = 1, o
             elif multiple and multiple[2] == symbol:
                 dim.dim_value = int(multiple[1]) * size
     found = _infer_once(copy, origin=origin)
-    while _is_stuck(copy, found) and fold_shapes(copy, known_shapes(found)):
+    while _is_stuck(copy, found) and fold_shapes(copy, known_shapes(found).get):
         fold_constants(copy)
         found |= _infer_once(copy, origin=origin)
     return found

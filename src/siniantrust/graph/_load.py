@@ -52,7 +52,7 @@ def load_model(source: Path | str | onnx.ModelProto, *, dims: Mapping[str, int] 
             raise ModelError(f"{origin}: '{value.name}' is no tensor; only tensors can enter or leave a model")
     simplify(proto)
     shapes = resolve_shapes(proto, dims or {}, origin=origin)
-    while fold_shapes(proto, shapes.fixed()):
+    while fold_shapes(proto, shapes.fixed):
         simplify(proto)
         shapes = resolve_shapes(proto, {}, origin=origin)
     name = path.stem if path is not None else proto.graph.name or "model"

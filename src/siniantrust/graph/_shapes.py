@@ -40,10 +40,10 @@ class Shapes:
         known = tuple(size for size in one.dims if size is not None)
         return Tensor(name, dtype_name(one.elem_type), known, axis)
 
-    def fixed(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes that are known and do not follow the batch."""
-        tensors = (self.tensor(name) for name in self.one)
-        return {tensor.name: tensor.shape for tensor in tensors if tensor is not None and tensor.batch_axis is None}
+    def fixed(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of a value if it is known and does not follow the batch, else None."""
+        tensor = self.tensor(name)
+        return None if tensor is None or tensor.batch_axis is not None else tensor.shape
 
     def type_of(self, name: str) -> TypeProto | None:
         """Return the value's ONNX type, the batch written as its symbol and unknown dimensions left open."""

@@ -39,7 +39,8 @@ class Encoder:
             kept = np.einsum("nchw,kc->nkhw", space_to_channels(kept, self.block), self.components, optimize=True)
         elif self.sketch is not None:
             kept = self.sketch.apply(kept.reshape(len(kept), -1))
-        return np.clip(kept, -_HALF_MAX, _HALF_MAX).reshape(len(kept), *self.shape).astype(np.float16)
+        bounded = np.clip(kept, -_HALF_MAX, _HALF_MAX).reshape(len(kept), *self.shape)
+        return bounded.astype(np.float16)
 
     def decode(self, kept: np.ndarray) -> np.ndarray:
         """Undo the affine map; what was reduced is returned as it is."""

@@ -10,6 +10,8 @@ import numpy as np
 Metric = Literal["ssim", "nmse", "reidentification"]
 MIN_SSIM_SIDE = 7
 _TIE = 1e-5
+_FLAT = 1e-6
+_CHUNK_ITEMS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +49,12 @@ def ssim_per_item(reconstructed: np.ndarray, originals: np.ndarray) -> np.ndarra
 
     from siniantrust.leakage._similarity import ssim
 
-    with torch.no_grad():
-        pairs = zip(_double(reconstructed), _double(originals), strict=True)
-        return np.concatenate([ssim(first, second).numpy() for first, second in pairs])
-
-
-def _double(images: np.ndarray) -> list[object]:
-    import torch
-
-    return [torch.as_tensor(chunk, dtype=torch.float64) for chunk in np.array_split(images, max(1, len(images) // 256))]
+    values = np.empty(len(originals))
+    for start in range(0, len(originals), _CHUNK_ITEMS):
+        rows = slice(start, start + _CHUNK_ITEMS)
+        first, second = (torch.tensor(images[rows], dtype=torch.float64) for images in (reconstructed, originals))
+        values[rows] = ssim(first, second).numpy()
+    return values
 
 
 def psnr(reconstructed: np.ndarray, originals: np.ndarray) -> float:
@@ -85,4 +84,4 @@ def _standardised(items: np.ndarray) -> np.ndarray:
     centred = flat - flat.mean(axis=1, keepdims=True)
     spread = centred.std(axis=1, keepdims=True)
     # A flat item has no pattern to compare: it stays all zeros, equally far from every other.
-    return np.where(spread > 1e-6, centred / np.maximum(spread, 1e-6), 0.0)
+    return np.where(spread > _FLAT, centred / np.maximum(spread, _FLAT), 0.0)

@@ -30,7 +30,8 @@ def shrink(images: np.ndarray, factor: int) -> np.ndarray:
     count, channels, height, width = images.shape
     height, width = height // factor, width // factor
     blocks = images[:, :, : height * factor, : width * factor]
-    return blocks.reshape(count, channels, height, factor, width, factor).mean(axis=(3, 5))
+    small: np.ndarray = blocks.reshape(count, channels, height, factor, width, factor).mean(axis=(3, 5))
+    return small
 
 
 def data_range(inputs: np.ndarray) -> tuple[float, float]:

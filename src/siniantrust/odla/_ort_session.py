@@ -1,7 +1,7 @@
 """ONNX Runtime sessions that fail closed: every node runs on the execution provider that was asked for, or none does.
 
-ONNX Runtime by itself falls back: a provider that is not there is left out with a log line, and nodes that a provider
-does not take go to the CPU. Here both are errors.
+ONNX Runtime by itself falls back to the CPU: for a provider that is not there or does not start, for nodes that a
+provider does not take, and for a provider that fails during a run. Here all of them are errors.
 """
 
 from __future__ import annotations
@@ -85,7 +85,12 @@ def create_session(
     except DeviceError:
         raise
     except Exception as error:
-        raise DeviceError(f"part {part.name!r}: {config.provider} refused it: {one_line(error)}") from error
+        reason = one_line(error)
+        if "fallback to CPU EP has been explicitly disabled" in reason:
+            reason = (
+                "it does not take all nodes, or did not start; the option cpu_helpers=true allows helpers on the CPU"
+            )
+        raise DeviceError(f"part {part.name!r}: {config.provider} refused it: {reason}") from error
     if not allow_cpu:
         _check_placement(part, session, config)
     return session
@@ -105,10 +110,11 @@ def _check_placement(part: Part, session: Any, config: SessionConfig) -> None:
         raise DeviceError(f"part {part.name!r}: {config.provider} was asked for, but ONNX Runtime chose {active}")
     placed = nodes_by_provider(session)
     strangers = {name: nodes for name, nodes in placed.items() if name != config.provider}
+    if config.provider != CPU and config.provider not in placed:
+        # Also where ONNX Runtime recorded no node at all: a check that cannot be made is no check passed.
+        raise DeviceError(f"part {part.name!r}: {config.provider} took none of its nodes; all would run on the CPU")
     if config.cpu_helpers:
         strangers.pop(CPU, None)
-        if placed and config.provider not in placed:
-            raise DeviceError(f"part {part.name!r}: {config.provider} took none of its nodes; all would run on the CPU")
     for provider, nodes in strangers.items():
         name, op_type = nodes[0]
         raise DeviceError(
@@ -118,14 +124,22 @@ def _check_placement(part: Part, session: Any, config: SessionConfig) -> None:
 
 
 def _load(part: Part, options: Any, providers: list[tuple[str, dict[str, str]]]) -> Any:
-    import onnxruntime
-
     if _weight_bytes(part.proto) <= _INLINE_LIMIT_BYTES:
-        return onnxruntime.InferenceSession(part.proto.SerializeToString(), options, providers=providers)
+        return _session(part.proto.SerializeToString(), options, providers)
     # The runtime maps the files into memory, so that the folder may go once the session stands.
     with tempfile.TemporaryDirectory(prefix="siniantrust-weights-") as folder:
         path = _write_external(part.proto, Path(folder))
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        return _session(str(path), options, providers)
+
+
+def _session(model: str | bytes, options: Any, providers: list[tuple[str, dict[str, str]]]) -> Any:
+    import onnxruntime
+
+    # The Python layer would by itself go over to the CPU, with a line on standard output, when a provider fails to
+    # start and again when it fails during a run; and it would let the model's metadata set the session's options.
+    return onnxruntime.InferenceSession(
+        model, options, providers=providers, enable_fallback=0, read_config_from_model=0
+    )
 
 
 def _weight_bytes(proto: onnx.ModelProto) -> int:

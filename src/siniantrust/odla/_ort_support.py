@@ -21,20 +21,26 @@ _CONSTANT_LIMIT = 4096
 def unsupported_nodes(part: Part, config: SessionConfig) -> list[Unsupported]:
     """Return the nodes that the provider cannot run; empty if the whole part loads and stays on the provider.
 
-    The whole part is tried first. Only if that fails is each distinct node tried by itself, so as to name them all.
+    The whole part is tried first, as ``compile`` would. Only if that fails is it asked which nodes are to blame.
     """
     try:
-        session = create_session(part, config, allow_cpu=config.provider != CPU)
+        create_session(part, config)
     except DeviceError as refusal:
-        return _tried_one_by_one(part, config) or [Unsupported(node="", op_type="", reason=str(refusal))]
+        blamed = _left_to_others(part, config) or _tried_one_by_one(part, config)
+        return blamed or [Unsupported(node="", op_type="", reason=str(refusal))]
+    return []
+
+
+def _left_to_others(part: Part, config: SessionConfig) -> list[Unsupported]:
     if config.provider == CPU:
         return []
-    placed = nodes_by_provider(session)
-    if config.cpu_helpers and config.provider in placed:
+    try:
+        session = create_session(part, config, allow_cpu=True)
+    except DeviceError:
         return []
     return [
         Unsupported(node=name, op_type=op_type, reason=f"{config.provider} leaves it to {provider}")
-        for provider, nodes in placed.items()
+        for provider, nodes in nodes_by_provider(session).items()
         if provider != config.provider
         for name, op_type in nodes
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
@@ -12,6 +13,7 @@ from siniantrust.odla._device import Device, DeviceInfo, DeviceSpec
 from siniantrust.odla._text import one_line
 
 GROUP = "siniantrust.odla"
+_log = logging.getLogger(__name__)
 
 
 def open_device(spec: DeviceSpec) -> Device:
@@ -48,14 +50,21 @@ def available_backends() -> dict[str, str]:
 def list_devices() -> list[DeviceInfo]:
     """Describe the devices found on this machine: those of every ready backend that can enumerate them.
 
-    A backend does so by a function ``devices() -> list[DeviceInfo]`` in its module.
+    A backend does so by a function ``devices() -> list[DeviceInfo]`` in its module; one that fails there is left out
+    with a warning in the log.
     """
     found: list[DeviceInfo] = []
+    backends = _backends()
     for name, verdict in available_backends().items():
-        if verdict == "ready":
-            enumerate_devices = getattr(importlib.import_module(_backends()[name].module), "devices", None)
-            if enumerate_devices is not None:
-                found.extend(enumerate_devices())
+        if verdict != "ready":
+            continue
+        enumerate_devices = getattr(importlib.import_module(backends[name].module), "devices", None)
+        if enumerate_devices is None:
+            continue
+        try:
+            found.extend(enumerate_devices())
+        except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way, and must not take the others with it
+            _log.warning("backend %r cannot list its devices: %s", name, one_line(error))
     return found
 
 
@@ -87,5 +96,11 @@ def _check_ready(entry: EntryPoint) -> None:
         check = getattr(importlib.import_module(entry.module), "check_ready", None)
     except Exception:  # noqa: BLE001 - _factory reports what is wrong with the module
         return
-    if check is not None:
+    if check is None:
+        return
+    try:
         check()
+    except SinianError:
+        raise
+    except Exception as error:  # a library that is there but broken, or too old
+        raise DeviceError(f"backend {entry.name!r} is not usable: {type(error).__name__}: {one_line(error)}") from error

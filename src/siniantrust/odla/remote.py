@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -35,9 +36,9 @@ OPTIONS: Mapping[str, str] = {
 
 
 def check_ready() -> None:
-    """Raise MissingExtraError if the backend's libraries are not installed."""
-    for module in ("grpc", "google.protobuf"):
-        require(module, extra="remote")
+    """Raise MissingExtraError if a library is not installed, or what protobuf itself raises if it is too old."""
+    require("grpc", extra="remote")
+    importlib.import_module("siniantrust.odla.oip.open_inference_pb2")
 
 
 def open_device(spec: DeviceSpec) -> RemoteDevice:

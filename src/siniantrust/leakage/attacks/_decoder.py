@@ -156,7 +156,7 @@ def train_decoder(problem: Problem, base: Regression, budget: Budget, seed: int)
             rows = torch.randint(0, len(truth), (budget.batch_items,))
             error = loss(decoder(_tensors(problem.attacker, rows), bases[0][rows]), truth[rows])
             optimiser.zero_grad()
-            error.backward()
+            torch.autograd.backward(error)
             optimiser.step()
             schedule.step()
             late = time.monotonic() - started > budget.attack_time_s

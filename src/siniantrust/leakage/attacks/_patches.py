@@ -73,16 +73,13 @@ def patch_regression(problem: Problem, base: Regression, budget: Budget, seed: i
             best_error, best = error, weights.float()
     if best is None:
         return base
-    corrected = {
-        name: _apply(stage, features, images[name], best).flatten(1)
-        for name, features in (
-            ("attacker", problem.attacker),
-            ("validation", problem.validation),
-            ("heldout", problem.heldout),
-        )
-    }
     detail = f"{base.detail}; local regression on {grid[0]} x {grid[1]}"
-    return Regression(corrected["attacker"], corrected["validation"], corrected["heldout"], detail)
+    return Regression(
+        attacker=_apply(stage, problem.attacker, images["attacker"], best).flatten(1),
+        validation=_apply(stage, problem.validation, images["validation"], best).flatten(1),
+        heldout=_apply(stage, problem.heldout, images["heldout"], best).flatten(1),
+        detail=detail,
+    )
 
 
 def _principal(features: FeatureSet, index: int, grid: tuple[int, int]) -> torch.Tensor:

@@ -38,6 +38,6 @@ def train_discriminator(
             fake = maps[rows, torch.randint(0, maps.shape[1], (half,))][:, None]
             error = functional.binary_cross_entropy_with_logits(judge(torch.cat([real, fake])), wanted)
             optimiser.zero_grad()
-            error.backward()
+            torch.autograd.backward(error)
             optimiser.step()
     return judge

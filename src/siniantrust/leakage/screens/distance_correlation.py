@@ -70,7 +70,7 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     scale = float((first * first).sum() * (second * second).sum())
     if scale <= 0:
         return 0.0
-    return float((first * second).sum()) / scale**0.5
+    return float((first * second).sum() / np.sqrt(scale))
 
 
 SCREEN = Screen(

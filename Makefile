@@ -1,0 +1,71 @@
+# Everything sets itself up: `make demo` and `make test` are all that a fresh machine needs.
+# PYTHON names the interpreter to build the virtual environment from (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+MLSERVER := .venvs/mlserver
+LOCKS := requirements/torch.lock requirements/dev.lock
+TEST_WORKERS ?= 2
+
+export SINIAN_MLSERVER := $(CURDIR)/$(MLSERVER)/bin/mlserver
+
+.PHONY: demo test test-all lint types format bench train-demo lock docs clean setup system help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+demo: setup  ## run the whole path on real photographs; ends with the path of a report
+	$(BIN)/sinian demo --out demo-output
+
+test: setup $(MLSERVER)/.installed  ## run the tests that CI runs
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+
+test-all: setup $(MLSERVER)/.installed  ## run the slow tests too
+	$(BIN)/python -m pytest -m '' -n $(TEST_WORKERS) --dist loadfile
+
+lint: setup  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup  ## check types
+	$(BIN)/mypy
+
+format: setup  ## rewrite in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup  ## measure everything that README and docs quote
+	$(BIN)/python benchmarks/run_all.py --out benchmarks/results
+
+docs: setup  ## write the generated pages again
+	$(BIN)/python tools/write_docs.py
+
+train-demo: setup  ## train the demo's network again
+	$(BIN)/python tools/train_demo.py src/siniantrust/demo/scenes.onnx
+
+setup: $(STAMP)
+
+system:
+	@sh tools/system_packages.sh
+
+$(STAMP): $(LOCKS) pyproject.toml | system
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements/torch.lock --no-deps
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/dev.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# A server of the Open Inference Protocol that others wrote, in an environment of its own: its pins are not ours.
+$(MLSERVER)/.installed: requirements/mlserver.lock
+	$(PYTHON) -m venv $(MLSERVER)
+	$(MLSERVER)/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/mlserver.lock
+	@touch $@
+
+lock: setup  ## resolve the locked dependencies again
+	sh tools/lock.sh $(BIN)
+
+clean:  ## remove environments and what the targets made
+	rm -rf $(VENV) .venvs demo-output .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,169 @@
+"""Commands that deploy: build, run, serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import siniantrust as st
+from siniantrust.cli._options import BundleFolder, Devices, Dims, Json, Keys, ModelFile, parse_devices, parse_dims
+from siniantrust.cli._show import milliseconds, show_json, show_line
+from siniantrust.errors import DataError, SinianError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from siniantrust.runtime import RunRecord, Session
+
+
+def build(
+    model: ModelFile,
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="plan.json of `sinian plan`.")],
+    *,
+    audit_folder: Annotated[
+        Path | None, typer.Option("--audit", "-a", help="The audit that the plan rests on.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")] = Path("deploy"),
+    keys: Keys = None,
+    dim: Dims = None,
+    as_json: Json = False,
+) -> None:
+    """Write the deployable folder: parts, sealed weights, manifest, signature."""
+    from siniantrust.bundle import KeyStore, load_bundle
+
+    keystore = KeyStore(keys)
+    st.build(st.load(model, dims=parse_dims(dim)), plan, out, audit=audit_folder, keystore=keystore)
+    built = load_bundle(out, keystore=keystore)
+    if as_json:
+        show_json({"bundle_id": built.id, "path": str(out), "files": sorted(built.manifest.files)})
+        return
+    show_line(f"bundle {built.id} written to {out}; its weight key is in {keystore.path}")
+
+
+def run(
+    bundle: BundleFolder,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help=".npy or .npz with one row per item.")],
+    *,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help=".npz file for the outputs.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Items per request, where the model leaves it free.")] = 1,
+    against: Annotated[Path | None, typer.Option(help="The uncut ONNX model to compare with.")] = None,
+    record: Annotated[Path | None, typer.Option(help="run.json for the report; needs --against.")] = None,
+    device: Devices = None,
+    keys: Keys = None,
+    dim: Dims = None,
+    as_json: Json = False,
+) -> None:
+    """Run a bundle over data: the private part in the enclave, the rest on its devices."""
+    from siniantrust.bundle import KeyStore
+
+    if record is not None and against is None:
+        raise SinianError("run: --record compares with the uncut model; give it with --against")
+    keystore = KeyStore(keys)
+    with st.open(bundle, keystore=keystore, devices=parse_devices(device)) as session:
+        inputs, labels = _read_inputs(data, session)
+        measured = None
+        if against is not None:
+            from siniantrust.runtime import record_run
+
+            whole = st.load(against, dims=parse_dims(dim))
+            measured, outputs = record_run(session, whole, inputs, labels=labels, keystore=keystore)
+            if record is not None:
+                measured.save(record)
+        else:
+            outputs = session.run_batched(inputs, batch_items=batch)
+        enclave = session.enclave_info()
+    if out is not None:
+        _save_outputs(out, outputs)
+    count = len(next(iter(outputs.values())))
+    if as_json:
+        shown = {"count": count, "outputs": {name: list(array.shape) for name, array in outputs.items()}}
+        shown |= {"enclave": enclave.provider, "provenance": enclave.provenance.value}
+        shown |= {} if measured is None else {"run": measured.model_dump(mode="json")}
+        show_json(shown)
+        return
+    show_line(f"{count} items through the {enclave.provider} enclave ({enclave.provenance.value})")
+    if measured is not None:
+        _show_measured(measured)
+    if out is not None:
+        show_line(f"outputs written to {out}")
+
+
+def _show_measured(measured: RunRecord) -> None:
+    show_line(f"largest difference from the uncut model: {measured.max_abs_difference:.3g}")
+    if measured.accuracy is not None:
+        show_line(f"accuracy: {measured.accuracy:.4f} (uncut {measured.accuracy_uncut:.4f})")
+    show_line(
+        f"latency: {milliseconds(measured.measured.latency_s)} (uncut {milliseconds(measured.uncut_latency_s)}); "
+        f"in the pipeline one answer every {milliseconds(measured.measured.period_s)}"
+    )
+
+
+def _read_inputs(path: Path, session: Session) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """Read one array per input, and labels if there are any."""
+    from siniantrust.leakage import read_arrays
+
+    names = [tensor.name for tensor in session.inputs]
+    arrays = read_arrays(path)
+    labels = arrays.pop("labels", arrays.pop("y", None)) if not {"labels", "y"} & set(names) else None
+    if len(names) == 1 and len(arrays) == 1:
+        return {names[0]: next(iter(arrays.values()))}, labels
+    if set(arrays) != set(names):
+        raise DataError(f"data {path}: expected {names}, found {sorted(arrays)}")
+    return arrays, labels
+
+
+def _save_outputs(path: Path, outputs: dict[str, np.ndarray]) -> None:
+    import io
+
+    import numpy as np
+
+    from siniantrust._files import write_atomic
+
+    if path.suffix != ".npz":
+        raise DataError(f"output {path}: expected a name that ends with .npz")
+    stream = io.BytesIO()
+    np.savez(stream, allow_pickle=False, **outputs)
+    write_atomic(path, stream.getvalue())
+
+
+def serve(
+    part: Annotated[Path, typer.Argument(metavar="PART", help="Folder of an untrusted part, or an ONNX file.")],
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for REST; 0 picks a free one.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for gRPC; 0 picks a free one.")] = 8001,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads to compute with; default: every core.")] = None,
+    provider: Annotated[str, typer.Option(help="ONNX Runtime execution provider.")] = "CPU",
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file of the certificate chain.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of its private key.")] = None,
+    token_env: Annotated[str | None, typer.Option(help="Variable with the bearer token that callers present.")] = None,
+) -> None:
+    """Serve an untrusted part by the Open Inference Protocol (KServe v2), over REST and gRPC."""
+    from siniantrust.odla import DeviceSpec
+    from siniantrust.odla.oip import Endpoints
+    from siniantrust.odla.oip import serve as serve_part
+
+    def ready(endpoints: Endpoints) -> None:
+        show_line(
+            f"serving {endpoints.model} version {endpoints.version[:16]} at {endpoints.http_url} and "
+            f"{endpoints.grpc_url}; stop with Ctrl-C"
+        )
+        for warning in endpoints.warnings:
+            show_line(f"warning: {warning}")
+
+    options: dict[str, str | int | float | bool] = {"provider": provider}
+    if threads is not None:
+        options["threads"] = threads
+    serve_part(
+        part,
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        device=DeviceSpec("server", options=options),
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        token_env=token_env,
+        ready=ready,
+    )

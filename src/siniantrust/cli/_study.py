@@ -1,0 +1,183 @@
+"""Commands that look and decide: inspect, audit, plan, report."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import siniantrust as st
+from siniantrust.cli._options import Devices, Dims, Json, ModelFile, Seed, parse_devices, parse_dims
+from siniantrust.cli._show import figures, milliseconds, show_json, show_line, show_table, size
+from siniantrust.errors import SinianError
+
+
+class Effort(StrEnum):
+    """How strong the attackers are."""
+
+    QUICK = "quick"
+    STANDARD = "standard"
+
+
+def inspect(
+    model: ModelFile,
+    *,
+    dim: Dims = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also list cuts that split a fusable activation.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a model: its interface, what it costs, and where it can be cut."""
+    from siniantrust import graph
+
+    loaded = st.load(model, dims=parse_dims(dim))
+    cuts = graph.enumerate_cuts(loaded)
+    described = graph.describe(loaded, cuts)
+    if as_json:
+        show_json(described)
+        return
+    sides = ("inputs", "outputs")
+    interface = "; ".join(
+        f"{side}: " + ", ".join(f"{each['name']} {each['dtype']} {each['shape']}" for each in described[side])
+        for side in sides
+    )
+    show_line(f"{loaded.name}  sha256 {loaded.sha256[:16]}")
+    show_line(interface)
+    show_line(
+        f"{described['nodes']} nodes, {described['flops'] / 1e6:,.2f} MFLOP, {described['parameters']:,} parameters "
+        f"({size(described['parameter_bytes'])})"
+    )
+    listed = [cut for cut in described["cuts"] if everything or not cut["fusable"]]
+    show_table(
+        ("cut", "tensors#", "crosses#", "nodes before#", "FLOPs before#"),
+        (
+            (
+                cut["id"],
+                str(len(cut["tensors"])),
+                size(cut["size_bytes"]),
+                str(cut["nodes_before"]),
+                f"{cut['flops_share_before']:.1%}",
+            )
+            for cut in listed
+        ),
+    )
+    hidden = len(described["cuts"]) - len(listed)
+    show_line(
+        f"{len(listed)} cuts"
+        + (f"; {hidden} more only split a fusable activation (--all lists them)" if hidden else "")
+        + (f"; the search stopped at its cap of {cuts.cap} cuts" if cuts.capped else "")
+    )
+
+
+def audit(
+    model: ModelFile,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help=".npy or .npz with items of the private input.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")] = Path("audit"),
+    effort: Annotated[Effort, typer.Option(help="How strong the attackers are.")] = Effort.STANDARD,
+    attack: Annotated[list[str] | None, typer.Option(help="Run only this attack; repeat for more.")] = None,
+    max_cuts: Annotated[int | None, typer.Option(min=1, help="Audit at most so many cuts, spread evenly.")] = None,
+    dim: Dims = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Attack every useful cut and write what leaks to a folder."""
+    loaded = st.load(model, dims=parse_dims(dim))
+    result = st.audit(loaded, data, out=out, seed=seed, effort=effort.value, attacks=attack, max_cuts=max_cuts)
+    if as_json:
+        show_json(result.model_dump(mode="json"))
+        return
+    metrics = list(dict.fromkeys(metric for cut in result.cuts for metric in cut.leakage))
+    show_table(
+        ("cut", *(f"{metric}#" for metric in metrics), "best attacks", "converged"),
+        (
+            (
+                cut.cut_id,
+                *(f"{cut.leakage[name].upper:.3f}" if name in cut.leakage else "-" for name in metrics),
+                ", ".join(dict.fromkeys(cut.best_attack.values())),
+                "yes" if cut.converged else "NO",
+            )
+            for cut in result.cuts
+        ),
+        title="leakage, upper 95 % bound of the best attack (0 is a guess, 1 is the input itself)",
+    )
+    show_table(
+        ("screen (decides nothing)", *(f"rank corr. {metric}#" for metric in metrics), "would cut at"),
+        (
+            (
+                screen.title,
+                *("-" if (rank := screen.rank_correlation.get(name)) is None else f"{rank:+.2f}" for name in metrics),
+                screen.plateau_cut_id or "-",
+            )
+            for screen in result.screens.values()
+        ),
+    )
+    show_line(f"audit {result.id[:16]} written to {out} in {result.time_s:.0f} s")
+
+
+def plan(
+    model: ModelFile,
+    *,
+    policy: Annotated[Path, typer.Option("--policy", "-p", help="TOML file; see docs/policy.md.")],
+    audit_folder: Annotated[Path | None, typer.Option("--audit", "-a", help="Folder of `sinian audit`.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")] = Path("plan.json"),
+    device: Devices = None,
+    dim: Dims = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Find the best placement that the policy allows."""
+    from siniantrust import planner
+
+    loaded = st.load(model, dims=parse_dims(dim))
+    found = st.plan(loaded, policy=policy, audit=audit_folder, devices=parse_devices(device), seed=seed)
+    planner.save_plan(found, out)
+    if as_json:
+        show_json(found.model_dump(mode="json"))
+        return
+    show_table(
+        ("part", "device", "nodes#", "MFLOP#", "why"),
+        (
+            (part.name, part.device, str(len(part.nodes)), f"{part.flops / 1e6:.2f}", part.reason)
+            for part in found.parts
+        ),
+    )
+    show_table(
+        ("cut", "device", "latency#", "crosses#", "leakage, upper bound", "refused because"),
+        (
+            (
+                " + ".join(each.cut_ids) or "(none)",
+                each.device,
+                milliseconds(each.latency_s),
+                size(each.boundary_bytes),
+                figures(each.leakage_upper),
+                each.refusal or ("CHOSEN" if each.cut_ids == found.cut_ids else ""),
+            )
+            for each in found.alternatives
+        ),
+    )
+    show_line(f"predicted: {milliseconds(found.prediction.latency_s)} a request")
+    show_line(found.reason)
+    for warning in found.warnings:
+        show_line(f"warning: {warning}")
+    show_line(f"plan written to {out}")
+
+
+def report(
+    bundle: Annotated[Path | None, typer.Argument(metavar="[BUNDLE]", help="Take plan and audit from it.")] = None,
+    *,
+    plan_file: Annotated[Path | None, typer.Option("--plan", help="plan.json, without a bundle.")] = None,
+    audit_folder: Annotated[Path | None, typer.Option("--audit", help="Folder of `sinian audit`.")] = None,
+    run_file: Annotated[Path | None, typer.Option("--run", help="run.json of `sinian run --record`.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained HTML page about a plan, its audit and a run."""
+    if (bundle is None) == (plan_file is None):
+        raise SinianError("report: give either a bundle's folder or --plan")
+    if bundle is not None:
+        plan_file = bundle / "plan.json"
+        if audit_folder is None and (bundle / "audit").is_dir():
+            audit_folder = bundle / "audit"
+    assert plan_file is not None  # noqa: S101 - one of the two was given
+    show_line(f"report written to {st.write_report(out, plan=plan_file, audit=audit_folder, run=run_file)}")
