@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from siniantrust.bundle import KeyStore, build_bundle
 from siniantrust.graph import Model, enumerate_cuts, load_model
 from siniantrust.leakage import AttackResult, Audit, CutAudit, DataDescription, Estimate
+from siniantrust.leakage._audit_file import sealed
 from siniantrust.planner import AffineCost, ComputeCost, CostProfile, Plan, parse_policy, solve
 
 WIDTH = 8
@@ -83,7 +84,7 @@ def make_audit(model: Model) -> Audit:
         validation_count=1,
         heldout_count=1,
     )
-    return Audit(
+    audit = Audit(
         id="a" * 64,
         model_name=model.name,
         model_sha256=model.sha256,
@@ -98,6 +99,7 @@ def make_audit(model: Model) -> Audit:
         machine="test",
         time_s=0.0,
     )
+    return sealed(audit)
 
 
 def make_case(folder: Path, *, seed: int = 0, threat_model: str = "output-privacy") -> Case:

@@ -13,6 +13,8 @@ from bundle_cases import SECRET_WEIGHT, WIDTH, Case, make_case, make_model, run_
 from siniantrust.bundle import Bundle, TrustedPart, build_bundle, load_bundle
 from siniantrust.errors import AuditError, BundleError, PlanError, TrustError
 from siniantrust.graph import Part, read_device_configurations
+from siniantrust.leakage import load_audit
+from siniantrust.leakage._audit_file import sealed
 from siniantrust.odla import DeviceSpec, open_device
 from siniantrust.odla.oip import Server
 from siniantrust.trust import unseal_part
@@ -122,7 +124,7 @@ def test_a_plan_of_another_model_is_refused(case: Case, tmp_path: Path) -> None:
 
 def test_a_plan_that_rests_on_an_audit_needs_it(case: Case, tmp_path: Path) -> None:
     """Evidence has to be in the bundle."""
-    with pytest.raises(BundleError, match="rests on audit aaaa"):
+    with pytest.raises(BundleError, match=f"rests on audit {case.plan.audit_id}"):
         build_bundle(case.model, case.plan, tmp_path / "out", keystore=case.keystore)
 
 
@@ -136,9 +138,17 @@ def test_a_missing_picture_is_named(case: Case, tmp_path: Path) -> None:
 
 def test_a_picture_outside_the_audit_is_refused(case: Case, tmp_path: Path) -> None:
     """An audit cannot make the builder pack other files of the machine."""
-    path = case.audit_folder / "audit.json"
-    path.write_text(path.read_text().replace("inverter.png", "../keys/signing.pem"))
+    audit = load_audit(case.audit_folder).model_copy(update={"originals_picture": "../keys/signing.pem"})
+    (case.audit_folder / "audit.json").write_text(sealed(audit).model_dump_json())
     with pytest.raises(AuditError, match="no path inside the audit's folder"):
+        case.build(tmp_path / "out")
+
+
+def test_an_audit_that_was_edited_is_refused(case: Case, tmp_path: Path) -> None:
+    """Figures changed by hand no longer have the audit's id."""
+    path = case.audit_folder / "audit.json"
+    path.write_text(path.read_text().replace('"seed":0', '"seed":1'))
+    with pytest.raises(AuditError, match="its id does not match its content"):
         case.build(tmp_path / "out")
 
 

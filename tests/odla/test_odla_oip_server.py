@@ -246,9 +246,10 @@ def test_port_in_use_is_named(serve_part: Serve, tmp_path: Path, capfd: pytest.C
             with pytest.raises(DeviceError, match=f"port {port}: it is in use"):
                 Server(path, **{option: port}).start()
     endpoints = serve_part(gemm_part())
-    port = int(endpoints.grpc_url.rpartition(":")[2])
-    with pytest.raises(DeviceError, match=f"port {port}: it is in use"):
-        Server(path, grpc_port=port).start()
+    for option, url in (("http_port", endpoints.http_url), ("grpc_port", endpoints.grpc_url)):
+        port = int(url.rpartition(":")[2])
+        with pytest.raises(DeviceError, match=f"port {port}: it is in use"):
+            Server(path, **{option: port}).start()
     assert capfd.readouterr().err == ""
     with pytest.raises(DeviceError, match=r"cannot listen on 192\.0\.2\.1"):
         Server(path, host="192.0.2.1").start()

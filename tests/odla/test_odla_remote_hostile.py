@@ -84,10 +84,10 @@ HONEST = {
 
 
 @contextmanager
-def http_server(infer: Callable[[socket.socket], None], **changes: bytes) -> Iterator[str]:
-    """Serve honest metadata of the gemm part over HTTP, and let ``infer`` answer every inference on the bare socket."""
+def http_server(infer: Callable[[socket.socket], None], answers: dict[str, bytes] | None = None) -> Iterator[str]:
+    """Serve metadata of the gemm part over HTTP, and let ``infer`` answer every inference on the bare socket."""
     listener = socket.create_server(("127.0.0.1", 0))
-    answers = {**HONEST, **changes}
+    answers = HONEST if answers is None else answers
 
     def converse(peer: socket.socket) -> None:
         with peer, peer.makefile("rb") as stream:
@@ -257,8 +257,27 @@ def test_connection_that_drops_or_drips_is_lost() -> None:
 )
 def test_server_that_is_not_ready_or_lies_of_its_model_is_refused(path: str, answer: bytes, message: str) -> None:
     """What is wrong before the first inference stops the connection."""
-    with http_server(lambda _: None, **{path: answer}) as url, pytest.raises(DeviceError, match=message):
+    with http_server(lambda _: None, {**HONEST, path: answer}) as url, pytest.raises(DeviceError, match=message):
         opened(url)
+
+
+def test_model_is_checked_again_after_a_lost_connection() -> None:
+    """A server that drops a call and then has another model is found out, although it names no version."""
+    answers = {**HONEST, "/v2/models/gemm": http_answer(json.dumps({**METADATA, "versions": []}).encode())}
+    body, length = encode_rest_answer(InferAnswer("gemm", "", RIGHT), id_="", binary={"y": True})
+    right = http_answer(body, Inference_Header_Content_Length=str(length))
+    replies = [b"", right, right]
+    with http_server(lambda peer: peer.sendall(replies.pop(0)), answers) as url:
+        executable = opened(url)
+        with pytest.raises(DeviceLostError, match="hung up"):
+            executable.run(INPUTS)
+        other = [{"name": "z", "datatype": "FP32", "shape": [-1, 6]}]
+        answers["/v2/models/gemm"] = http_answer(json.dumps({**METADATA, "inputs": other}).encode())
+        with pytest.raises(DeviceError, match="takes an input 'z' that the part does not have"):
+            executable.run(INPUTS)
+        answers["/v2/models/gemm"] = HONEST["/v2/models/gemm"]
+        assert executable.run(INPUTS)["y"].shape == (1, 4)
+        executable.close()
 
 
 def test_grpc_server_that_is_not_one_is_refused() -> None:

@@ -279,3 +279,15 @@ def test_what_skips_the_device_stays_in_the_enclave() -> None:
     chosen = next(each for each in plan.alternatives if each.cut_ids == plan.cut_ids)
     assert chosen.boundary_bytes == 64
     assert find_violations(plan, model, audit) == []
+
+
+def test_weights_on_both_sides_are_warned_of() -> None:
+    """A weight that a device needs too is not protected by sealing it in the enclave's part."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w0"], ["a"], name="first"),
+        helper.make_node("MatMul", ["a", "w0"], ["y"], name="second"),
+    ]
+    model = build(nodes, inputs=["x"], outputs=["y"])
+    cuts = enumerate_cuts(model)
+    plan = solve(model, cuts, policy=make_policy(public_inputs=["x"]), audit=None, costs=make_costs(model))
+    assert any("in plain on the device: 'w0'" in warning for warning in plan.warnings)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from siniantrust.bundle._manifest import is_safe
 from siniantrust.errors import AuditError, BundleError
-from siniantrust.leakage import Audit
+from siniantrust.leakage import Audit, load_audit
 
 AUDIT_FOLDER = "audit"
 AUDIT_FILE = f"{AUDIT_FOLDER}/audit.json"
@@ -18,10 +18,12 @@ def read_audit_folder(folder: Path) -> tuple[Audit, dict[str, bytes]]:
     """Read ``audit.json`` and the pictures that it names, keyed by their place in the bundle.
 
     Raises:
-        AuditError: if a file is missing, the audit is malformed, or a picture's path leaves the folder.
+        AuditError: if a file is missing, the audit is malformed or was changed, or a picture's path leaves the folder.
     """
     raw = _read(folder / "audit.json")
     audit = parse_audit(raw, origin=str(folder / "audit.json"))
+    if load_audit(folder) != audit:  # it also holds the audit's id against its content
+        raise AuditError(f"audit {folder}: audit.json changed while it was read; build again")
     files = {AUDIT_FILE: raw}
     for picture in sorted(named_pictures(audit)):
         if not is_safe(picture):

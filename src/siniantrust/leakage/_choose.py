@@ -8,6 +8,7 @@ import numpy as np
 
 from siniantrust.graph import Cut, CutSet, Model
 
+_RESHAPES = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 _FLOATS = ("float16", "float32", "float64")
 
 
@@ -19,6 +20,9 @@ def choose_cuts(
     kept: list[Cut] = []
     for cut in cuts.cuts:
         reason = _unusable(model, cut)
+        twin = _twin(model, cut, kept)
+        if reason is None and twin is not None:
+            reason = f"the same numbers in another shape as cut '{twin}', which is audited"
         if reason is None and cut.fusable and not include_fusable:
             reason = "only separates an operator from its activation, which a runtime fuses into it"
         if reason is None:
@@ -44,6 +48,16 @@ def _unusable(model: Model, cut: Cut) -> str | None:
         if tensor.dtype not in _FLOATS:
             return f"tensor '{name}' is {tensor.dtype}; the attacks read floating-point features only"
     return None
+
+
+def _twin(model: Model, cut: Cut, kept: Sequence[Cut]) -> str | None:
+    """Return the kept cut whose one tensor ``cut`` only gives another shape, or None."""
+    if len(cut.tensors) != 1 or cut.tensors[0] not in model.producers:
+        return None
+    node = model.nodes[model.producers[cut.tensors[0]]]
+    if node.op_type not in _RESHAPES:
+        return None
+    return next((other.id for other in kept if other.tensors == node.inputs[:1]), None)
 
 
 def _spread(count: int, wanted: int) -> Sequence[int]:

@@ -39,8 +39,8 @@ class Encoder:
             kept = np.einsum("nchw,kc->nkhw", space_to_channels(kept, self.block), self.components, optimize=True)
         elif self.sketch is not None:
             kept = self.sketch.apply(kept.reshape(len(kept), -1))
-        bounded = np.clip(kept, -_HALF_MAX, _HALF_MAX).reshape(len(kept), *self.shape)
-        return bounded.astype(np.float16)
+        halves: np.ndarray = np.clip(kept, -_HALF_MAX, _HALF_MAX).astype(np.float16)
+        return halves.reshape(len(kept), *self.shape)
 
     def decode(self, kept: np.ndarray) -> np.ndarray:
         """Undo the affine map; what was reduced is returned as it is."""
@@ -70,7 +70,8 @@ class Sketch:
         mixed = rows[:, self.order] * self.signs
         groups = math.ceil(mixed.shape[1] / self.width)
         mixed = np.pad(mixed, ((0, 0), (0, groups * self.width - mixed.shape[1])))
-        return mixed.reshape(len(rows), groups, self.width).sum(axis=1)
+        sums: np.ndarray = mixed.reshape(len(rows), groups, self.width).sum(axis=1)
+        return sums
 
 
 def space_to_channels(maps: np.ndarray, block: int) -> np.ndarray:

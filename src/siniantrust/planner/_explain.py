@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 from siniantrust.graph import CutSet, Model
 from siniantrust.leakage import Audit
+from siniantrust.planner._plan import ENCLAVE
 from siniantrust.planner._policy import Policy
 from siniantrust.trust import Label, Provenance, ThreatModel
+
+# A shared shape or axis is no secret.
+_FEW_NUMBERS = 32
 
 
 def explain_parts(
@@ -19,16 +24,16 @@ def explain_parts(
     policy: Policy,
 ) -> tuple[str, ...]:
     """Return one sentence per part of a split."""
+    held = f"It holds everything up to the cut '{first_cut}'"
     if leakage_upper is None:
-        evidence = f"nothing that '{device}' reads there is more private than it may see"
+        first = f"{held}; nothing that '{device}' reads there is more private than it is cleared for."
     else:
         bounds = ", ".join(
             f"{metric} at most {leakage_upper[metric]:.3g} (allowed {bound:g})"
             for metric, bound in sorted(policy.leakage.max.items())
             if metric in leakage_upper
         )
-        evidence = f"what leaves at '{first_cut}' leaks {bounds} under the audit's best attack"
-    first = f"It holds everything up to the cut '{first_cut}', so the input stays in the enclave; {evidence}."
+        first = f"{held}, so the input stays in the enclave; what leaves there leaks {bounds} under the best attack."
     goal = "latency" if policy.objective.minimise == "latency" else "period"
     second = f"It reads nothing more private than '{device}' is cleared for, and there it gives the lowest {goal}."
     if last_cut is None:
@@ -71,3 +76,16 @@ def list_warnings(model: Model, cut_set: CutSet, policy: Policy, audit: Audit | 
     if cut_set.capped:
         warnings.append(f"The search for cuts stopped at {cut_set.cap}: the plan is the best among those found.")
     return warnings
+
+
+def warn_of_shared_weights(model: Model, part_of: Sequence[int], devices: Sequence[str]) -> list[str]:
+    """Return a warning if a trusted and an untrusted part read the same weights: sealing those protects nothing."""
+    seen: dict[bool, set[str]] = {True: set(), False: set()}
+    for node, part in zip(model.nodes, part_of, strict=True):
+        seen[devices[part] == ENCLAVE].update(node.inputs)
+    both = seen[True] & seen[False]
+    shared = [t.name for t in model.proto.graph.initializer if t.name in both and math.prod(t.dims) > _FEW_NUMBERS]
+    if not shared:
+        return []
+    names = ", ".join(f"'{name}'" for name in shared[:3]) + (" and others" if len(shared) > 3 else "")  # noqa: PLR2004 - as many as a line holds
+    return [f"Weights that the enclave and a device both read are in plain on the device: {names}."]

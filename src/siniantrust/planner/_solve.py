@@ -14,7 +14,7 @@ from siniantrust.planner._alternatives import list_alternatives, list_refusals, 
 from siniantrust.planner._candidates import CandidateTable, Row
 from siniantrust.planner._compose import Placement, compose_parts, compose_prediction, compose_values, place
 from siniantrust.planner._costs import CostProfile
-from siniantrust.planner._explain import explain_parts, explain_plan, list_warnings
+from siniantrust.planner._explain import explain_parts, explain_plan, list_warnings, warn_of_shared_weights
 from siniantrust.planner._flow import trace_flow
 from siniantrust.planner._plan import ENCLAVE, Alternative, LabelledValue, Plan, Prediction
 from siniantrust.planner._policy import Policy
@@ -80,10 +80,11 @@ def solve(model: Model, cuts: CutSet, *, policy: Policy, audit: Audit | None, co
         refusals = list_refusals(flow, rows, trusted)
         raise NoPlanError(f"no placement of '{model.name}' satisfies the policy; {refusals[-1]}", refusals)
     alternatives, unlisted = list_alternatives(table, rows)
+    draft = _draft_trusted(table, trusted) if choice is None else _draft_split(table, choice, audit, trusted)
     warnings = list_warnings(model, cuts, policy, audit, split=choice is not None)
+    warnings += warn_of_shared_weights(model, draft.placement.part_of, draft.placement.devices)
     if unlisted:
         warnings.append(f"{unlisted} candidates that are worse than those listed were examined but are not listed.")
-    draft = _draft_trusted(table, trusted) if choice is None else _draft_split(table, choice, audit, trusted)
     return Plan(
         model_name=model.name,
         model_sha256=model.sha256,

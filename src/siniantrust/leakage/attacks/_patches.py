@@ -92,7 +92,8 @@ def _principal(features: FeatureSet, index: int, grid: tuple[int, int]) -> torch
     flat = flat - flat.mean(dim=1, keepdim=True)
     variances, vectors = torch.linalg.eigh(flat @ flat.T / flat.shape[1])
     kept = variances[-_MAX_CHANNELS:].clamp_min(1e-4 * float(variances[-1]) + 1e-12)
-    return (vectors[:, -_MAX_CHANNELS:] / kept.sqrt()).T[:, :, None, None].contiguous()
+    filters: torch.Tensor = (vectors[:, -_MAX_CHANNELS:] / kept.sqrt()).T[:, :, None, None].contiguous()
+    return filters
 
 
 def _normal_equations(

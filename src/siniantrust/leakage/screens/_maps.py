@@ -33,17 +33,13 @@ def normalised(maps: np.ndarray) -> np.ndarray:
     """Stretch each map (the last two axes) to 0..1; a constant map becomes 0."""
     low = maps.min(axis=(-2, -1), keepdims=True)
     span = maps.max(axis=(-2, -1), keepdims=True) - low
-    return (maps - low) / np.where(span > 0, span, 1)
+    stretched: np.ndarray = (maps - low) / np.where(span > 0, span, 1)
+    return stretched
 
 
 def rescaled(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize maps (N, C, h, w) to (N, C, height, width), bilinearly."""
     import torch
 
-    return (
-        torch.nn.functional.interpolate(
-            torch.as_tensor(np.ascontiguousarray(maps)), size=(height, width), mode="bilinear", align_corners=False
-        )
-        .numpy()
-        .astype(np.float32)
-    )
+    images = torch.as_tensor(np.ascontiguousarray(maps, dtype=np.float32))
+    return np.asarray(torch.nn.functional.interpolate(images, size=(height, width), mode="bilinear"))

@@ -185,7 +185,7 @@ class ProcessEnclave:
                 if operation is Operation.LOAD:
                     self._channel.release_outgoing(ticket)
             with self._turn:
-                self._answered += 1 if self._answered < 40 else 2
+                self._answered += 1
                 self._turn.notify_all()
         if message.operation is Operation.DONE:
             return arrays
