@@ -35,6 +35,7 @@ def same(found: Any, expected: Any) -> None:
         assert to_raw(found[name]) == to_raw(array)
 
 
+@settings(deadline=None)
 @given(TENSORS)
 def test_grpc_messages_come_back_as_they_were(tensors: dict[str, np.ndarray]) -> None:
     """Requests and answers survive the way through protobuf, NaN and empty tensors included."""
@@ -45,6 +46,7 @@ def test_grpc_messages_come_back_as_they_were(tensors: dict[str, np.ndarray]) ->
     same(answer.outputs, tensors)
 
 
+@settings(deadline=None)
 @given(tensors=TENSORS, binary=st.booleans())
 def test_rest_messages_come_back_as_they_were(tensors: dict[str, np.ndarray], *, binary: bool) -> None:
     """Requests and answers survive the way through JSON, as binary tensors or, where finite, as numbers."""
@@ -60,6 +62,7 @@ def test_rest_messages_come_back_as_they_were(tensors: dict[str, np.ndarray], *,
     same(rest_codec.decode_answer(body, None if length is None else str(length)).outputs, tensors)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_over_grpc_are_a_message_or_refused(data: bytes) -> None:
     """Random bytes never raise anything but ProtocolError."""
@@ -85,6 +88,7 @@ OUTPUTS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(OUTPUTS, max_size=3), st.lists(st.binary(max_size=9), max_size=3))
 def test_any_answer_over_grpc_is_consistent_or_refused(outputs: list[Any], raws: list[bytes]) -> None:
     """An answer of valid protobuf whose parts contradict each other never becomes tensors."""
@@ -128,7 +132,7 @@ REST_BODY = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(REST_BODY, st.binary(max_size=20), st.none() | st.integers(-1, 300) | st.text(max_size=4))
 @example({"outputs": []}, b"", "0" * 5000 + "5")
 @example({"outputs": []}, b"", "\u0661\u0662")
@@ -206,12 +210,33 @@ def test_raw_bytes_must_be_as_many_as_the_shape_takes() -> None:
         from_raw(b"\x00\x02", tensor="t", dtype=np.dtype("bool"), shape=(2,))
 
 
-@pytest.mark.parametrize("shape", [[2**40, 2**40], [-1], [1.0], [True], "3", None, [1] * 33])
+@pytest.mark.parametrize("shape", [[2**40, 2**40], [0, 2**62], [-1], [1.0], [True], "3", None, [1] * 33])
 def test_senseless_shapes_are_refused(shape: Any) -> None:
     """Extents that are negative, not integers, too many or beyond any memory are refused before any allocation."""
     body = {"outputs": [{"name": "y", "datatype": "FP32", "shape": shape, "data": []}]}
     with pytest.raises(ProtocolError, match="'y': shape"):
         rest_codec.decode_answer(json.dumps(body).encode(), None)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"parameters": {"binary_data_size": 4}}, "4 bytes behind the last binary tensor belong to none"),
+        ({"parameters": {"binary_data_size": 9}}, "binary_data_size 9 exceeds the 8 bytes left"),
+        ({"parameters": {"binary_data_size": True}}, "binary_data_size True exceeds"),
+        ({"parameters": {"binary_data_size": 8}, "data": [1]}, "both binary data and JSON data"),
+        ({"parameters": {"binary_data_size": 8}}, r"float32\[1\] takes 4 bytes, found 8"),
+        ({"data": [1]}, "8 bytes behind the last binary tensor belong to none"),
+        ({}, "'data' must be a list"),
+        ({"parameters": []}, "'data' must be a list"),
+        ({"parameters": 3}, "'parameters' must be an object"),
+    ],
+)
+def test_binary_data_must_add_up(entry: dict[str, Any], message: str) -> None:
+    """Sizes that exceed the body, leave bytes over, or contradict shape or JSON data are refused."""
+    header = json.dumps({"outputs": [{"name": "y", "datatype": "FP32", "shape": [1], **entry}]}).encode()
+    with pytest.raises(ProtocolError, match=message):
+        rest_codec.decode_answer(header + bytes(8), str(len(header)))
 
 
 def test_typed_contents_are_read_by_datatype() -> None:

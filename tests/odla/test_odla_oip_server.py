@@ -249,7 +249,7 @@ def test_port_in_use_is_named(serve_part: Serve, tmp_path: Path, capfd: pytest.C
     for option, url in (("http_port", endpoints.http_url), ("grpc_port", endpoints.grpc_url)):
         port = int(url.rpartition(":")[2])
         with pytest.raises(DeviceError, match=f"port {port}: it is in use"):
-            Server(path, **{option: port}).start()
+            Server(path, **{option: port}).start()  # type: ignore[arg-type]
     assert capfd.readouterr().err == ""
     with pytest.raises(DeviceError, match=r"cannot listen on 192\.0\.2\.1"):
         Server(path, host="192.0.2.1").start()
@@ -276,6 +276,7 @@ def test_folder_is_served_by_its_name(tmp_path: Path) -> None:
         ({"name": 3}, "part.json: name:"),
         ({"name": "a/b"}, "'a/b' does not do as a model name"),
         ({"inputs": [{"dtype": "x"}]}, "part.json: inputs.0"),
+        ({"trusted": True}, "is a trusted part: it runs in its enclave only"),
     ],
 )
 def test_folder_that_contradicts_itself_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -7,7 +7,7 @@ from planner_models import build, chain_model, make_audit, make_costs, make_poli
 from siniantrust.errors import AuditError, NoPlanError, PlanError, PolicyError
 from siniantrust.graph import CutSet, Model, enumerate_cuts
 from siniantrust.leakage import Audit
-from siniantrust.planner import ENCLAVE, ComputeCost, find_violations, solve
+from siniantrust.planner import ENCLAVE, ComputeCost, _alternatives, find_violations, solve
 from siniantrust.trust import Label
 
 _NO_FALLBACK = {"allow_all_trusted": False}
@@ -291,3 +291,20 @@ def test_weights_on_both_sides_are_warned_of() -> None:
     cuts = enumerate_cuts(model)
     plan = solve(model, cuts, policy=make_policy(public_inputs=["x"]), audit=None, costs=make_costs(model))
     assert any("in plain on the device: 'w0'" in warning for warning in plan.warnings)
+
+
+def test_a_long_list_of_pairs_keeps_the_best_of_each_cut(
+    chain: tuple[Model, CutSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the limit each first cut stands with its best last cut, and the plan says how many are left out."""
+    model, cuts = chain
+    policy = make_policy(threat_model="output-privacy")
+    audit = make_audit(model, cuts, dict.fromkeys((cut.id for cut in cuts.cuts), 0.1))
+    whole = solve(model, cuts, policy=policy, audit=audit, costs=make_costs(model))
+    monkeypatch.setattr(_alternatives, "MAX_LISTED", 20)
+    short = solve(model, cuts, policy=policy, audit=audit, costs=make_costs(model))
+    assert len(short.alternatives) == 1 + len(cuts.cuts)
+    left_out = len(whole.alternatives) - len(short.alternatives)
+    assert any(warning.startswith(f"{left_out} candidates") for warning in short.warnings)
+    assert short.cut_ids == whole.cut_ids
+    assert find_violations(short, model, audit) == []

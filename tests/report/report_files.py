@@ -101,7 +101,9 @@ def make_audit(folder: Path, names: Sequence[str]) -> Audit:
                 screens={
                     "kl_distribution": ScreenResult(score=-1.2 + math.sin(index * 1.7), raw={"kl": 1.0}, time_s=0.4),
                     "kl_classifier": ScreenResult(score=-0.25 * min(index, 4), raw={"delta": 1.1}, time_s=2.0),
-                    "gan_discriminator": ScreenResult(score=1 - 0.3 * math.sqrt(index), raw={"accuracy": 0.9}, time_s=9.0),
+                    "gan_discriminator": ScreenResult(
+                        score=1 - 0.3 * math.sqrt(index), raw={"accuracy": 0.9}, time_s=9.0
+                    ),
                     "distance_correlation": ScreenResult(score=ssim * 0.9 + 0.05, raw={"dcor": 0.5}, time_s=0.1),
                 },
                 attacks=attacks,
@@ -115,22 +117,32 @@ def make_audit(folder: Path, names: Sequence[str]) -> Audit:
         model_name="scenes-resnet",
         model_sha256=MODEL_SHA256,
         data=DataDescription(
-            sha256="c4" * 32, kind="image", input_name="input", item_shape=(3, 32, 32), attacker_count=8000,
-            validation_count=1000, heldout_count=1000,
+            sha256="c4" * 32,
+            kind="image",
+            input_name="input",
+            item_shape=(3, 32, 32),
+            attacker_count=8000,
+            validation_count=1000,
+            heldout_count=1000,
         ),  # fmt: skip
         seed=7,
         tolerance=0.01,
         cuts=tuple(cuts),
         skipped={"logits": "the answer itself: no layer is left to run outside"},
         screens={
-            "kl_distribution": _screen("KL divergence of distributions", {"ssim": 0.12, "reidentification": -0.2}, names[1]),
-            "kl_classifier": _screen("KL divergence by a classifier", {"ssim": 0.86, "reidentification": 0.82}, names[4]),
+            "kl_distribution": _screen(
+                "KL divergence of distributions", {"ssim": 0.12, "reidentification": -0.2}, names[1]
+            ),
+            "kl_classifier": _screen(
+                "KL divergence by a classifier", {"ssim": 0.86, "reidentification": 0.82}, names[4]
+            ),
             "gan_discriminator": _screen("GAN discriminator", {"ssim": 0.97, "reidentification": 0.95}, names[6]),
             "distance_correlation": _screen("Distance correlation", {"ssim": 1.0, "reidentification": None}, names[-2]),
         },
         attacks={
             "inverter": AttackSummary(
-                title="Trained inverter", source="Dosovitskiy and Brox, 2016",
+                title="Trained inverter",
+                source="Dosovitskiy and Brox, 2016",
                 knowledge="Data of the same kind, and the tensor of each of its own inputs at the cut.",
             ),
             "ridge": AttackSummary(
@@ -172,12 +184,17 @@ def make_plan(names: Sequence[str], chosen: int | None, devices: Sequence[str]) 
     ]
     if cut is not None and chosen is not None:
         parts.append(_part("part2", devices[0], trusted=False, share=1 - share, inputs=(cut,), outputs=("logits",)))
-        upper = {"ssim": _at(names, chosen, SSIM) + 0.02, "reidentification": _at(names, chosen, REIDENTIFICATION) + 0.02}
+        upper = {
+            "ssim": _at(names, chosen, SSIM) + 0.02,
+            "reidentification": _at(names, chosen, REIDENTIFICATION) + 0.02,
+        }
         values.append(_value(cut, Label.OBSCURED, "part1", "part2", int(_at(names, chosen, SIZES)), upper))
         terms += [
             CostTerm(what="encryption", where=cut, latency_s=0.00012, basis="measured, 0.3 ms per MiB"),
             CostTerm(what="transfer", where=cut, latency_s=0.00033, basis="measured on a Unix socket"),
-            CostTerm(what="compute", where="part2", latency_s=0.0048 * (1 - share), basis="regression on FLOPs and bytes"),
+            CostTerm(
+                what="compute", where="part2", latency_s=0.0048 * (1 - share), basis="regression on FLOPs and bytes"
+            ),
         ]
     values.append(_value("logits", Label.PUBLIC, parts[-1].name, "client", 76))
     return Plan(

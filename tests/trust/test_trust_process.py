@@ -472,3 +472,16 @@ def test_the_environment_of_the_launcher_stays_outside(launched: Launch, monkeyp
             seen.append(Path("/proc", str(pid), "environ").read_bytes())
     assert seen
     assert not any(b"do-not-inherit" in environment or b"proxy" in environment for environment in seen)
+
+
+def test_an_output_that_is_no_tensor_is_refused(
+    shared_enclave: Enclave, load_part: LoadPart, make_part: MakePart
+) -> None:
+    """A part that returns a sequence is refused with a message, and the enclave goes on."""
+    part = make_part([helper.make_node("Neg", ["x"], ["y"])], [("x", _FLOAT, ["n"])], [("y", _FLOAT, ["n"])])
+    part.proto.graph.node[0].CopyFrom(helper.make_node("SequenceConstruct", ["x", "x"], ["y"]))
+    part.proto.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("y", _FLOAT, None))
+    load_part(shared_enclave, "sequence", part)
+    with pytest.raises(EnclaveError, match="output y is a list"):
+        shared_enclave.run("sequence", {"x": np.ones(2, np.float32)})
+    assert shared_enclave.alive

@@ -13,6 +13,9 @@ from siniantrust.trust.process import _landlock, _seccomp
 
 Findings = dict[str, dict[str, str]]
 
+# numpy's threads would forbid the process a user namespace.
+_ONE_THREAD = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+
 
 def _probe(threads: int) -> Findings:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -23,6 +26,7 @@ def _probe(threads: int) -> Findings:
             pass_fds=(theirs.fileno(),),
             check=True,
             timeout=60,
+            env=_ONE_THREAD,
         )
         ours.setblocking(False)
         findings: Findings = json.loads(ours.recv(1 << 16))
@@ -112,8 +116,7 @@ def _alone(module: str, step: str) -> str:
         text=True,
         check=True,
         timeout=60,
-        # numpy's threads would forbid the process a user namespace.
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        env=_ONE_THREAD,
     )
     return done.stdout.strip()
 

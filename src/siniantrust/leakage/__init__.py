@@ -3,7 +3,7 @@
 from siniantrust.leakage._audit import audit
 from siniantrust.leakage._audit_file import load_audit
 from siniantrust.leakage._budget import Budget
-from siniantrust.leakage._data import Data, load_data
+from siniantrust.leakage._data import Data, load_data, read_arrays
 from siniantrust.leakage._registry import Attack, Problem, Screen, ScreenScore, ScreenView, list_attacks, list_screens
 from siniantrust.leakage._schema import (
     SCHEMA_VERSION,
@@ -39,4 +39,5 @@ __all__ = [
     "list_screens",
     "load_audit",
     "load_data",
+    "read_arrays",
 ]

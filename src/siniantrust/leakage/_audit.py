@@ -80,7 +80,8 @@ def audit(
     kept, skipped = choose_cuts(model, cuts, include_fusable=include_fusable, max_cuts=max_cuts)
     if not kept:
         raise AuditError(f"model {model.name}: none of its {len(cuts.cuts)} cuts can be audited")
-    setting = make_setting(data, split_items(len(data), budget, seed=seed), budget, seed=seed)
+    split = split_items(len(data), budget, seed=seed, marked=data.heldout)
+    setting = make_setting(data, split, budget, seed=seed)
     threads = budget.threads or len(os.sched_getaffinity(0))
     units = 1 + len(kept) * (len(chosen_attacks) + len(chosen_screens))
     bar = nullcontext(progress) if progress is not None else _progress.progress("audit", units)

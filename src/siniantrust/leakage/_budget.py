@@ -31,12 +31,12 @@ class Budget:
     attacker_items: int = 2500
     heldout_items: int = 1000
     kernel_features: int = 4096
-    patch_rows: int = 40_000
+    patch_rows: int = 25_000
     steps: int = 48
     batch_items: int = 32
-    width: int = 32
+    width: int = 24
     attack_time_s: float = 60.0
-    tolerance: float = 0.03
+    tolerance: float = 0.05
     screen_items: int = 400
     classifier_flops: float = 2e10
     max_side: int = 64

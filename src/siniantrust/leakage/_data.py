@@ -16,6 +16,7 @@ from siniantrust.leakage._observe import item_shape
 
 _INPUT_KEYS = ("inputs", "x")
 _LABEL_KEYS = ("labels", "y")
+_HELDOUT_KEY = "heldout"
 # What can be reconstructed as a quantity. Token numbers cannot: nearness of numbers means nothing there.
 _DTYPES = ("float16", "float32", "float64", "uint8")
 
@@ -24,13 +25,15 @@ _DTYPES = ("float16", "float32", "float64", "uint8")
 class Data:
     """Items of the private input: ``inputs`` (N, *item shape), ``labels`` (N,) if known.
 
-    ``others`` holds the model's other inputs by name, one row per item: what accompanies the private one.
+    ``others`` holds the model's other inputs by name, one row per item: what accompanies the private one. ``heldout``
+    (N,), boolean, marks the items that leakage is measured on and no attacker learns from; None lets chance choose.
     """
 
     inputs: np.ndarray = field(repr=False)
     labels: np.ndarray | None = field(repr=False)
     input_name: str
     others: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    heldout: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -46,6 +49,8 @@ class Data:
         named = dict(sorted(self.arrays().items()))
         if self.labels is not None:
             named[" labels"] = self.labels
+        if self.heldout is not None:
+            named[" heldout"] = self.heldout
         for name, array in named.items():
             digest.update(f"{name} {array.dtype} {array.shape};".encode())
             digest.update(np.ascontiguousarray(array).data)
@@ -56,14 +61,15 @@ def load_data(path: Path, model: Model, *, private_input: str | None = None) -> 
     """Read items from a ``.npy`` or ``.npz`` file and check them against the model's inputs.
 
     An ``.npz`` holds the private input under its name, ``inputs`` or ``x``; optionally labels under ``labels`` or
-    ``y``. A model with several inputs needs ``private_input`` and an ``.npz`` with every input under its own name.
+    ``y``, and booleans under ``heldout`` that mark the items no attacker may learn from. A model with several inputs
+    needs ``private_input`` and an ``.npz`` with every input under its own name.
 
     Raises:
         DataError: if the file cannot be read, a key is missing or unknown, or an array is empty, not finite, or of
             another shape or dtype than the model's input.
     """
     private = _private(model, private_input)
-    arrays = _read(path)
+    arrays = read_arrays(path)
     names = [tensor.name for tensor in model.inputs]
     if path.suffix == ".npy":
         arrays = {private: arrays[""]}
@@ -71,6 +77,7 @@ def load_data(path: Path, model: Model, *, private_input: str | None = None) -> 
         arrays = {private if key == _first(_INPUT_KEYS, arrays) else key: value for key, value in arrays.items()}
     label_key = _first([key for key in _LABEL_KEYS if key not in names], arrays)
     labels = None if label_key is None else arrays.pop(label_key)
+    heldout = None if _HELDOUT_KEY in names else arrays.pop(_HELDOUT_KEY, None)
     for name in names:
         if name not in arrays:
             raise DataError(f"data {path}: key '{name}' is missing; expected {_listed(names)}, found {_listed(arrays)}")
@@ -81,6 +88,7 @@ def load_data(path: Path, model: Model, *, private_input: str | None = None) -> 
         labels=labels,
         input_name=private,
         others={name: arrays[name] for name in names if name != private},
+        heldout=heldout,
     )
     check_data(data, model, origin=str(path))
     return data
@@ -109,6 +117,11 @@ def check_data(data: Data, model: Model, *, origin: str) -> None:
         raise DataError(
             f"data {origin}: labels: expected integers of shape ({len(data)},), found {labels.dtype} {labels.shape}"
         )
+    heldout = data.heldout
+    if heldout is not None and (heldout.dtype != np.bool_ or heldout.shape != (len(data),)):
+        raise DataError(
+            f"data {origin}: heldout: expected booleans of shape ({len(data)},), found {heldout.dtype} {heldout.shape}"
+        )
 
 
 def _private(model: Model, name: str | None) -> str:
@@ -122,7 +135,12 @@ def _private(model: Model, name: str | None) -> str:
     return name
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read a ``.npz`` file's arrays by name, or a ``.npy`` file's array under the empty name.
+
+    Raises:
+        DataError: if it cannot be read, or holds objects rather than numbers.
+    """
     if path.suffix not in (".npy", ".npz"):
         raise DataError(f"data {path}: expected a .npy or .npz file, found '{path.suffix or path.name}'")
     try:

@@ -41,35 +41,38 @@ def estimate(found: Scores, prior: Scores, metric: Metric, *, seed: int) -> Esti
     span = found.perfect - float(prior.values.mean())
     if span == 0:
         # The prior attacker is perfect already: the features cannot add anything.
-        leaks = own = np.zeros(len(found.values))
+        mean = upper = 0.0
+        own = np.zeros(1)
     else:
-        leaks = (found.values - prior.values) / span
-        own_span = found.perfect - prior.values
-        usable = own_span != 0
-        own = (found.values - prior.values)[usable] / own_span[usable]
-    mean = float(leaks.mean())
-    upper = max(mean, bootstrap_upper(leaks, seed=seed))
+        gained, possible = found.values - prior.values, found.perfect - prior.values
+        mean = float(gained.mean()) / span
+        upper = max(mean, bootstrap_upper(gained, possible, seed=seed))
+        own = gained[possible != 0] / possible[possible != 0]
     if metric == "reidentification" and span:
         chance = float(prior.values.mean())
         upper = max(upper, (binomial_upper(float(found.values.sum()), len(found.values)) - chance) / span)
-    worst = np.sort(own)[-max(1, math.ceil(_WORST_SHARE * len(own))) :]
+    worst = np.sort(own)[-math.ceil(_WORST_SHARE * len(own)) :]
     return Estimate(
         mean=mean,
-        worst_5pct=float(worst.mean()) if len(worst) else 0.0,
+        worst_5pct=float(worst.mean()),
         upper=upper,
         raw=float(found.values.mean()),
         prior=float(prior.values.mean()),
     )
 
 
-def bootstrap_upper(values: np.ndarray, *, seed: int) -> float:
-    """Return the one-sided 95 % percentile bound of the mean over 1,000 bootstrap resamples."""
+def bootstrap_upper(gained: np.ndarray, possible: np.ndarray, *, seed: int) -> float:
+    """Return the one-sided 95 % percentile bound of mean(gained) / mean(possible) over 1,000 resamples of the items.
+
+    Both are resampled together, so that a perfect attack is 1 in every resample.
+    """
     generator = np.random.default_rng(seed)
-    means = [
-        values[generator.integers(0, len(values), (_CHUNK, len(values)))].mean(axis=1)
-        for _ in range(RESAMPLES // _CHUNK)
-    ]
-    return float(np.quantile(np.concatenate(means), _CONFIDENCE))
+    ratios = []
+    for _ in range(RESAMPLES // _CHUNK):
+        rows = generator.integers(0, len(gained), (_CHUNK, len(gained)))
+        below = possible[rows].mean(axis=1)
+        ratios.append(gained[rows].mean(axis=1)[below != 0] / below[below != 0])
+    return float(np.quantile(np.concatenate(ratios), _CONFIDENCE))
 
 
 def binomial_upper(hits: float, trials: int) -> float:

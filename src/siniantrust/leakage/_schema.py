@@ -56,8 +56,10 @@ class AttackResult(_Record):
     """One attack at one cut. ``leakage`` is keyed by metric (ssim, nmse, reidentification)."""
 
     leakage: dict[str, Estimate]
-    converged: bool = Field(description="false when a larger budget still gains more than the stated tolerance")
-    gain: float = Field(description="what the last increase of the budget gained, in the metric that gained most")
+    converged: bool = Field(
+        description="false when doubling the budget still moved a metric by more than the tolerance"
+    )
+    gain: float = Field(description="what the last doubling of the budget gained, in the metric that moved most")
     gains: dict[str, float] = Field(default={}, description="the same for every metric")
     detail: str
     time_s: float
@@ -106,7 +108,7 @@ class Audit(_Record):
     model_sha256: str
     data: DataDescription
     seed: int
-    tolerance: float = Field(description="gain above which an attack counts as not converged")
+    tolerance: float = Field(description="move of a metric, when the budget doubles, above which it is not converged")
     cuts: tuple[CutAudit, ...]
     skipped: dict[str, str] = Field(description="cut id to the reason why it was not audited")
     screens: dict[str, ScreenSummary]

@@ -28,19 +28,31 @@ class Split:
         return np.concatenate([self.attacker, self.validation, self.heldout])
 
 
-def split_items(count: int, budget: Budget, *, seed: int) -> Split:
+def split_items(count: int, budget: Budget, *, seed: int, marked: np.ndarray | None = None) -> Split:
     """Split ``count`` items at random: at most 30 % held out, a tenth of the attacker's share for validation.
 
-    The budget caps the attacker's and the held-out items; what is left over is not used.
+    The budget caps the attacker's and the held-out items; what is left over is not used. ``marked`` (count,), boolean,
+    says which items are held out, instead of chance.
 
     Raises:
-        DataError: if there are fewer than 40 items.
+        DataError: if there are fewer than 40 items, or ``marked`` leaves fewer than 20 on either side.
     """
     if count < MIN_ITEMS:
         raise DataError(f"data: an audit needs at least {MIN_ITEMS} items, found {count}")
     order = np.random.default_rng(seed).permutation(count)
-    heldout = min(budget.heldout_items, int(count * _HELDOUT_SHARE))
-    rest = order[heldout:]
+    if marked is None:
+        border = int(count * _HELDOUT_SHARE)
+        held, rest = order[:border], order[min(budget.heldout_items, border) :]
+    else:
+        held, rest = order[marked[order]], order[~marked[order]]
+        if min(len(held), len(rest)) < MIN_ITEMS // 2:
+            raise DataError(
+                f"data: heldout marks {len(held)} of {count} items; expected at least {MIN_ITEMS // 2} on either side"
+            )
     attacker = min(budget.attacker_items, int(len(rest) / (1 + _VALIDATION_SHARE)))
     validation = min(len(rest) - attacker, max(1, int(attacker * _VALIDATION_SHARE)))
-    return Split(attacker=rest[:attacker], validation=rest[attacker : attacker + validation], heldout=order[:heldout])
+    return Split(
+        attacker=rest[:attacker],
+        validation=rest[attacker : attacker + validation],
+        heldout=held[: budget.heldout_items],
+    )

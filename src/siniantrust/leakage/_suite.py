@@ -35,18 +35,19 @@ def run_attack(
 ) -> tuple[AttackResult, np.ndarray]:
     """Run one attack with half the data and training and with all of it; return its result and its reconstructions.
 
-    An attack is converged if no metric's mean leakage gained more than the tolerance from the one to the other.
+    An attack is converged if no metric's mean leakage moved by more than the tolerance from the one to the other. One
+    that falls by more is unsteady, which is no reason for trust either.
     """
     started = time.monotonic()
     before = judge.leakage(attack.run(half, budget.half(), seed).heldout)
     answer = attack.run(problem, budget, seed)
     leakage = judge.leakage(answer.heldout)
     gains = {metric: leakage[metric].mean - before[metric].mean for metric in leakage}
-    gain = max(gains.values())
+    gain = max(gains.values(), key=abs)
     note = f"; {problem.attacker.note}" if problem.attacker.note else ""
     result = AttackResult(
         leakage=leakage,
-        converged=gain <= budget.tolerance,
+        converged=abs(gain) <= budget.tolerance,
         gain=gain,
         gains=gains,
         detail=f"{answer.detail}{note}",
@@ -69,14 +70,14 @@ def best_of(results: Mapping[str, AttackResult]) -> tuple[dict[str, Estimate], d
 
 
 def suite_converged(results: Mapping[str, AttackResult], *, tolerance: float) -> bool:
-    """Return whether no attack, gaining once more what it gained last, would pass the best one by the tolerance.
+    """Return whether no attack, moving once more as far as it moved last, would pass the best one by the tolerance.
 
     For the best attack this says that its own gain is within the tolerance; a weaker one may still be improving as
     long as it is not about to overtake.
     """
     leakage, _ = best_of(results)
     return all(
-        result.leakage[metric].mean + result.gains[metric] <= leakage[metric].mean + tolerance
+        result.leakage[metric].mean + abs(result.gains[metric]) <= leakage[metric].mean + tolerance
         for result in results.values()
         for metric in result.leakage
     )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from siniantrust.planner._candidates import CandidateTable, Row
 from siniantrust.planner._flow import Flow
 from siniantrust.planner._plan import ENCLAVE, Alternative
@@ -53,9 +51,12 @@ def list_alternatives(table: CandidateTable, rows: Sequence[Row]) -> tuple[list[
 
 
 def _foremost(row: Row, table: CandidateTable) -> int:
-    cost = row.latency_s if table.policy.objective.minimise == "latency" else row.period_s
-    allowed = np.asarray([refusal is None for refusal in row.refusals])
-    return int(np.argmin(np.where(allowed, cost, np.inf))) if allowed.any() else 0
+    """Return the position that the solver would choose in this row; the first one if none is allowed."""
+    first, second = row.latency_s, row.period_s
+    if table.policy.objective.minimise == "period":
+        first, second = second, first
+    allowed = [position for position, refusal in enumerate(row.refusals) if refusal is None]
+    return min(allowed, key=lambda position: (first[position], second[position]), default=0)
 
 
 def _describe(table: CandidateTable, row: Row, position: int) -> Alternative:

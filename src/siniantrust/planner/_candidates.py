@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -99,40 +99,53 @@ class CandidateTable:
         peak: FloatArray = np.maximum(before[start] + last_weights, after[ends] + self.weights[start])
         return peak
 
-    def rows(self, device: DevicePolicy) -> list[Row]:
-        """Return the candidates of every first cut on ``device``, in the cuts' order."""
-        compute = self.compute(device.name)
-        unsupported = [node.name in self.costs.devices[device.name].unsupported for node in self.flow.model.nodes]
-        blocked = self.flow.summed(unsupported)
-        return [self._row(start, device, compute, blocked) for start in self.splits]
+    def rows(self) -> list[Row]:
+        """Return the candidates of every first cut on every device: by cut, then in the policy's order."""
+        prepared = [(device, self.compute(device.name), self._blocked(device)) for device in self.policy.device]
+        return [row for start in self.splits for row in self._rows_from(start, prepared)]
 
-    def _row(self, start: int, device: DevicePolicy, compute: Compute, blocked: FloatArray) -> Row:
+    def _blocked(self, device: DevicePolicy) -> FloatArray:
+        """Count, in every prefix, the nodes that the device cannot run."""
+        unsupported = self.costs.devices[device.name].unsupported
+        return self.flow.summed([node.name in unsupported for node in self.flow.model.nodes])
+
+    def _ends(self, start: int) -> IndexArray:
+        """List the last cuts: the whole model, and for output privacy every larger prefix before it."""
         flow = self.flow
         last = [flow.whole]
         if self.policy.threat_model is ThreatModel.OUTPUT_PRIVACY:
             larger = (end for end in self.splits if flow.contained_in[start] >> end & 1)
             last = [*(end for end in larger if not flow.contained_in[end] >> start & 1), flow.whole]
-        ends = np.asarray(last, dtype=np.intp)
-        if self._refused_by_audit(start, device) and self._private_read(start, ends).all():
-            ends = ends[-1:]
-        refusals = self._refusals(start, ends, device, blocked)
-        if len(set(refusals)) == 1 and refusals[0] is not None:
-            ends, refusals = ends[-1:], refusals[-1:]  # one line for the first cut says it all
-        traffic = measure_traffic(flow, start, ends)
-        terms = split_terms(traffic, compute, self.costs, start=start, ends=ends, device=device.name)
-        enclave_s = sum((term.latency_s for term in terms if term.stage == "enclave"), np.zeros(len(ends)))
-        device_s = sum((term.latency_s for term in terms if term.stage == "device"), np.zeros(len(ends)))
-        total = max(self.flops[flow.whole], 1.0)
-        return Row(
-            start=start,
-            device=device.name,
-            ends=tuple(int(end) for end in ends),
-            latency_s=enclave_s + device_s,
-            period_s=np.maximum(enclave_s, device_s),
-            trusted_flops_share=1.0 - (self.flops[ends] - self.flops[start]) / total,
-            boundary_bytes=traffic.first_to_device + traffic.device_to_last,
-            refusals=refusals,
-        )
+        return np.asarray(last, dtype=np.intp)
+
+    def _rows_from(self, start: int, prepared: Sequence[tuple[DevicePolicy, Compute, FloatArray]]) -> Iterator[Row]:
+        flow = self.flow
+        every = self._ends(start)
+        traffic_of = {len(every): measure_traffic(flow, start, every)}
+        for device, compute, blocked in prepared:
+            ends = every
+            if self._refused_by_audit(start, device) and self._private_read(start, ends).all():
+                ends = ends[-1:]
+            refusals = self._refusals(start, ends, device, blocked)
+            if len(set(refusals)) == 1 and refusals[0] is not None:
+                ends, refusals = ends[-1:], refusals[-1:]  # one line for the first cut says it all
+            if len(ends) not in traffic_of:
+                traffic_of[len(ends)] = measure_traffic(flow, start, ends)
+            traffic = traffic_of[len(ends)]
+            terms = split_terms(traffic, compute, self.costs, start=start, ends=ends, device=device.name)
+            enclave_s = sum((term.latency_s for term in terms if term.stage == "enclave"), np.zeros(len(ends)))
+            device_s = sum((term.latency_s for term in terms if term.stage == "device"), np.zeros(len(ends)))
+            total = max(self.flops[flow.whole], 1.0)
+            yield Row(
+                start=start,
+                device=device.name,
+                ends=tuple(ends.tolist()),
+                latency_s=enclave_s + device_s,
+                period_s=np.maximum(enclave_s, device_s),
+                trusted_flops_share=1.0 - (self.flops[ends] - self.flops[start]) / total,
+                boundary_bytes=traffic.first_to_device + traffic.device_to_last,
+                refusals=refusals,
+            )
 
     def _refusals(
         self, start: int, ends: IndexArray, device: DevicePolicy, blocked: FloatArray
@@ -143,7 +156,7 @@ class CandidateTable:
             *self._label_refusals(start, ends, device),
             *self._resource_refusals(start, ends, device, blocked),
         ):
-            for position in np.flatnonzero(holds):
+            for position in np.flatnonzero(holds) if holds.any() else ():
                 if found[position] is None:
                     found[position] = reason if isinstance(reason, str) else reason[position]
         return tuple(found)
@@ -184,11 +197,13 @@ class CandidateTable:
     def _resource_refusals(
         self, start: int, ends: IndexArray, device: DevicePolicy, blocked: FloatArray
     ) -> list[tuple[BoolArray, str | list[str]]]:
+        reasons: list[tuple[BoolArray, str | list[str]]] = []
         peak = self.enclave_peak_bytes(start, ends)
         limit = self.policy.enclave.memory_bytes
-        memory = [f"the trusted side needs {value:,.0f} bytes, but the enclave has {limit:,}" for value in peak]
+        if (peak > limit).any():
+            memory = [f"the trusted side needs {value:,.0f} bytes, but the enclave has {limit:,}" for value in peak]
+            reasons.append((peak > limit, memory))
         unsupported = self.costs.devices[device.name].unsupported
-        reasons: list[tuple[BoolArray, str | list[str]]] = [(peak > limit, memory)]
         if unsupported:
             node, why = next(iter(unsupported.items()))
             text = f"'{device.name}' cannot run {len(unsupported)} of the model's nodes, such as '{node}': {why}"

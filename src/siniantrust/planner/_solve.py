@@ -70,8 +70,7 @@ def solve(model: Model, cuts: CutSet, *, policy: Policy, audit: Audit | None, co
     flow = trace_flow(model, watched, public_inputs=policy.public_inputs)
     offered = frozenset(cut.id for cut in cuts.cuts)
     table = CandidateTable(flow, policy, judge_cuts(flow, policy, audit), costs, offered)
-    rows = [row for device in policy.device for row in table.rows(device)]
-    rows.sort(key=lambda row: row.start)  # by cut, then in the policy's order of devices
+    rows = table.rows()
     trusted = trusted_alternative(table)
     choice = _best(rows, policy)
     if trusted.refusal is None and (choice is None or _rank_trusted(trusted, policy) <= choice.rank):

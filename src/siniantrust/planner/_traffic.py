@@ -42,8 +42,9 @@ def measure_traffic(flow: Flow, start: int, ends: IndexArray) -> Traffic:
         size = tensor.size_bytes
         if flow.read_in(tensor.name) >> start & 1:
             client_to_first += size
-        client_to_device += size * over_ends(flow.read_between(tensor.name, start))
-        client_to_last += size * over_ends(flow.read_after(tensor.name))
+        if past := flow.read_after(tensor.name):  # an input that only the first part reads goes nowhere else
+            client_to_last += size * over_ends(past)
+            client_to_device += size * over_ends(flow.read_between(tensor.name, start))
     first_to_device, first_to_last = zeros(), zeros()
     for name in flow.crossing[start]:
         first_to_device += flow.size(name) * over_ends(flow.read_between(name, start))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from siniantrust.report._inputs import AlternativeRead, AuditRead, CutRead, PlanRead
 from siniantrust.report._load import Sources
-from siniantrust.report._text import multiple, short
+from siniantrust.report._text import multiple, readable, short
 
 # A bound of zero would make every multiple infinite; below this it is drawn as this.
 _SMALLEST_BOUND = 1e-3
+_STRIP_CUTS = 60
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def view_cuts(sources: Sources) -> tuple[CutView, ...]:
     shares = _shares(plan)
     order = _order(plan, audit, shares)
     edges = [order.index(cut_id) for cut_id in plan.cut_ids]
+    labels = readable(order)
     views: list[CutView] = []
     reached: float | None = 0.0
     for index, cut_id in enumerate(order):
@@ -76,7 +78,7 @@ def view_cuts(sources: Sources) -> tuple[CutView, ...]:
             CutView(
                 number=index + 1,
                 id=cut_id,
-                label=short(cut_id, 16),
+                label=short(labels[cut_id], 24),
                 share=share,
                 segment_share=None if share is None or reached is None else max(share - reached, 0.0),
                 size_bytes=alone[0].boundary_bytes if alone else None,
@@ -92,6 +94,21 @@ def view_cuts(sources: Sources) -> tuple[CutView, ...]:
         )
         reached = share if share is not None else reached
     return tuple(views)
+
+
+def thin_out(cuts: Sequence[CutView]) -> tuple[CutView, ...]:
+    """Return at most about sixty cuts, evenly spread and with the chosen ones; each still counts all layers up to it."""
+    if len(cuts) <= _STRIP_CUTS:
+        return tuple(cuts)
+    spread = {round(step * (len(cuts) - 1) / (_STRIP_CUTS - 1)) for step in range(_STRIP_CUTS)}
+    kept: list[CutView] = []
+    reached = 0.0
+    for index, cut in enumerate(cuts):
+        if index in spread or cut.chosen:
+            segment = None if cut.share is None else max(cut.share - reached, 0.0)
+            kept.append(replace(cut, segment_share=segment))
+            reached = reached if cut.share is None else cut.share
+    return tuple(kept)
 
 
 def _trusted(index: int, edges: Sequence[int], plan: PlanRead) -> bool:

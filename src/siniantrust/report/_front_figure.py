@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Candidates whose leakage is unknown stand in a lane of their own above the scale.
 _LANE = 1.14
 _LABELLED = 16
+_SHOWN = 300
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,26 @@ def candidates(sources: Sources, cuts: Sequence[CutView]) -> list[Candidate]:
     ]
 
 
+def notable(found: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates to show: all, or of very many the best for each first cut and device, and the front.
+
+    Plans with two cuts hold a candidate for every pair.
+    """
+    if len(found) <= _SHOWN:
+        return list(found)
+    best: dict[tuple[str, str], Candidate] = {}
+    for item in found:
+        key = (item.label.partition("+")[0], item.device)
+        if key not in best or _rank(item) < _rank(best[key]):
+            best[key] = item
+    keep = {id(item) for item in best.values()}
+    return [item for item in found if id(item) in keep or item.chosen or item.on_front]
+
+
+def _rank(item: Candidate) -> tuple[bool, float]:
+    return item.refusal is not None, item.latency_s
+
+
 def front_figure(found: Sequence[Candidate]) -> Markup | None:
     """Return the scatter of all candidates; None when there are none."""
     if not found:
@@ -108,7 +129,7 @@ def _scale(axes: Axes, found: Sequence[Candidate]) -> float:
     lane = any(item.ratio is None for item in found)
     axes.set_ylim(-0.12, _stretch(_squeeze(top) * (1.26 if lane else 1.08)))
     ticks = [tick for tick in (0, 0.5, 1, 2, 4, 8, 16, 32, 64, 128) if tick <= top]
-    axes.set_yticks(ticks, [multiple(tick) if tick else "0" for tick in ticks])
+    axes.set_yticks(ticks, [f"{tick:g}×" if tick else "0" for tick in ticks])
     axes.axhspan(-0.12, 1.0, color="#e7f2ef", zorder=-2, linewidth=0)
     axes.axhline(1.0, color=RISK, linewidth=1.2, linestyle=(0, (5, 3)), zorder=0)
     axes.text(
@@ -137,10 +158,11 @@ def _point(axes: Axes, item: Candidate, lane: float, *, gid: str, named: bool) -
         )  # fmt: skip
     name = "all in the enclave" if item.all_trusted else item.label
     if named or item.chosen or item.all_trusted:
-        text = f"cut {name}, chosen" if item.chosen and not item.all_trusted else name
+        text = f"{'' if item.all_trusted else 'cut '}{name}, chosen" if item.chosen else name
         axes.annotate(
-            f"{name}, chosen" if item.chosen and item.all_trusted else text, (x, y), textcoords="offset points",
-            xytext=(9 if item.chosen else 6, 6), fontsize=9.0, zorder=4,
+            text, (x, y), textcoords="offset points", fontsize=9.0, zorder=4,
+            xytext=(-9, 9) if item.all_trusted else (-12, -15) if item.chosen else (6, 6),
+            ha="right" if item.all_trusted or item.chosen else "left",
             color=INK if item.chosen or item.refusal is None else MUTED,
             fontweight="bold" if item.chosen else "normal",
         )  # fmt: skip

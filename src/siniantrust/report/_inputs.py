@@ -226,6 +226,7 @@ class PlanRead(_Record):
     alternatives: tuple[AlternativeRead, ...]
     warnings: tuple[str, ...]
     machine: str
+    reason: str = ""
 
 
 class MeasuredTermRead(_Record):

@@ -10,7 +10,7 @@ from siniantrust.report._cuts import CutView
 from siniantrust.report._inputs import AuditRead, EstimateRead, ScreenSummaryRead
 from siniantrust.report._load import Sources
 from siniantrust.report._svg import INK, MARKERS, MUTED, PALETTE, RISK, draw
-from siniantrust.report._text import clean, metric_title, score, short
+from siniantrust.report._text import clean, in_policy_order, metric_title, score, short
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -59,9 +59,7 @@ def metrics_of(sources: Sources) -> list[str]:
     """Return the audit's metrics, those that the policy limits first."""
     bounds = sources.plan.policy.leakage.max
     found = {metric for cut in (sources.audit.cuts if sources.audit else ()) for metric in cut.leakage}
-    return sorted(
-        found, key=lambda metric: (metric not in bounds, list(bounds).index(metric) if metric in bounds else 0)
-    )
+    return in_policy_order(found, bounds)
 
 
 def attack_figures(sources: Sources, cuts: Sequence[CutView]) -> list[tuple[str, Markup]]:
@@ -114,6 +112,7 @@ def _attack_line(
     axes: Axes, name: str, key: Key, points: Sequence[tuple[CutView, EstimateRead, bool]], tips: dict[str, str]
 ) -> None:
     axes.plot([cut.number for cut, _, _ in points], [e.mean for _, e, _ in points], color=key.colour, lw=1.4, zorder=2)
+    size = 6.5 if len(points) <= _NAMED_TICKS else 4.5
     for cut, estimate, converged in points:
         top = max(estimate.upper, estimate.mean)
         axes.plot([cut.number] * 2, [estimate.mean, top], color=key.colour, lw=1.4, marker="_", ms=5, zorder=2,
@@ -124,7 +123,7 @@ def _attack_line(
             + ("" if converged else ", not converged")
         )
         axes.plot(
-            cut.number, estimate.mean, marker=key.marker, ms=6.5, mew=1.6, ls="", gid=gid, zorder=3,
+            cut.number, estimate.mean, marker=key.marker, ms=size, mew=1.4, ls="", gid=gid, zorder=3,
             color=key.colour, markerfacecolor=key.colour if converged else "#ffffff",
         )  # fmt: skip
 
@@ -159,7 +158,7 @@ def screen_figure(sources: Sources, cuts: Sequence[CutView]) -> Markup | None:
             points = _scaled(scored)
             if not points:
                 continue
-            axes.plot(*_columns(points), color=key.colour, marker=key.marker, ms=5, lw=1.4, zorder=2)
+            axes.plot(*_columns(points), color=key.colour, marker=key.marker, ms=4.5, lw=1.4, zorder=2)
             plateau = audit.screens[name].plateau_cut_id if name in audit.screens else None
             for cut in cuts:
                 if cut.id == plateau and cut.number in dict(points):
@@ -234,7 +233,7 @@ def cut_axis(axes: Axes, cuts: Sequence[CutView]) -> None:
     axes.set_xlim(0.4, max(numbers, default=1) + 0.6)
     step = 1 + (len(numbers) - 1) // _MANY_TICKS
     if len(numbers) <= _NAMED_TICKS:
-        names = [f"{cut.number} {short(cut.id, 14)}" for cut in cuts]
+        names = [f"{cut.number} {short(cut.label, 14)}" for cut in cuts]
         axes.set_xticks(numbers, names, rotation=38, ha="right", rotation_mode="anchor")
     else:
         axes.set_xticks(numbers[::step], [str(number) for number in numbers[::step]])

@@ -11,8 +11,8 @@ from siniantrust._files import write_atomic
 from siniantrust.report import _text
 from siniantrust.report._cost_figures import cost_figure, term_colours, timeline_figure
 from siniantrust.report._costs import compare_costs
-from siniantrust.report._cuts import CutView, view_cuts
-from siniantrust.report._front_figure import candidates, front_figure
+from siniantrust.report._cuts import CutView, thin_out, view_cuts
+from siniantrust.report._front_figure import candidates, front_figure, notable
 from siniantrust.report._leakage_figures import (
     attack_figures,
     attack_keys,
@@ -66,6 +66,7 @@ def render(sources: Sources) -> str:
     cuts = view_cuts(sources)
     verdict = judge(sources, cuts)
     found = candidates(sources, cuts)
+    shown = notable(found)
     costs = compare_costs(sources)
     audit = sources.audit
     return (
@@ -77,6 +78,7 @@ def render(sources: Sources) -> str:
             run=sources.run,
             files=sources.files,
             cuts=cuts,
+            strip=thin_out(cuts),
             tail_share=_tail_share(cuts),
             largest_cut_bytes=max((cut.size_bytes or 0 for cut in cuts), default=0),
             verdict=verdict,
@@ -88,7 +90,8 @@ def render(sources: Sources) -> str:
             screen_rows=screen_rows(sources, cuts),
             gallery=build_gallery(sources, cuts),
             candidates=found,
-            front_figure=front_figure(found),
+            shown=shown,
+            front_figure=front_figure(shown),
             costs=costs,
             cost_figure=cost_figure(sources, costs),
             term_colours=term_colours(sources, costs),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
 
 _KEEP = 22
 
@@ -23,6 +25,12 @@ def metric_title(metric: str) -> str:
     return METRIC_TITLES.get(metric, clean(metric))
 
 
+def in_policy_order(metrics: Iterable[str], bounds: Iterable[str]) -> list[str]:
+    """Return metrics with those that the policy limits first, in the policy's order."""
+    order = {metric: index for index, metric in enumerate(bounds)}
+    return sorted(metrics, key=lambda metric: (order.get(metric, len(order)), metric))
+
+
 def clean(name: str) -> str:
     """Turn white space into spaces, and what neither HTML nor SVG may carry or show into a visible mark.
 
@@ -40,6 +48,27 @@ def short(name: str, keep: int = _KEEP) -> str:
         return name
     head = (keep - 1) // 2
     return f"{name[:head]}…{name[len(name) - (keep - 1 - head) :]}"
+
+
+def readable(names: Iterable[str]) -> dict[str, str]:
+    """Shorten tensor names as a family, to what tells them apart.
+
+    An exporter's ``_output_0`` goes, as does the folder that all share and a folder that the next one repeats:
+    ``/features/features.3/conv/Relu_output_0`` becomes ``features.3/conv/Relu``. Where two names would become one,
+    all stay whole.
+    """
+    whole = list(dict.fromkeys(names))
+    paths = []
+    for name in whole:
+        steps = [step for step in re.sub(r"_output_\d+$", "", clean(name)).split("/") if step]
+        paths.append(
+            [here for here, after in zip(steps, [*steps[1:], ""], strict=True) if not after.startswith(f"{here}.")]
+        )
+    while len(paths) > 1 and all(len(path) > 1 for path in paths) and len({path[0] for path in paths}) == 1:
+        paths = [path[1:] for path in paths]
+    labels = ["/".join(path) or clean(name) for path, name in zip(paths, whole, strict=True)]
+    distinct = len(set(labels)) == len(labels)
+    return {name: label if distinct else clean(name) for name, label in zip(whole, labels, strict=True)}
 
 
 def seconds(value: float | None) -> str:
@@ -78,9 +107,9 @@ def percent(value: float | None) -> str:
     if value is None:
         return "not measured"
     scaled = 100 * value
-    if 0 < abs(scaled) < 0.1:  # noqa: PLR2004 - where one decimal would show 0.0
-        return "< 0.1 %"
-    return f"{scaled:.1f} %" if abs(scaled) < 99.95 and scaled != round(scaled) else f"{scaled:.0f} %"  # noqa: PLR2004 - where one decimal would round to 100.0
+    if value in {0, 1}:
+        return f"{scaled:.0f} %"
+    return "< 0.1 %" if 0 < scaled < 0.1 else f"{scaled:.1f} %"  # noqa: PLR2004 - where one decimal would show 0.0
 
 
 def score(value: float | None) -> str:
@@ -92,10 +121,14 @@ def score(value: float | None) -> str:
 
 
 def multiple(value: float | None) -> str:
-    """Format a multiple of the policy's bound, for instance ``0.4×`` or ``12×``."""
+    """Format a multiple of the policy's bound, for instance ``0.4×`` or ``12×``; never round one across the bound."""
     if value is None:
         return "?"
-    return f"{value:.0f}×" if value >= 9.95 else f"{max(value, 0.0):.1f}×"  # noqa: PLR2004 - two figures either side of 10
+    if value >= 9.95:  # noqa: PLR2004 - from here on, two figures need no decimal
+        return f"{value:.0f}×"
+    if 0.95 <= value < 1.05:  # noqa: PLR2004 - where one decimal would show 1.0 on either side
+        return ">1×" if 1 < value < 1.005 else "<1×" if 0.995 <= value < 1 else f"{value:.2f}×"  # noqa: PLR2004 - and two decimals, 1.00
+    return f"{max(value, 0.0):.1f}×"
 
 
 def raw(metric: str, value: float) -> str:
@@ -105,6 +138,7 @@ def raw(metric: str, value: float) -> str:
 
 def _three(value: float) -> str:
     """Format with three significant figures and no exponent."""
-    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
-    text = f"{value:,.{min(digits, 3)}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    if value == round(value):
+        return f"{value:,.0f}"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(digits, 3)}f}"

@@ -60,11 +60,11 @@ def threats(sources: Sources, verdict: Verdict) -> tuple[Threat, ...]:
         "same kind as yours, watches every request and trains attackers on what it watched."
     )
     output_claim = (
-        "Claimed: the model's last layers run in the enclave, so that the answer never exists outside."
+        "The model's last layers run in the enclave, so that the answer never exists outside."
         if outputs
-        else "Claimed: nothing of the model runs outside the enclave."
+        else "Nothing of the model runs outside the enclave."
         if not split
-        else "Not claimed: the untrusted side computes the answer and reads it. An answer alone already tells which "
+        else "The untrusted side computes the answer and reads it. An answer alone already tells which "
         "kind of input it was."
     )
     holds, here = _input_privacy(verdict)
@@ -90,7 +90,7 @@ def threats(sources: Sources, verdict: Verdict) -> tuple[Threat, ...]:
             attacker="Malicious: may answer with wrong numbers, repeat old answers or swap them.",
             protected="Wrong results are noticed before anyone acts on them.",
             holds="no" if split else "yes",
-            here="Not claimed: results of the untrusted part are taken as they come."
+            here="Results of the untrusted part are taken as they come."
             if split
             else "No untrusted device computes any result.",
         ),

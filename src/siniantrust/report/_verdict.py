@@ -9,7 +9,7 @@ from typing import Literal
 from siniantrust.report._cuts import CutView
 from siniantrust.report._inputs import CutRead, ValueRead
 from siniantrust.report._load import Sources
-from siniantrust.report._text import METRIC_MEANINGS, clean, metric_title
+from siniantrust.report._text import METRIC_MEANINGS, clean, in_policy_order, metric_title
 
 Status = Literal["within", "over", "open", "unknown", "nothing"]
 Badge = Literal["hardware", "emulated", "simulated", "unknown"]
@@ -114,14 +114,14 @@ def _status(sources: Sources, measured: CutRead | None) -> tuple[Status, str, st
             "The audit covers other cuts of this model, but not the one that the plan uses.",
         )
     count = len(measured.attacks)
-    attackers = f"the best of {count} attackers" if count > 1 else "the one attacker tried"
+    attackers = f"The best of {count} attackers" if count > 1 else "The one attacker tried"
     over = [metric for metric, bound in bounds.items() if _upper(measured, metric) > bound]
     if over:
         names = " and ".join(metric_title(metric) for metric in over)
         return (
             "over",
             "What leaves the enclave leaks more than the policy allows",
-            f"{attackers.capitalize()} exceeds the policy's bound in {names}.",
+            f"{attackers} exceeds the policy's bound in {names}.",
         )
     missing = [metric for metric in bounds if metric not in measured.leakage]
     if missing:
@@ -134,14 +134,14 @@ def _status(sources: Sources, measured: CutRead | None) -> tuple[Status, str, st
         return (
             "open",
             "Not shown to be within the policy's bound: an attacker could still improve",
-            f"{attackers.capitalize()} is below the bound, but was still gaining when its budget ended. The true "
+            f"{attackers} is below the bound, but was still gaining when its budget ended. The true "
             "leakage may be higher.",
         )
     return (
         "within",
         "What leaves the enclave stayed within the policy's bound in every attack tried",
-        f"Measured by attacking it: {attackers} was trained against exactly what the untrusted side sees, and judged "
-        "on inputs that it had never met. That is evidence about these attackers, not a proof about all.",
+        f"Measured by attacking it: {count} {'attackers' if count > 1 else 'attacker'} worked on exactly what the "
+        "untrusted side sees, for inputs never met before. That is evidence about these attacks, not a proof about all.",
     )
 
 
@@ -155,7 +155,7 @@ def _metrics(sources: Sources, measured: CutRead | None) -> tuple[MetricView, ..
         return ()
     bounds = sources.plan.policy.leakage.max
     views = []
-    for metric in sorted(measured.leakage, key=lambda name: (name not in bounds, name)):
+    for metric in in_policy_order(measured.leakage, bounds):
         estimate = measured.leakage[metric]
         key = measured.best_attack[metric]
         summary = sources.audit.attacks.get(key)

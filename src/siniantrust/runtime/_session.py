@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-
 from siniantrust.bundle import Bundle, KeyStore, TrustedPart, load_bundle
-from siniantrust.errors import DataError, DeviceError, SinianError
+from siniantrust.errors import DeviceError, SinianError
 from siniantrust.graph import Tensor
 from siniantrust.odla import DeviceInfo, DeviceSpec
+from siniantrust.runtime._interface import Arrays, Interface, Results
 from siniantrust.runtime._pipeline import run_pipeline
 from siniantrust.runtime._stages import DeviceStage, EnclaveHolder, EnclaveStage, Span, Stage, device_spec
 from siniantrust.trust import EnclaveInfo
-
-Arrays = Mapping[str, np.ndarray]
-Results = dict[str, np.ndarray]
 
 
 def open_session(
@@ -52,12 +49,13 @@ class Session:
         planned = {part.device for part in bundle.plan.parts if not part.trusted}
         for name in devices:
             if name not in planned:
-                raise DeviceError(f"device {name!r}: the plan has no such device; it has {', '.join(sorted(planned))}")
+                known = ", ".join(sorted(planned)) or "none but the enclave"
+                raise DeviceError(f"device {name!r}: the plan has no such device; it has {known}")
         self.bundle = bundle
         self.inputs: tuple[Tensor, ...] = bundle.inputs
         self.outputs: tuple[Tensor, ...] = bundle.outputs
-        self._closed = False
-        self._one_at_a_time = threading.Lock()
+        self.interface = Interface(bundle.inputs, bundle.outputs, free_batch=bundle.batch_symbol is not None)
+        self._is_closed = False
         self._holder = EnclaveHolder(bundle, keystore)
         self.stages: tuple[Stage, ...] = tuple(self._stage(index, devices) for index in range(len(bundle.parts)))
         try:
@@ -101,16 +99,22 @@ class Session:
             DeviceLostError: if a device is gone.
         """
         self._check_open()
-        values = self._checked(inputs)
+        values = self.interface.check(inputs)
         for stage in self.stages:
             values = self._step(stage, values)
         return self._answer(values)
 
-    def stream(self, requests: Iterable[Arrays], *, on_span: Callable[[Span], None] | None = None) -> Iterator[Results]:
+    def stream(
+        self, requests: Iterable[Arrays], *, on_span: Callable[[Span], None] | None = None
+    ) -> Generator[Results, None, None]:
         """Run requests through a pipeline in which enclave and devices work at the same time; answers keep the order.
 
-        One stream runs at a time; a second one waits for the first to end. The arguments and errors are those of
-        ``run``; the first error ends the stream.
+        The arguments and errors are those of ``run``; the first error ends the stream, after the answers to the
+        requests before it. A stream that is not read to its end holds its threads until it is closed or forgotten.
+
+        Args:
+            requests: the requests; read lazily, a few ahead of the answers.
+            on_span: called when an item leaves a stage, in that stage's thread.
         """
         self._check_open()
 
@@ -118,13 +122,12 @@ class Session:
             if on_span is not None:
                 on_span(Span(self.stages[step].name, item, start_s, end_s))
 
-        def bind(stage: Stage) -> Callable[[Results], Results]:
-            return lambda values: self._step(stage, values)
+        def finish(values: Results) -> Results:
+            return self._answer(self._step(self.stages[-1], values))
 
-        steps = [bind(stage) for stage in self.stages]
-        with self._one_at_a_time:
-            for values in run_pipeline(map(self._checked, requests), steps, on_span=record):
-                yield self._answer(values)
+        steps: list[Callable[[Results], Results]] = [partial(self._step, stage) for stage in self.stages[:-1]]
+        steps.append(finish)
+        return run_pipeline(map(self.interface.check, requests), steps, on_span=record)
 
     def run_batched(self, inputs: Arrays, *, batch_items: int = 1) -> Results:
         """Split the inputs' first axis into batches, run them through the pipeline, and join the answers.
@@ -136,26 +139,20 @@ class Session:
         Raises:
             DataError: if the inputs do not fit, differ in length, or do not divide into the model's batches.
         """
-        size = batch_items if self.bundle.batch_symbol is not None else self.inputs[0].shape[0]
-        lengths = {name: len(array) if array.ndim else 0 for name, array in inputs.items()}
-        count = max(lengths.values(), default=0)
-        if count == 0 or set(lengths.values()) != {count}:
-            raise DataError(f"inputs: expected as many rows in each, and at least one, found {lengths}")
-        if self.bundle.batch_symbol is None and count % size:
-            raise DataError(f"inputs: the model takes {size} rows at a time, found {count}; bring a multiple")
-        requests = (
-            {name: array[start : start + size] for name, array in inputs.items()} for start in range(0, count, size)
-        )
-        answers = list(self.stream(requests))
-        return {tensor.name: np.concatenate([answer[tensor.name] for answer in answers]) for tensor in self.outputs}
+        requests = self.interface.cut(inputs, batch_items=batch_items)
+        return self.interface.join(list(self.stream(requests)))
 
     def close(self) -> None:
-        """End the enclave and free the devices; calling it again does nothing."""
-        self._closed = True
-        for stage in self.stages:
-            if isinstance(stage, DeviceStage):
-                stage.close()
-        self._holder.close()
+        """End the enclave and free the devices; calling it again does nothing.
+
+        A request that is on its way in another thread fails; it opens nothing again.
+        """
+        self._is_closed = True
+        with ExitStack() as stack:
+            stack.callback(self._holder.close)
+            for stage in self.stages:
+                if isinstance(stage, DeviceStage):
+                    stack.callback(stage.close)
 
     def __enter__(self) -> Self:
         """Return the session."""
@@ -168,7 +165,7 @@ class Session:
         self.close()
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._is_closed:
             raise SinianError(f"session over {self.bundle.path}: it is closed; open the bundle again")
 
     def _step(self, stage: Stage, values: Results) -> Results:
@@ -178,24 +175,3 @@ class Session:
 
     def _answer(self, values: Results) -> Results:
         return {tensor.name: values[tensor.name] for tensor in self.outputs}
-
-    def _checked(self, inputs: Arrays) -> Results:
-        expected = {tensor.name: tensor for tensor in self.inputs}
-        if set(inputs) != set(expected):
-            raise DataError(f"inputs: expected {sorted(expected)}, found {sorted(inputs)}")
-        for name, array in inputs.items():
-            _check_input(expected[name], array, free_batch=self.bundle.batch_symbol is not None)
-        return dict(inputs)
-
-
-def _check_input(tensor: Tensor, array: np.ndarray, *, free_batch: bool) -> None:
-    shape = tuple(array.shape)
-    fits = shape[1:] == tensor.shape[1:] and len(shape) == len(tensor.shape) if free_batch else shape == tensor.shape
-    if array.dtype.name != tensor.dtype or not fits or 0 in shape:
-        free = ("batch", *tensor.shape[1:]) if free_batch else tensor.shape
-        raise DataError(
-            f"input {tensor.name!r}: expected {tensor.dtype} of shape {list(free)}, found {array.dtype} of shape "
-            f"{list(shape)}"
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DataError(f"input {tensor.name!r}: it holds NaN or infinity; the model was audited on finite data only")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from siniantrust.bundle import Bundle, KeyStore, TrustedPart
-from siniantrust.errors import DeviceLostError, EnclaveLostError, TrustError
+from siniantrust.errors import DeviceLostError, SinianError
 from siniantrust.graph import Part
 from siniantrust.odla import Device, DeviceInfo, DeviceSpec, Executable, open_device
 from siniantrust.planner import Policy
@@ -47,14 +47,18 @@ class EnclaveHolder:
         self._keystore = keystore
         self._lock = threading.Lock()
         self._enclave: Enclave | None = None
+        self._is_closed = False
 
     def get(self) -> Enclave:
         """Return the live enclave, launching one if there is none.
 
         Raises:
             TrustError: if it cannot be launched, does not attest, or refuses a part.
+            SinianError: if the session was closed: a request that was on its way then launches nothing.
         """
         with self._lock:
+            if self._is_closed:
+                raise SinianError("enclave: its session is closed; open the bundle again")
             if self._enclave is None:
                 self._enclave = self._launch()
             return self._enclave
@@ -71,8 +75,9 @@ class EnclaveHolder:
         lost.close()
 
     def close(self) -> None:
-        """End the enclave; calling it again does nothing."""
+        """End the enclave for good; calling it again does nothing."""
         with self._lock:
+            self._is_closed = True
             enclave, self._enclave = self._enclave, None
         if enclave is not None:
             enclave.close()
@@ -111,8 +116,9 @@ class EnclaveStage:
         enclave = self._holder.get()
         try:
             return enclave.run(self.name, inputs)
-        except TrustError as fault:
-            if isinstance(fault, EnclaveLostError) or not enclave.alive:
+        except BaseException:
+            # Whatever ended it, a call that was interrupted included.
+            if not enclave.alive:
                 self._holder.forget(enclave)
             raise
 
@@ -128,9 +134,12 @@ class DeviceStage:
         self._spec = spec
         self._lock = threading.Lock()
         self._open: tuple[Device, Executable] | None = None
+        self._is_closed = False
 
-    def _executable(self) -> Executable:
+    def _opened(self) -> tuple[Device, Executable]:
         with self._lock:
+            if self._is_closed:
+                raise SinianError(f"device {self.where!r}: its session is closed; open the bundle again")
             if self._open is None:
                 device = open_device(self._spec)
                 try:
@@ -138,14 +147,11 @@ class DeviceStage:
                 except BaseException:
                     device.close()
                     raise
-            return self._open[1]
+            return self._open
 
     def info(self) -> DeviceInfo:
-        """Describe the device."""
-        self._executable()
-        with self._lock:
-            assert self._open is not None  # noqa: S101 - opened by the line before
-            return self._open[0].info()
+        """Describe the device, opening it if it is not open."""
+        return self._opened()[0].info()
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the part on the device.
@@ -153,27 +159,41 @@ class DeviceStage:
         Raises:
             DeviceLostError: if the device is gone; the next call opens it again.
         """
-        executable = self._executable()
+        opened = self._opened()
         try:
-            return executable.run(inputs)
-        except DeviceLostError:
-            self.close()
-            raise
+            return opened[1].run(inputs)
+        except DeviceLostError as fault:
+            self._forget(opened)
+            raise DeviceLostError(f"device {self.where!r}: {fault}") from None
+
+    def _forget(self, lost: tuple[Device, Executable]) -> None:
+        """Close what failed. Another call may have opened the device anew meanwhile: that stays."""
+        with self._lock:
+            if self._open is lost:
+                self._open = None
+        _free(lost)
 
     def close(self) -> None:
-        """Free the device; calling it again does nothing."""
+        """Free the device for good; calling it again does nothing."""
         with self._lock:
+            self._is_closed = True
             opened, self._open = self._open, None
         if opened is not None:
-            device, executable = opened
-            executable.close()
-            device.close()
+            _free(opened)
+
+
+def _free(opened: tuple[Device, Executable]) -> None:
+    device, executable = opened
+    try:
+        executable.close()
+    finally:
+        device.close()
 
 
 def device_spec(policy: Policy, name: str, overrides: Mapping[str, DeviceSpec]) -> DeviceSpec:
     """Return how to open the policy's device ``name``: as the caller says, else as the policy does."""
     if name in overrides:
-        return overrides[name]
+        return replace(overrides[name], name=name)
     entry = next(device for device in policy.device if device.name == name)
     return DeviceSpec(name=name, backend=entry.backend, options=dict(entry.options))
 

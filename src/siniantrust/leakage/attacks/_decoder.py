@@ -20,7 +20,7 @@ from siniantrust.leakage.attacks._kernel import Regression
 
 _BLOCKS = 2
 _LEARNING_RATE = 3e-3
-_CHECKS = 8
+_CHECK_STEPS = 50
 _CHUNK_ITEMS = 250
 _MAP_RANK = 3
 
@@ -160,7 +160,7 @@ def train_decoder(problem: Problem, base: Regression, budget: Budget, seed: int)
             optimiser.step()
             schedule.step()
             late = time.monotonic() - started > budget.attack_time_s
-            if done % max(1, budget.steps // _CHECKS) == 0 or done == budget.steps or late:
+            if done % _CHECK_STEPS == 0 or done == budget.steps or late:
                 value = float(loss(_answer(decoder, problem.validation, bases[1]), checks))
                 if value < best:
                     best, kept = value, {name: value.clone() for name, value in decoder.state_dict().items()}

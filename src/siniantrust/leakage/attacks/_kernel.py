@@ -80,15 +80,7 @@ def _regress(problem: Problem, budget: Budget, seed: int) -> Regression:
 
     _, name, penalty = best
     kernel = _kernel(gram, name, rows=slice(None), columns=count)
-    # More items than in the search usually bear a smaller penalty.
-    errors = {
-        trial: _validation_error(kernel[:count], kernel[count : count + checks], projected, wanted, trial)
-        for trial in (penalty, penalty / 4)
-    }
-    ranked = sorted((error, trial) for trial, error in errors.items() if error is not None)
-    if not ranked:
-        return _mean_answer(mean, problem)
-    penalty = ranked[0][1]
+    penalty = _full_penalty(kernel[:count], kernel[count : count + checks], projected, wanted, penalty)
     factor = torch.linalg.cholesky(_penalised(kernel[:count], penalty))
     weights = torch.cholesky_solve(centred, factor)
     inverse_diagonal = torch.cholesky_inverse(factor).diagonal()[:, None]
@@ -171,6 +163,23 @@ def _validation_error(
         return None
     error = float((cross @ torch.cholesky_solve(targets, factor) - wanted).square().mean())
     return error if np.isfinite(error) else None
+
+
+def _full_penalty(
+    kernel: torch.Tensor, cross: torch.Tensor, targets: torch.Tensor, wanted: torch.Tensor, penalty: float
+) -> float:
+    """Return the penalty for all items, near the one that the search found.
+
+    More items usually bear a smaller penalty, unless the larger system is singular in single precision: then the
+    smallest penalty at which it is not.
+    """
+    errors = {trial: _validation_error(kernel, cross, targets, wanted, trial) for trial in (penalty, penalty / 4)}
+    solved = [(error, trial) for trial, error in errors.items() if error is not None]
+    if solved:
+        return min(solved)[1]
+    while _validation_error(kernel, cross, targets, wanted, penalty) is None:
+        penalty *= 10
+    return penalty
 
 
 def _flat(targets: np.ndarray) -> torch.Tensor:

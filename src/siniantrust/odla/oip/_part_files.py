@@ -17,7 +17,10 @@ from siniantrust.odla._text import one_line
 
 
 class PartFile(BaseModel):
-    """``part.json``: which part the folder holds. ``inputs`` and ``outputs`` are names, or objects with a ``name``."""
+    """``part.json``: which part the folder holds; what it says beyond that is for others.
+
+    ``inputs`` and ``outputs`` are names, or objects with a ``name``. A ``trusted`` part has no weights here.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -25,6 +28,7 @@ class PartFile(BaseModel):
     sha256: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    trusted: bool = False
 
     @field_validator("inputs", "outputs", mode="before")
     @classmethod
@@ -41,6 +45,8 @@ def read_part(path: Path) -> tuple[Part, str]:
         BundleError: as ``load_servable``.
     """
     described = _part_file(path / "part.json") if path.is_dir() else None
+    if described is not None and described.trusted:
+        raise BundleError(f"{path} is a trusted part: it runs in its enclave only, and is not served")
     file = path / "model.onnx" if path.is_dir() else path
     data = _bytes(file)
     digest = sha256_bytes(data)

@@ -50,7 +50,8 @@ def checked_shape(shape: object, *, tensor: str) -> tuple[int, ...]:
     extents = list(shape) if isinstance(shape, Sequence) and not isinstance(shape, str | bytes) else None
     if extents is None or len(extents) > _MAX_RANK or any(not _is_extent(extent) for extent in extents):
         raise ProtocolError(f"tensor {tensor!r}: shape {_shown(shape)} is not a list of at most {_MAX_RANK} extents")
-    if math.prod(extents) > _MAX_ELEMENTS:
+    # An extent of 0 would hide one that numpy cannot represent.
+    if math.prod(max(extent, 1) for extent in extents) > _MAX_ELEMENTS:
         raise ProtocolError(f"tensor {tensor!r}: shape {_shown(shape)} has more elements than any message")
     return tuple(extents)
 

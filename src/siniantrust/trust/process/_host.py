@@ -23,7 +23,6 @@ from siniantrust.trust.process import _launcher, _measure
 from siniantrust.trust.process._common import MEMORY_REFUSAL, PROVIDER
 from siniantrust.trust.process._ending import explain, over_memory
 
-PROVENANCE = Provenance.SIMULATED
 _MAX_HELLO_BYTES = 64 << 10
 _HELLO_TIMEOUT_S = 60.0
 _GRACE_S = 2.0
@@ -66,7 +65,7 @@ class ProcessEnclave:
     @property
     def provenance(self) -> Provenance:
         """``simulated``."""
-        return PROVENANCE
+        return Provenance.SIMULATED
 
     @property
     def alive(self) -> bool:
@@ -77,7 +76,7 @@ class ProcessEnclave:
         """Describe the enclave as its evidence did at launch."""
         return EnclaveInfo(
             provider=PROVIDER,
-            provenance=PROVENANCE,
+            provenance=self.provenance,
             protections=dict(self._evidence.protections),
             memory_limit_bytes=self._spec.memory_bytes,
             pid=self._process.pid,

@@ -2,7 +2,8 @@
 
 A measurement is SHA-256 over the enclave's program, the versions of what it runs on and its configuration. The enclave
 (Attester) hashes the files of the modules that it has loaded; the Verifier hashes the files in its own list, so that a
-module too many, a module too few and a changed byte all differ. Third-party libraries count by version, not by content.
+module too many, a module too few and a changed byte all differ. Third-party libraries count by version, not by
+content, and Python's byte-code caches are taken to be true to their sources.
 """
 
 from __future__ import annotations

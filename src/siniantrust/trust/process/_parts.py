@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,11 +10,6 @@ import onnxruntime
 
 from siniantrust.errors import DataError, EnclaveError
 from siniantrust.trust import _sealed
-from siniantrust.trust._channel import Payload
-from siniantrust.trust._codec import TensorSpec
-
-# What to send, and the object that owns the memory that it points to.
-Owned = tuple[Payload, object]
 
 _PROVIDER = "CPUExecutionProvider"
 _SILENT = 4
@@ -48,6 +42,7 @@ def session(model: bytes, *, threads: int) -> Any:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = _SILENT
     made = onnxruntime.InferenceSession(model, sess_options=options, providers=[_PROVIDER])
+    made.disable_fallback()
     if made.get_providers() != [_PROVIDER]:
         raise EnclaveError(f"enclave: expected ONNX Runtime to use {_PROVIDER}, found {made.get_providers()}")
     return made
@@ -63,46 +58,38 @@ class LoadedPart:
     def __init__(self, name: str, model: bytes, *, threads: int) -> None:
         self._name = name
         self._session = session(model, threads=threads)
-        self._inputs = {entry.name: entry for entry in self._session.get_inputs()}
+        self._inputs = {
+            entry.name: (_DTYPES.get(entry.type), tuple(entry.shape)) for entry in self._session.get_inputs()
+        }
         self._outputs = [entry.name for entry in self._session.get_outputs()]
 
     def _check(self, inputs: Mapping[str, np.ndarray]) -> None:
-        if set(inputs) != set(self._inputs):
+        if inputs.keys() != self._inputs.keys():
             raise DataError(f"part {self._name}: expected inputs {sorted(self._inputs)}, found {sorted(inputs)}")
         for name, array in inputs.items():
-            wanted = self._inputs[name]
-            fits = len(array.shape) == len(wanted.shape) and all(
-                not isinstance(size, int) or size == found
-                for size, found in zip(wanted.shape, array.shape, strict=True)
+            dtype, shape = self._inputs[name]
+            fits = len(array.shape) == len(shape) and all(
+                size == found or not isinstance(size, int) for size, found in zip(shape, array.shape, strict=True)
             )
-            if not fits or array.dtype.name != _DTYPES.get(wanted.type):
+            if not fits or array.dtype.name != dtype:
                 raise DataError(
-                    f"part {self._name}: input {name}: expected {wanted.type} of shape {wanted.shape}, found "
+                    f"part {self._name}: input {name}: expected {dtype} of shape {list(shape)}, found "
                     f"{array.dtype} of shape {list(array.shape)}"
                 )
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> list[Owned]:
-        """Run; return each output as what to send, straight from ONNX Runtime's buffer, and the owner of that buffer.
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run; return the outputs by name. They share ONNX Runtime's buffers, which nothing else writes.
 
         Raises:
             DataError: if the inputs do not fit.
-            EnclaveError: if an output has a type that does not travel.
+            EnclaveError: if an output is no tensor.
         """
         self._check(inputs)
-        values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in inputs.items()}
-        outputs = self._session.run_with_ort_values(self._outputs, values)
-        return [(_view(name, value), value) for name, value in zip(self._outputs, outputs, strict=True)]
-
-
-def _view(name: str, value: Any) -> Payload:
-    """Return an OrtValue's elements as bytes without copying them."""
-    dtype = _DTYPES.get(value.data_type())
-    if dtype is None:
-        raise EnclaveError(f"enclave: output {name} is {value.data_type()}, which does not travel")
-    spec = TensorSpec(name, dtype, tuple(value.shape()))
-    if spec.size_bytes == 0:
-        return spec, memoryview(b"")
-    return spec, memoryview((ctypes.c_ubyte * spec.size_bytes).from_address(value.data_ptr())).cast("B")
+        outputs = dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+        for name, array in outputs.items():
+            if not isinstance(array, np.ndarray):
+                raise EnclaveError(f"part {self._name}: output {name} is a {type(array).__name__}, expected a tensor")
+        return outputs
 
 
 def open_sealed(

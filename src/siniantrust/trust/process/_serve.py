@@ -11,7 +11,7 @@ from siniantrust.trust._channel import Channel, UnsendableError, as_bytes, paylo
 from siniantrust.trust._codec import Message, Operation, TensorSpec
 from siniantrust.trust._evidence import NONCE_BYTES, Evidence
 from siniantrust.trust.process._common import MEMORY_REFUSAL
-from siniantrust.trust.process._parts import LoadedPart, Owned, one_line, open_sealed
+from siniantrust.trust.process._parts import LoadedPart, one_line, open_sealed
 
 _OUT_OF_MEMORY = ("bad_alloc", "failed to allocate", "cannot allocate memory")
 
@@ -45,8 +45,8 @@ class Server:
         while True:
             message, arrays = self._channel.receive(self._destination)
             try:
-                payloads = self._answer(message, arrays)
-                prepared = self._channel.prepare(Operation.DONE, payloads=[sendable for sendable, _ in payloads])
+                payloads = [payload(name, array) for name, array in self._answer(message, arrays).items()]
+                prepared = self._channel.prepare(Operation.DONE, payloads=payloads)
             except DataError as fault:
                 self._refuse(Operation.REFUSED_DATA, fault)
             except (EnclaveError, UnsendableError) as fault:
@@ -54,7 +54,7 @@ class Server:
             except TrustError as fault:
                 self._refuse(Operation.REFUSED_TRUST, fault)
             else:
-                self._channel.send(prepared, [sendable for sendable, _ in payloads])
+                self._channel.send(prepared, payloads)
 
     def _refuse(self, operation: Operation, fault: Exception) -> None:
         self._channel.send(self._channel.prepare(operation, one_line(fault)))
@@ -66,17 +66,17 @@ class Server:
             return self._weights_key
         return None
 
-    def _answer(self, message: Message, arrays: dict[str, np.ndarray]) -> list[Owned]:
+    def _answer(self, message: Message, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if message.operation is Operation.RUN:
             return self._run(message.text, arrays)
         if message.operation is Operation.LOAD:
             self._load(message.text, arrays)
-            return []
+            return {}
         if message.operation is Operation.EVIDENCE:
             return self._evidence(arrays)
         raise EnclaveError(f"enclave: {message.operation.name} is no request")
 
-    def _run(self, name: str, inputs: dict[str, np.ndarray]) -> list[Owned]:
+    def _run(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         part = self._parts.get(name)
         if part is None:
             raise EnclaveError(f"enclave: no part '{name}' is loaded; loaded are: {sorted(self._parts)}")
@@ -108,12 +108,12 @@ class Server:
         finally:
             self._weights_key[:] = bytes(len(self._weights_key))
 
-    def _evidence(self, arrays: dict[str, np.ndarray]) -> list[Owned]:
+    def _evidence(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         nonce = arrays.get("nonce")
         if nonce is None or nonce.dtype != np.uint8 or nonce.shape != (NONCE_BYTES,):
             raise EnclaveError(f"enclave: evidence needs a nonce of {NONCE_BYTES} bytes")
         raw = np.frombuffer(self._prove(nonce.tobytes()).to_json(), np.uint8)
-        return [(payload("evidence", raw), raw)]
+        return {"evidence": raw}
 
 
 def _refusal(name: str, doing: str, fault: Exception) -> EnclaveError:
