@@ -65,7 +65,7 @@ $(MLSERVER)/.installed: requirements/mlserver.lock
 	@touch $@
 
 lock: setup  ## resolve the locked dependencies again
-	sh tools/lock.sh $(BIN)
+	$(BIN)/python tools/lock.py
 
 clean:  ## remove environments and what the targets made
 	rm -rf $(VENV) .venvs demo-output .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import tracemalloc
+from functools import partial
 
 import numpy as np
 from results_file import Bar, Outcome
@@ -19,26 +20,25 @@ _ENDS = 2
 
 
 class _Counting(_cipher.RecordCipher):
-    """A cipher that counts the bytes of tensors that it encrypts or decrypts, and that it moves to or from sharing."""
+    """A cipher that counts the bytes of tensors that it encrypts or decrypts."""
 
     def __init__(self, key: memoryview, session_id: bytes, direction: _cipher.Direction) -> None:
         super().__init__(key, session_id, direction)
-        self.cipher_bytes = 0
-        self.copied_bytes = 0
+        self.tensor_bytes = 0
 
     def seal(self, kind: _cipher.Kind, plain: memoryview, target: memoryview) -> None:
+        """Encrypt, and count."""
         super().seal(kind, plain, target)
         self._count(kind, len(plain))
 
     def open(self, kind: _cipher.Kind, sealed: memoryview, plain: memoryview) -> None:
+        """Decrypt, and count."""
         super().open(kind, sealed, plain)
         self._count(kind, len(plain))
 
     def _count(self, kind: _cipher.Kind, size_bytes: int) -> None:
-        # Both methods run the cipher over private memory once, and copy once between that and shared memory.
         if kind is _cipher.Kind.PAYLOAD:
-            self.cipher_bytes += size_bytes
-            self.copied_bytes += size_bytes
+            self.tensor_bytes += size_bytes
 
 
 class _Way:
@@ -51,7 +51,8 @@ class _Way:
         windows = [mmap.mmap(shared, slot_bytes * _channel.SLOTS) for _ in range(_ENDS)]
         os.close(shared)
         self.ciphers = [
-            _Counting(memoryview(_KEY), b"s" * _cipher.SESSION_ID_BYTES, _cipher.Direction.TO_ENCLAVE) for _ in range(_ENDS)
+            _Counting(memoryview(_KEY), b"s" * _cipher.SESSION_ID_BYTES, _cipher.Direction.TO_ENCLAVE)
+            for _ in range(_ENDS)
         ]
         self.sender, self.receiver = (
             _channel.Channel(end, outgoing=window, incoming=window, sealer=cipher, opener=cipher)
@@ -77,18 +78,15 @@ def run(*, quick: bool) -> Outcome:
         array = np.random.default_rng(0).normal(size=size_kib * 256).astype(np.float32)
         way = _Way(2 * array.nbytes)
         way.move(array)
-        before = [(cipher.cipher_bytes, cipher.copied_bytes) for cipher in way.ciphers]
+        before = [cipher.tensor_bytes for cipher in way.ciphers]
         tracemalloc.start()
         received = way.move(array)
         allocated = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         np.testing.assert_array_equal(received, array)
-        passes = [
-            (cipher.cipher_bytes - old[0], cipher.copied_bytes - old[1])
-            for cipher, old in zip(way.ciphers, before, strict=True)
-        ]
+        passes = [(cipher.tensor_bytes - old) / array.nbytes for cipher, old in zip(way.ciphers, before, strict=True)]
         found = in_turns(
-            {"move": lambda way=way, array=array: way.move(array), "copy": lambda array=array: array.copy()},
+            {"move": partial(way.move, array), "copy": array.copy},
             turns=5 if quick else 50,
         )
         for end in way.ends:
@@ -97,10 +95,7 @@ def run(*, quick: bool) -> Outcome:
         rows.append(
             {
                 "tensor, KiB": size_kib,
-                "cipher passes, sender + receiver": " + ".join(f"{done / array.nbytes:.0f}" for done, _ in passes),
-                "copies to or from shared memory, sender + receiver": " + ".join(
-                    f"{copied / array.nbytes:.0f}" for _, copied in passes
-                ),
+                "cipher passes, sender + receiver": " + ".join(f"{count:g}" for count in passes),
                 "allocated, tensors": allocated / array.nbytes,
                 "one way, ms": median_ms(found["move"]),
                 "plain copy, ms": median_ms(found["copy"]),
@@ -109,13 +104,14 @@ def run(*, quick: bool) -> Outcome:
     return Outcome(
         title="Copies through shared memory",
         method=(
-            "A channel with both ends in this process moves one tensor; the ciphers count the bytes that they touch and "
+            "A channel with both ends in this process moves one tensor; the ciphers count the tensor's bytes that pass them and "
             "`tracemalloc` the memory that is allocated meanwhile, at the peak."
         ),
         rows=rows,
         bars=[Bar("memory allocated to move one tensor, in tensors (the array that is handed on is one)", 1.5, most)],
         remarks=[
-            "One way is two cipher passes and two copies. The sender's cipher writes into a private buffer of 512 KiB "
+            "One way is two cipher passes (counted) and two copies (read from the code: each pass of a record goes with "
+            "one copy between private and shared memory). The sender's cipher writes into a private buffer of 512 KiB "
             "that stays in cache, and each such piece is copied once into shared memory; the receiver copies it once "
             "out of shared memory into a buffer of the same kind and decrypts from there into the final array.",
             "The private buffers are on purpose: a host could change shared memory between OpenSSL's pass that "

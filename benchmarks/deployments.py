@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from networks import Network
 
 import siniantrust as st
-from networks import Network
 from siniantrust import graph, odla, planner, runtime, trust
 from siniantrust.bundle import KeyStore
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -37,7 +38,7 @@ class _Writer:
         self._nodes: list[onnx.NodeProto] = []
         self._weights: list[onnx.TensorProto] = []
 
-    def op(self, kind: str, inputs: list[str], name: str, **attributes: object) -> str:
+    def op(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
         """Append one operator whose output is called ``name``."""
         self._nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
@@ -48,7 +49,15 @@ class _Writer:
         return name
 
     def conv(
-        self, x: str, name: str, *, channels: tuple[int, int], kernel: int, stride: int = 1, groups: int = 1, gain: float
+        self,
+        x: str,
+        name: str,
+        *,
+        channels: tuple[int, int],
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        gain: float,
     ) -> str:
         """Append a convolution (channels in, out) of weights with variance ``gain`` / fan-in (He et al. 2015)."""
         fan_in = channels[0] // groups * kernel * kernel
@@ -57,9 +66,7 @@ class _Writer:
         bias = self._rng.normal(0, 0.05, channels[1]).astype(np.float32)
         inputs = [x, self.constant(f"{name}.weight", weight), self.constant(f"{name}.bias", bias)]
         pads = [kernel // 2] * 4
-        return self.op(
-            "Conv", inputs, name, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=pads, group=groups
-        )
+        return self.op("Conv", inputs, name, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=pads, group=groups)
 
     def dense(self, x: str, name: str, *, size_in: int, size_out: int) -> str:
         """Append a fully connected layer."""
@@ -112,7 +119,9 @@ def make_resnet50(side: int = 224) -> Network:
     x = writer.op("GlobalAveragePool", [x], "pool")
     x = writer.op("Flatten", [x], "flat")
     x = writer.dense(x, "logits", size_in=channels_in, size_out=1000)
-    return Network("ResNet-50", writer.model("resnet50", inputs=[3, side, side], output=x, outputs=[1000]), tuple(cuts), side)
+    return Network(
+        "ResNet-50", writer.model("resnet50", inputs=[3, side, side], output=x, outputs=[1000]), tuple(cuts), side
+    )
 
 
 def make_mobilenet_v2(side: int = 224) -> Network:
@@ -121,7 +130,7 @@ def make_mobilenet_v2(side: int = 224) -> Network:
     Cuts: after the first bottleneck, and at the end of each of the next five groups of bottlenecks.
     """
     writer = _Writer()
-    low, high = writer.constant("zero", np.float32(0)), writer.constant("six", np.float32(6))
+    low, high = writer.constant("zero", np.array(0, np.float32)), writer.constant("six", np.array(6, np.float32))
 
     def relu6(x: str) -> str:
         return writer.op("Clip", [x, low, high], f"{x}.relu6")
@@ -136,7 +145,9 @@ def make_mobilenet_v2(side: int = 224) -> Network:
             y = x
             if expansion != 1:
                 y = relu6(writer.conv(y, f"{name}.expand", channels=(channels_in, wide), kernel=1, gain=2.0))
-            y = writer.conv(y, f"{name}.depthwise", channels=(wide, wide), kernel=3, stride=stride, groups=wide, gain=2.0)
+            y = writer.conv(
+                y, f"{name}.depthwise", channels=(wide, wide), kernel=3, stride=stride, groups=wide, gain=2.0
+            )
             y = writer.conv(relu6(y), f"{name}.project", channels=(wide, channels), kernel=1, gain=1.0)
             joined = stride == 1 and channels_in == channels
             x = writer.op("Add", [x, y], f"{name}.add") if joined else y

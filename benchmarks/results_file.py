@@ -59,7 +59,9 @@ def save(outcome: Outcome, name: str, folder: Path, *, quick: bool) -> None:
 
 def write_summary(folder: Path, order: list[str]) -> Path:
     """Write README.md from every benchmark's JSON in ``folder``, in ``order``."""
-    records = [json.loads((folder / f"{name}.json").read_text()) for name in order if (folder / f"{name}.json").exists()]
+    records = [
+        json.loads((folder / f"{name}.json").read_text()) for name in order if (folder / f"{name}.json").exists()
+    ]
     lines = [
         "# Measured",
         "",
@@ -94,13 +96,11 @@ def _section(record: dict[str, Any]) -> list[str]:
         verdict = "met" if bar["met"] else "**missed**"
         lines.append(f"- {bar['what']}: {_text(bar['measured'])}; promised {sign} {_text(bar['limit'])}: {verdict}")
     lines += [f"- {remark}" for remark in record["remarks"]]
-    lines += [
-        "",
+    conditions = (
         f"{record['machine']}; load average over 1, 5, 15 minutes at the end: {load}; {versions}; "
-        f"{record['finished']}.{quick}",
-        "",
-    ]
-    return lines
+        f"{record['finished']}.{quick}"
+    )
+    return [*lines, "", conditions, ""]
 
 
 def _table_row(cells: list[str]) -> str:

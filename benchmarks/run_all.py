@@ -1,7 +1,7 @@
 """Run every benchmark and write its figures, and one page over all of them.
 
-    python benchmarks/run_all.py --out benchmarks/results
-    python benchmarks/run_all.py --out /tmp/figures --only import_time --quick
+python benchmarks/run_all.py --out benchmarks/results
+python benchmarks/run_all.py --out /tmp/figures --only import_time --quick
 """
 
 from __future__ import annotations

@@ -9,12 +9,11 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import onnx
 from networks import make_chain, make_residual
 from results_file import Bar, Outcome
 from timing import in_turns
-
-import numpy as np
 
 _COMMAND = (sys.executable, "-c", "import sys; from siniantrust.cli import main; sys.exit(main())")
 _SIZES = (100, 1000, 10_000)
@@ -41,7 +40,10 @@ def run(*, quick: bool) -> Outcome:
         for shape, make in (("chain", make_chain), ("residual", make_residual)):
             for nodes in sizes:
                 onnx.save(make(nodes), folder / f"{shape}{nodes}.onnx")
-            for command, options in (("inspect", ()), ("plan", ("--policy", str(policy), "--out", str(folder / "plan")))):
+            for command, options in (
+                ("inspect", ()),
+                ("plan", ("--policy", str(policy), "--out", str(folder / "plan"))),
+            ):
                 contestants = {
                     stem: partial(_call, [command, str(folder / f"{stem}.onnx"), *options, "--json"])
                     for stem in ("tiny", *(f"{shape}{nodes}" for nodes in sizes))

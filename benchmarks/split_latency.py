@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from deployments import deployed, prepare
@@ -25,9 +26,9 @@ def run(*, quick: bool) -> Outcome:
             with tempfile.TemporaryDirectory() as folder, deployed(subject, cut, Path(folder)) as trial:
                 found = in_turns(
                     {
-                        "split": lambda trial=trial: trial.session.run(trial.item),
-                        "first": lambda trial=trial: trial.bare[0].run(trial.item),
-                        "second": lambda trial=trial: trial.bare[1].run(trial.between),
+                        "split": partial(trial.session.run, trial.item),
+                        "first": partial(trial.bare[0].run, trial.item),
+                        "second": partial(trial.bare[1].run, trial.between),
                     },
                     turns=3 if quick else 60,
                 )
@@ -52,8 +53,8 @@ def run(*, quick: bool) -> Outcome:
     return Outcome(
         title="Split latency",
         method=(
-            "`Session.run` with one image: AES-256-GCM into the enclave process, part 1 there, AES-256-GCM back, part 2 "
-            "on the device; against the same two parts run one after the other in one process without any of that."
+            "`Session.run` with one image: AES-256-GCM into the enclave process, part 1 there, AES-256-GCM back, part "
+            "2 on the device; against the same two parts run one after the other in one process without any of that."
         ),
         rows=rows,
         bars=bars,

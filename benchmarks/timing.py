@@ -15,9 +15,7 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def in_turns(
-    contestants: Mapping[str, Callable[[], object]], *, turns: int, warm_up: int = 3
-) -> dict[str, np.ndarray]:
+def in_turns(contestants: Mapping[str, Callable[[], object]], *, turns: int, warm_up: int = 3) -> dict[str, np.ndarray]:
     """Call every contestant once a turn, in an order that reverses from turn to turn; return their seconds.
 
     Args:

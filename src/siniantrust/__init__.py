@@ -14,6 +14,7 @@ The stages, in order; each one's result is a file that the next one reads:
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from siniantrust._stages import audit, build, load, open, plan, write_report  # noqa: A004 - the verbs of the API
 
 __version__ = "0.1.0"
+
+# ONNX Runtime 1.29 and later send usage data unless told not to before they are imported. Private data stay private.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _STAGES = ("audit", "build", "load", "open", "plan", "write_report")
 

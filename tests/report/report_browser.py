@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,16 @@ FLAGS = (
     "--disable-sync",
     "--remote-debugging-pipe",
 )
+# Chromium takes its commands from descriptor 3 and answers on 4; this puts the pipes there and becomes Chromium.
+_LAUNCH = """
+import os, sys
+reads, writes = os.dup(int(sys.argv[1])), os.dup(int(sys.argv[2]))
+spare = [os.dup(reads) for _ in range(4)]
+reads, writes = os.dup(reads), os.dup(writes)
+os.dup2(reads, 3)
+os.dup2(writes, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def find_chromium() -> str | None:
@@ -41,6 +52,9 @@ class Page:
         self._count = 0
         self._events: list[dict[str, Any]] = []
         self._session: str | None = None
+
+    def attach(self) -> None:
+        """Open the tab."""
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
@@ -125,23 +139,21 @@ def browser(chromium: str) -> Iterator[Page]:
     command_reads, command_writes = os.pipe()
     answer_reads, answer_writes = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        # Chromium expects its commands at descriptor 3 and answers at 4; the shell puts them there.
-        redirect = f'exec "$@" 3<&{command_reads} 4>&{answer_writes}'
+        flags = (*FLAGS, f"--user-data-dir={profile}")
         process = subprocess.Popen(
-            ["/bin/sh", "-c", redirect, "sh", chromium, *FLAGS, f"--user-data-dir={profile}"],
+            [sys.executable, "-ISc", _LAUNCH, str(command_reads), str(answer_writes), chromium, *flags],
             pass_fds=(command_reads, answer_writes),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         os.close(command_reads)
         os.close(answer_writes)
+        page = Page(answer_reads, command_writes)
         try:
-            page = Page(answer_reads, command_writes)
-            try:
-                yield page
-            finally:
-                page.close()
+            page.attach()
+            yield page
         finally:
+            page.close()
             try:
                 process.wait(timeout=10)
             except subprocess.TimeoutExpired:

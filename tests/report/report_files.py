@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skimage.data
+import skimage
 from PIL import Image
 
-from siniantrust.leakage._schema import (
+from siniantrust.leakage import (
     AttackResult,
     AttackSummary,
     Audit,
@@ -24,8 +24,7 @@ from siniantrust.leakage._schema import (
     ScreenResult,
     ScreenSummary,
 )
-from siniantrust.planner._plan import Alternative, CostTerm, LabelledValue, Plan, PlannedPart, Prediction
-from siniantrust.planner._policy import parse_policy
+from siniantrust.planner import Alternative, CostTerm, LabelledValue, Plan, PlannedPart, Prediction, parse_policy
 from siniantrust.trust import Label, ThreatModel
 
 MODEL_SHA256 = "5f" * 32
@@ -68,7 +67,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 def make_audit(folder: Path, names: Sequence[str]) -> Audit:
     """Return an audit and write its pictures beside it."""
-    faces = skimage.data.lfw_subset()[:8]
+    faces = np.load(Path(skimage.__file__).parent / "data" / "lfw_subset.npy")[:8]
     _picture(folder / "originals.png", faces)
     cuts = []
     for index, name in enumerate(names):
@@ -124,7 +123,7 @@ def make_audit(folder: Path, names: Sequence[str]) -> Audit:
             attacker_count=8000,
             validation_count=1000,
             heldout_count=1000,
-        ),  # fmt: skip
+        ),
         seed=7,
         tolerance=0.01,
         cuts=tuple(cuts),
@@ -148,7 +147,7 @@ def make_audit(folder: Path, names: Sequence[str]) -> Audit:
             "ridge": AttackSummary(
                 title="Ridge regression", source="Hoerl and Kennard, 1970", knowledge="As the inverter, but linear."
             ),
-        },  # fmt: skip
+        },
         originals_picture="originals.png",
         heldout_accuracy=0.957,
         machine="2 x AMD EPYC, Linux 6.1",
@@ -168,10 +167,16 @@ def make_plan(names: Sequence[str], chosen: int | None, devices: Sequence[str]) 
     )
     alternatives = [
         Alternative(
-            cut_ids=(), device="enclave", latency_s=0.0212, period_s=0.0212, trusted_flops_share=1.0, boundary_bytes=0,
-            leakage_upper=None, refusal=None,
+            cut_ids=(),
+            device="enclave",
+            latency_s=0.0212,
+            period_s=0.0212,
+            trusted_flops_share=1.0,
+            boundary_bytes=0,
+            leakage_upper=None,
+            refusal=None,
         )
-    ]  # fmt: skip
+    ]
     for rank, device in enumerate(devices):
         alternatives += [_alternative(names, index, device, rank) for index in range(len(names))]
     cut = None if chosen is None else names[chosen]
@@ -179,8 +184,13 @@ def make_plan(names: Sequence[str], chosen: int | None, devices: Sequence[str]) 
     parts = [_part("part1", "enclave", trusted=True, share=share, inputs=("input",), outputs=(cut or "logits",))]
     values = [_value("input", Label.SECRET, "client", "part1", 12288)]
     terms = [
-        CostTerm(what="compute", where="part1", latency_s=0.0162 * share, basis="measured, median of 20 runs"),
-        CostTerm(what="crossing", where="enclave", latency_s=0.00041, basis="measured, round trip of a small frame"),
+        CostTerm(what="compute part 1", where="enclave", latency_s=0.0162 * share, basis="measured, median of 20 runs"),
+        CostTerm(
+            what="cross into part 1 and back",
+            where="enclave",
+            latency_s=0.00041,
+            basis="measured, round trip of a small frame",
+        ),
     ]
     if cut is not None and chosen is not None:
         parts.append(_part("part2", devices[0], trusted=False, share=1 - share, inputs=(cut,), outputs=("logits",)))
@@ -190,10 +200,12 @@ def make_plan(names: Sequence[str], chosen: int | None, devices: Sequence[str]) 
         }
         values.append(_value(cut, Label.OBSCURED, "part1", "part2", int(_at(names, chosen, SIZES)), upper))
         terms += [
-            CostTerm(what="encryption", where=cut, latency_s=0.00012, basis="measured, 0.3 ms per MiB"),
-            CostTerm(what="transfer", where=cut, latency_s=0.00033, basis="measured on a Unix socket"),
+            CostTerm(what="move to the device and back", where=devices[0], latency_s=0.00033, basis="measured, affine"),
             CostTerm(
-                what="compute", where="part2", latency_s=0.0048 * (1 - share), basis="regression on FLOPs and bytes"
+                what="compute part 2",
+                where=devices[0],
+                latency_s=0.0048 * (1 - share),
+                basis="regression on FLOPs and bytes",
             ),
         ]
     values.append(_value("logits", Label.PUBLIC, parts[-1].name, "client", 76))
@@ -206,13 +218,11 @@ def make_plan(names: Sequence[str], chosen: int | None, devices: Sequence[str]) 
         cut_ids=() if cut is None else (cut,),
         parts=tuple(parts),
         values=tuple(values),
-        prediction=Prediction(
-            latency_s=sum(term.latency_s for term in terms), period_s=0.0136, terms=tuple(terms)
-        ),
+        prediction=Prediction(latency_s=sum(term.latency_s for term in terms), period_s=0.0136, terms=tuple(terms)),
         alternatives=tuple(alternatives),
         warnings=("the audit's attack suite holds 2 attacks; more make the figure surer",),
         machine="2 x AMD EPYC, Linux 6.1",
-    )  # fmt: skip
+    )
 
 
 def make_run() -> dict[str, Any]:
@@ -237,11 +247,10 @@ def make_run() -> dict[str, Any]:
             "latency_p95_s": 0.0181,
             "period_s": 0.0131,
             "terms": [
-                {"what": "compute", "where": "part1", "latency_s": 0.0129},
-                {"what": "crossing", "where": "enclave", "latency_s": 0.00052},
-                {"what": "transfer", "where": "pool4", "latency_s": 0.00041},
-                {"what": "encryption", "where": "pool4", "latency_s": 0.00009},
-                {"what": "compute", "where": "part2", "latency_s": 0.00114},
+                {"what": "compute part 1", "where": "enclave", "latency_s": 0.0129},
+                {"what": "cross into part 1 and back", "where": "enclave", "latency_s": 0.00052},
+                {"what": "move to the device and back", "where": "gpu", "latency_s": 0.00041},
+                {"what": "compute part 2", "where": "gpu", "latency_s": 0.00114},
                 {"what": "waiting", "where": "client", "latency_s": 0.00024},
             ],
         },
@@ -272,30 +281,50 @@ def _alternative(names: Sequence[str], index: int, device: str, rank: int) -> Al
     share = _at(names, index, SHARES)
     latency = (0.0162 * share + (0.0048 + 0.004 * rank) * (1 - share)) + 0.0009 + _at(names, index, SIZES) * 6e-9
     return Alternative(
-        cut_ids=(names[index],), device=device, latency_s=latency, period_s=latency * 0.8, trusted_flops_share=share,
-        boundary_bytes=int(_at(names, index, SIZES)), leakage_upper=upper, refusal="; ".join(over) or None,
-    )  # fmt: skip
+        cut_ids=(names[index],),
+        device=device,
+        latency_s=latency,
+        period_s=latency * 0.8,
+        trusted_flops_share=share,
+        boundary_bytes=int(_at(names, index, SIZES)),
+        leakage_upper=upper,
+        refusal="; ".join(over) or None,
+    )
 
 
-def _part(name: str, device: str, *, trusted: bool, share: float, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> PlannedPart:  # fmt: skip
+def _part(
+    name: str, device: str, *, trusted: bool, share: float, inputs: tuple[str, ...], outputs: tuple[str, ...]
+) -> PlannedPart:
     return PlannedPart(
-        name=name, device=device, trusted=trusted, nodes=tuple(f"{name}_{step}" for step in range(18)), inputs=inputs,
-        outputs=outputs, flops=int(2.1e8 * share), parameter_bytes=int(1.3e6 * (0.3 if trusted else 0.7)),
+        name=name,
+        device=device,
+        trusted=trusted,
+        nodes=tuple(f"{name}_{step}" for step in range(18)),
+        inputs=inputs,
+        outputs=outputs,
+        flops=int(2.1e8 * share),
+        parameter_bytes=int(1.3e6 * (0.3 if trusted else 0.7)),
         reason="reads a secret value" if trusted else "fastest device that may see an obscured value",
-    )  # fmt: skip
+    )
 
 
-def _value(tensor: str, label: Label, source: str, target: str, size: int, upper: dict[str, float] | None = None) -> LabelledValue:  # fmt: skip
+def _value(
+    tensor: str, label: Label, source: str, target: str, size: int, upper: dict[str, float] | None = None
+) -> LabelledValue:
     return LabelledValue(
-        tensor=tensor, label=label, source=source, targets=(target,), size_bytes=size, leakage_upper=upper,
+        tensor=tensor,
+        label=label,
+        source=source,
+        targets=(target,),
+        size_bytes=size,
+        leakage_upper=upper,
         audit_id=None if upper is None else AUDIT_ID,
-    )  # fmt: skip
+    )
 
 
 def _estimate(mean: float, prior: float) -> Estimate:
-    return Estimate(
-        mean=mean, worst_5pct=min(mean + 0.11, 1.0), upper=min(mean + 0.02, 1.0), raw=prior + mean * (1 - prior), prior=prior
-    )  # fmt: skip
+    raw = prior + mean * (1 - prior)
+    return Estimate(mean=mean, worst_5pct=min(mean + 0.11, 1.0), upper=min(mean + 0.02, 1.0), raw=raw, prior=prior)
 
 
 def _screen(title: str, correlation: dict[str, float | None], plateau: str) -> ScreenSummary:

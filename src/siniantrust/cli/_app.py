@@ -13,7 +13,6 @@ app = typer.Typer(
     name="sinian",
     help="Run the private part of a neural network on trusted hardware, the rest wherever it is fast, and show by "
     "attack what leaks.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -60,6 +60,8 @@ def run(
 
     if record is not None and against is None:
         raise SinianError("run: --record compares with the uncut model; give it with --against")
+    if out is not None and out.suffix != ".npz":
+        raise DataError(f"output {out}: expected a name that ends with .npz")
     keystore = KeyStore(keys)
     with st.open(bundle, keystore=keystore, devices=parse_devices(device)) as session:
         inputs, labels = _read_inputs(data, session)
@@ -68,7 +70,7 @@ def run(
             from siniantrust.runtime import record_run
 
             whole = st.load(against, dims=parse_dims(dim))
-            measured, outputs = record_run(session, whole, inputs, labels=labels, keystore=keystore)
+            measured, outputs = record_run(session, whole, inputs, labels=labels, keystore=keystore, batch_items=batch)
             if record is not None:
                 measured.save(record)
         else:
@@ -106,7 +108,9 @@ def _read_inputs(path: Path, session: Session) -> tuple[dict[str, np.ndarray], n
 
     names = [tensor.name for tensor in session.inputs]
     arrays = read_arrays(path)
-    labels = arrays.pop("labels", arrays.pop("y", None)) if not {"labels", "y"} & set(names) else None
+    # What accompanies the items of an audit's data is not for the model.
+    beside = {key: arrays.pop(key) for key in ("labels", "y", "heldout") if key in arrays and key not in names}
+    labels = beside.get("labels", beside.get("y"))
     if len(names) == 1 and len(arrays) == 1:
         return {names[0]: next(iter(arrays.values()))}, labels
     if set(arrays) != set(names):
@@ -121,11 +125,12 @@ def _save_outputs(path: Path, outputs: dict[str, np.ndarray]) -> None:
 
     from siniantrust._files import write_atomic
 
-    if path.suffix != ".npz":
-        raise DataError(f"output {path}: expected a name that ends with .npz")
     stream = io.BytesIO()
     np.savez(stream, allow_pickle=False, **outputs)
-    write_atomic(path, stream.getvalue())
+    try:
+        write_atomic(path, stream.getvalue())
+    except OSError as fault:
+        raise SinianError(f"output {path}: cannot be written ({fault.strerror}); give another path") from None
 
 
 def serve(

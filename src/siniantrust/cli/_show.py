@@ -18,7 +18,7 @@ def show_line(text: str = "") -> None:
     """Print one line of text as it is."""
     from rich.console import Console
 
-    Console(soft_wrap=True, highlight=False).print(text, markup=False)
+    Console(soft_wrap=True, highlight=False, emoji=False).print(text, markup=False)
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> None:
@@ -36,7 +36,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: 
     console = Console(highlight=False)
     if not console.is_terminal:
         # In a pipe there is no width to keep to, and a folded cell cannot be searched for.
-        console = Console(highlight=False, width=400)
+        console = Console(highlight=False, width=10_000)
     console.print(table)
 
 

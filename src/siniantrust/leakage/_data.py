@@ -144,12 +144,12 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     if path.suffix not in (".npy", ".npz"):
         raise DataError(f"data {path}: expected a .npy or .npz file, found '{path.suffix or path.name}'")
     try:
-        # Object arrays would need pickle, which runs code from the file.
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return {"": found} if path.suffix == ".npy" else {}
-        with found:
-            return {key: found[key] for key in found.files}
+        with path.open("rb") as stream:
+            # Object arrays would need pickle, which runs code from the file.
+            found = np.load(stream, allow_pickle=False)
+            if isinstance(found, np.ndarray) != (path.suffix == ".npy"):
+                raise DataError(f"data {path}: is no {path.suffix} file inside; name it by what it is")
+            return {"": found} if isinstance(found, np.ndarray) else {key: found[key] for key in found.files}
     except OSError as error:
         raise DataError(f"data {path}: cannot be read ({error.strerror or 'not a NumPy file'})") from None
     except (ValueError, EOFError, zipfile.BadZipFile, KeyError, TypeError) as error:

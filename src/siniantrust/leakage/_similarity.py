@@ -28,4 +28,6 @@ def ssim(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def _average(images: torch.Tensor) -> torch.Tensor:
-    return functional.avg_pool2d(images, WINDOW, stride=1)
+    # Rows, then columns: the same average with 14 additions a pixel instead of 49.
+    rows = functional.avg_pool2d(images, (WINDOW, 1), stride=1)
+    return functional.avg_pool2d(rows, (1, WINDOW), stride=1)

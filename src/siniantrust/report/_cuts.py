@@ -97,7 +97,7 @@ def view_cuts(sources: Sources) -> tuple[CutView, ...]:
 
 
 def thin_out(cuts: Sequence[CutView]) -> tuple[CutView, ...]:
-    """Return at most about sixty cuts, evenly spread and with the chosen ones; each still counts all layers up to it."""
+    """Return at most about sixty cuts, evenly spread, the chosen ones among them; each counts all layers up to it."""
     if len(cuts) <= _STRIP_CUTS:
         return tuple(cuts)
     spread = {round(step * (len(cuts) - 1) / (_STRIP_CUTS - 1)) for step in range(_STRIP_CUTS)}

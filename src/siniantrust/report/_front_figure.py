@@ -10,7 +10,7 @@ from siniantrust.report._cuts import CutView, bound_ratio
 from siniantrust.report._inputs import AlternativeRead
 from siniantrust.report._load import Sources
 from siniantrust.report._svg import INK, MUTED, RISK, TRUSTED, UNTRUSTED, draw
-from siniantrust.report._text import clean, multiple, seconds
+from siniantrust.report._text import TIMES, clean, multiple, seconds
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -105,7 +105,8 @@ def front_figure(found: Sequence[Candidate]) -> Markup | None:
         if len(front) > 1:
             axes.step(*zip(*front, strict=True), where="post", color=TRUSTED, lw=1.6, zorder=1)
         for index, item in enumerate(found):
-            _point(axes, item, top, gid=f"candidate-{index}", named=len(found) <= _LABELLED)
+            _point(axes, item, top, gid=f"candidate-{index}")
+        _names(axes, found, top, everyone=len(found) <= _LABELLED)
         axes.set_xlabel("predicted latency of one request, ms")
         axes.set_ylabel("leakage as a multiple of the policy's bound")
         axes.margins(x=0.08)
@@ -129,7 +130,7 @@ def _scale(axes: Axes, found: Sequence[Candidate]) -> float:
     lane = any(item.ratio is None for item in found)
     axes.set_ylim(-0.12, _stretch(_squeeze(top) * (1.26 if lane else 1.08)))
     ticks = [tick for tick in (0, 0.5, 1, 2, 4, 8, 16, 32, 64, 128) if tick <= top]
-    axes.set_yticks(ticks, [f"{tick:g}×" if tick else "0" for tick in ticks])
+    axes.set_yticks(ticks, [f"{tick:g}{TIMES}" if tick else "0" for tick in ticks])
     axes.axhspan(-0.12, 1.0, color="#e7f2ef", zorder=-2, linewidth=0)
     axes.axhline(1.0, color=RISK, linewidth=1.2, linestyle=(0, (5, 3)), zorder=0)
     axes.text(
@@ -144,8 +145,8 @@ def _scale(axes: Axes, found: Sequence[Candidate]) -> float:
     return _stretch(_squeeze(top) * _LANE)
 
 
-def _point(axes: Axes, item: Candidate, lane: float, *, gid: str, named: bool) -> None:
-    x, y = item.latency_s * 1e3, lane if item.ratio is None else max(item.ratio, 0.0)
+def _point(axes: Axes, item: Candidate, lane: float, *, gid: str) -> None:
+    x, y = _place(item, lane)
     if item.chosen:
         axes.plot(x, y, marker="o", ms=19, mew=0, ls="", color="#ffd75e", zorder=2)
     if item.refusal is not None:
@@ -156,9 +157,24 @@ def _point(axes: Axes, item: Candidate, lane: float, *, gid: str, named: bool) -
             color=TRUSTED if item.all_trusted else UNTRUSTED,
             markerfacecolor="#ffffff" if item.ratio is None else TRUSTED if item.all_trusted else UNTRUSTED,
         )  # fmt: skip
-    name = "all in the enclave" if item.all_trusted else item.label
-    if named or item.chosen or item.all_trusted:
+
+
+def _names(axes: Axes, found: Sequence[Candidate], lane: float, *, everyone: bool) -> None:
+    """Write the names beside the points; candidates that fall onto each other share one line."""
+    wide = max(item.latency_s for item in found) * 1e3 or 1.0
+    tall = max(float(_squeeze(_place(item, lane)[1])) for item in found) or 1.0
+    shared: dict[tuple[int, int], list[Candidate]] = {}
+    for item in found:
+        x, y = _place(item, lane)
+        if item.chosen or item.all_trusted:
+            shared[-1 - len(shared), 0] = [item]
+        elif everyone:
+            shared.setdefault((round(60 * x / wide), round(20 * float(_squeeze(y)) / tall)), []).append(item)
+    for items in shared.values():
+        item = items[-1]
+        name = "all in the enclave" if item.all_trusted else ", ".join(dict.fromkeys(one.label for one in items))
         text = f"{'' if item.all_trusted else 'cut '}{name}, chosen" if item.chosen else name
+        x, y = _place(item, lane)
         axes.annotate(
             text, (x, y), textcoords="offset points", fontsize=9.0, zorder=4,
             xytext=(-9, 9) if item.all_trusted else (-12, -15) if item.chosen else (6, 6),
@@ -166,6 +182,11 @@ def _point(axes: Axes, item: Candidate, lane: float, *, gid: str, named: bool) -
             color=INK if item.chosen or item.refusal is None else MUTED,
             fontweight="bold" if item.chosen else "normal",
         )  # fmt: skip
+
+
+def _place(item: Candidate, lane: float) -> tuple[float, float]:
+    """Return milliseconds and leakage; unknown leakage stands in the lane."""
+    return item.latency_s * 1e3, lane if item.ratio is None else max(item.ratio, 0.0)
 
 
 def _squeeze(value: float) -> float:

@@ -112,11 +112,16 @@ def _attack_line(
     axes: Axes, name: str, key: Key, points: Sequence[tuple[CutView, EstimateRead, bool]], tips: dict[str, str]
 ) -> None:
     axes.plot([cut.number for cut, _, _ in points], [e.mean for _, e, _ in points], color=key.colour, lw=1.4, zorder=2)
+    axes.vlines(
+        [cut.number for cut, _, _ in points],
+        [estimate.mean for _, estimate, _ in points],
+        [max(estimate.upper, estimate.mean) for _, estimate, _ in points],
+        color=key.colour,
+        linewidth=1.4,
+        zorder=2,
+    )
     size = 6.5 if len(points) <= _NAMED_TICKS else 4.5
     for cut, estimate, converged in points:
-        top = max(estimate.upper, estimate.mean)
-        axes.plot([cut.number] * 2, [estimate.mean, top], color=key.colour, lw=1.4, marker="_", ms=5, zorder=2,
-                  markevery=[1])  # fmt: skip
         gid = f"tip-{name}-{cut.number}"
         tips[gid] = (
             f"cut {cut.number} {cut.label}, {key.title}: mean {score(estimate.mean)}, upper {score(estimate.upper)}"
@@ -167,7 +172,7 @@ def screen_figure(sources: Sources, cuts: Sequence[CutView]) -> Markup | None:
                         markerfacecolor="none", color=key.colour, zorder=3,
                     )  # fmt: skip
         axes.set_ylim(-0.08, 1.1)
-        axes.set_ylabel("screen's score, scaled to 0–1")
+        axes.set_ylabel("screen's score, scaled to 0..1")
         cut_axis(axes, cuts)
 
     picks = "; ".join(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +25,12 @@ from siniantrust.report._leakage_figures import (
 )
 from siniantrust.report._load import ReportError, Sources, load_sources
 from siniantrust.report._reconstructions import build_gallery
-from siniantrust.report._threats import HONESTY, OUT_OF_SCOPE, threats
+from siniantrust.report._threats import threats
 from siniantrust.report._verdict import judge
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 _PACKAGE = "siniantrust.report"
 
@@ -97,8 +100,6 @@ def render(sources: Sources) -> str:
             term_colours=term_colours(sources, costs),
             timeline_figure=timeline_figure(sources),
             threats=threats(sources, verdict),
-            out_of_scope=OUT_OF_SCOPE,
-            honesty=HONESTY,
         )
     )
 
@@ -109,6 +110,7 @@ def _tail_share(cuts: tuple[CutView, ...]) -> float | None:
     return max(1.0 - max(known), 0.0) if known else None
 
 
+@cache
 def _environment() -> Environment:
     """Return Jinja2 set up to escape everything that is not marked as HTML already."""
     jinja2 = require("jinja2", extra="report")
@@ -122,6 +124,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
+        breakable=_breakable,
         bytes=_text.size,
         count=_text.count,
         metric=_text.metric_title,
@@ -134,6 +137,12 @@ def _environment() -> Environment:
     style = resources.files(_PACKAGE).joinpath("page.css").read_text(encoding="utf-8")
     environment.globals["style"] = require("markupsafe", extra="report").Markup(style)
     return environment
+
+
+def _breakable(name: str) -> Markup:
+    """Let a long name break after its slashes and underlines."""
+    markup: type[Markup] = require("markupsafe", extra="report").Markup
+    return markup("<wbr>").join(re.split(r"(?<=[/_])", _text.clean(name)))
 
 
 def _presentable(value: object) -> object:

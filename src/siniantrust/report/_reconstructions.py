@@ -6,6 +6,7 @@ import base64
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from siniantrust.errors import AuditError
@@ -108,7 +109,7 @@ def _spread(
     keep = {0, len(seen) - 1} | {index for index, (cut, _) in enumerate(seen) if cut.chosen}
     while len(keep) < _ROWS:
         ordered = sorted(keep)
-        start, end = max(zip(ordered, ordered[1:], strict=False), key=lambda gap: gap[1] - gap[0])
+        start, end = max(pairwise(ordered), key=lambda gap: gap[1] - gap[0])
         keep.add((start + end) // 2)
     return [seen[index] for index in sorted(keep)]
 

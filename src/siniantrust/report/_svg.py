@@ -82,39 +82,53 @@ def draw(
         draw_on(figure)
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(stream, format="svg", metadata=nothing)
-    return markup(_inline(stream.getvalue(), key=key, alt=alt, tips=tips or {}))  # noqa: S704 - serialised below, escaped there
+    return markup(_inline(stream.getvalue(), key=key, alt=alt, tips=tips or {}))
 
 
 def _inline(svg: bytes, *, key: str, alt: str, tips: Mapping[str, str]) -> str:
     """Turn an SVG file into an element for HTML: no namespaces, metadata or page-wide style; identifiers of its own."""
     root = ET.fromstring(svg)  # noqa: S314 - matplotlib wrote it a moment ago
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-        for name in [name for name in element.attrib if name.startswith("{")]:
-            element.set(name.rpartition("}")[2], element.attrib.pop(name))
     for parent in list(root.iter()):
-        for child in [child for child in parent if child.tag in {"metadata", "style"}]:
-            parent.remove(child)
+        _drop_namespaces(parent)
+        for child in list(parent):
+            if child.tag.rpartition("}")[2] in {"metadata", "style"}:
+                parent.remove(child)
     used = {name for element in root.iter() for value in element.attrib.values() for name in _references(value)}
     for element in root.iter():
-        name = element.attrib.pop("id", None)
-        if name is not None and name in used:
-            element.set("id", f"{key}-{name}")
-        if name is not None and name in tips:
-            title = ET.Element("title")
-            title.text = tips[name]
-            element.insert(0, title)
-        for attribute, value in element.attrib.items():
-            if attribute == "href" and value.startswith("#"):
-                element.set(attribute, f"#{key}-{value[1:]}")
-            elif "url(#" in value:
-                element.set(attribute, _REFERENCE.sub(rf"url(#{key}-\1)", value))
+        _rename(element, key=key, used=used, tips=tips)
     for attribute in ("width", "height", "version"):
         root.attrib.pop(attribute, None)
     root.set("class", "plot")
     root.set("role", "img")
     root.set("aria-label", alt)
     return ET.tostring(root, encoding="unicode", short_empty_elements=False)
+
+
+def _drop_namespaces(element: ET.Element) -> None:
+    """Write ``svg:path`` as ``path`` and ``xlink:href`` as ``href``: HTML knows them so."""
+    element.tag = element.tag.rpartition("}")[2]
+    for name in list(element.attrib):
+        if name.startswith("{"):
+            element.set(name.rpartition("}")[2], element.attrib[name])
+            del element.attrib[name]
+
+
+def _rename(element: ET.Element, *, key: str, used: set[str], tips: Mapping[str, str]) -> None:
+    """Keep an identifier only where something points to it, under a name of this figure's; add its tip, if any."""
+    name = element.get("id")
+    if name is not None:
+        del element.attrib["id"]
+        if name in used:
+            element.set("id", f"{key}-{name}")
+        if name in tips:
+            title = ET.Element("title")
+            title.text = tips[name]
+            element.insert(0, title)
+    for attribute, value in element.attrib.items():
+        if attribute == "href" and value.startswith("#"):
+            element.set(attribute, f"#{key}-{value[1:]}")
+        elif "url(#" in value:
+            element.set(attribute, _REFERENCE.sub(rf"url(#{key}-\1)", value))
 
 
 def _references(value: str) -> list[str]:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 
 _KEEP = 22
+TIMES = "\N{MULTIPLICATION SIGN}"
+NONE = "\N{EN DASH}"
 
 METRIC_TITLES = {
     "ssim": "Likeness (SSIM)",
@@ -62,7 +64,7 @@ def readable(names: Iterable[str]) -> dict[str, str]:
     for name in whole:
         steps = [step for step in re.sub(r"_output_\d+$", "", clean(name)).split("/") if step]
         paths.append(
-            [here for here, after in zip(steps, [*steps[1:], ""], strict=True) if not after.startswith(f"{here}.")]
+            [here for here, after in zip(steps, [*steps[1:], ""], strict=False) if not after.startswith(f"{here}.")]
         )
     while len(paths) > 1 and all(len(path) > 1 for path in paths) and len({path[0] for path in paths}) == 1:
         paths = [path[1:] for path in paths]
@@ -115,20 +117,22 @@ def percent(value: float | None) -> str:
 def score(value: float | None) -> str:
     """Format a leakage or a correlation with two decimals and a real minus sign."""
     if value is None:
-        return "–"
+        return NONE
     text = f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
     return text.removeprefix("\N{MINUS SIGN}") if float(f"{value:.2f}") == 0 else text
 
 
 def multiple(value: float | None) -> str:
-    """Format a multiple of the policy's bound, for instance ``0.4×`` or ``12×``; never round one across the bound."""
+    """Format a multiple of the policy's bound, as in "0.4x" or "12x"; never round one across the bound."""
     if value is None:
         return "?"
     if value >= 9.95:  # noqa: PLR2004 - from here on, two figures need no decimal
-        return f"{value:.0f}×"
+        return f"{value:.0f}{TIMES}"
     if 0.95 <= value < 1.05:  # noqa: PLR2004 - where one decimal would show 1.0 on either side
-        return ">1×" if 1 < value < 1.005 else "<1×" if 0.995 <= value < 1 else f"{value:.2f}×"  # noqa: PLR2004 - and two decimals, 1.00
-    return f"{max(value, 0.0):.1f}×"
+        side = ">" if value > 1 else "<"
+        text = f"{value:.2f}"
+        return f"{side}1{TIMES}" if text == "1.00" and value != 1 else f"{text}{TIMES}"
+    return f"{max(value, 0.0):.1f}{TIMES}"
 
 
 def raw(metric: str, value: float) -> str:

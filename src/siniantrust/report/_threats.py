@@ -8,33 +8,6 @@ from siniantrust.report._load import Sources
 from siniantrust.report._text import size
 from siniantrust.report._verdict import Verdict
 
-OUT_OF_SCOPE = (
-    (
-        "Side channels of the trusted hardware",
-        "An attacker who learns secrets from the enclave's timing, memory access pattern, power draw or faults is not "
-        "resisted by anything that this page measures.",
-    ),
-    (
-        "Denial of service",
-        "The host owns the machine. It can stop, starve or delay the deployment at any time; then there is no answer, "
-        "but also no leak.",
-    ),
-)
-
-HONESTY = (
-    "Leakage is corrected for guessing: 0 is what an attacker reaches who sees nothing and answers with the average "
-    "input, 1 is a perfect copy. A policy's bound is held against the upper 95 % confidence bound, never the mean.",
-    "Attacks give a lower bound on what can be learned. A cut that resisted these attackers may fall to a better one; "
-    "rerun the audit when new attacks are published or the data changes.",
-    "An attacker that was still improving when its budget ended is called not converged and drawn hollow. It is never "
-    "counted as safe.",
-    "Screens such as KL divergence say whether a feature map looks unlike the input. Looking unlike does not mean that "
-    "the input cannot be computed from it, so no screen decides anything here.",
-    "The attackers were given data of the same kind as the user's own. The page says nothing about inputs of another "
-    "kind.",
-    "A simulated or emulated enclave is never called secure, whatever the leakage figures are.",
-)
-
 
 @dataclass(frozen=True)
 class Threat:
@@ -117,7 +90,9 @@ def _input_privacy(verdict: Verdict) -> tuple[str, str]:
     }[verdict.status]
     if verdict.badge in {"simulated", "emulated"}:
         holds = "no" if holds == "no" else "limits"
-        here += f" The enclave of the measured run is {verdict.badge}, so whoever owns that machine can read the input there."
+        here += (
+            f" The enclave of the measured run is {verdict.badge}: whoever owns that machine can read the input there."
+        )
     elif verdict.badge == "unknown":
         holds = "no" if holds == "no" else "limits"
         here += " It takes a hardware enclave for this to hold; none was launched for this page."

@@ -92,20 +92,19 @@ def seen_by_untrusted(sources: Sources) -> tuple[ValueRead, ...]:
 
 
 def _status(sources: Sources, measured: CutRead | None) -> tuple[Status, str, str]:
-    plan = sources.plan
-    bounds = plan.policy.leakage.max
-    if all(part.trusted for part in plan.parts):
+    """Return the status with its headline and the sentence below."""
+    if all(part.trusted for part in sources.plan.parts):
         return (
             "nothing",
             "The whole model runs in the enclave: nothing leaves it but the answer",
             "No value inside the model reaches an untrusted device, so there is nothing for it to attack.",
         )
     if sources.audit is None:
+        unseen = "Nothing on this page shows what the untrusted side can reconstruct."
         return (
             "unknown",
             "Leakage was not measured: no audit was given to this report",
-            "Nothing on this page shows what the untrusted side can reconstruct. Audit the model before private data "
-            "goes through it.",
+            f"{unseen} Audit the model before private data goes through it.",
         )
     if measured is None:
         return (
@@ -113,35 +112,40 @@ def _status(sources: Sources, measured: CutRead | None) -> tuple[Status, str, st
             "Leakage was not measured at this plan's cut",
             "The audit covers other cuts of this model, but not the one that the plan uses.",
         )
+    return _against_policy(measured, sources.plan.policy.leakage.max)
+
+
+def _against_policy(measured: CutRead, bounds: dict[str, float]) -> tuple[Status, str, str]:
+    """Hold what was measured at the plan's cut against the policy; what exceeds a bound outweighs all else."""
     count = len(measured.attacks)
-    attackers = f"The best of {count} attackers" if count > 1 else "The one attacker tried"
+    best = f"The best of {count} attackers" if count > 1 else "The one attacker tried"
     over = [metric for metric, bound in bounds.items() if _upper(measured, metric) > bound]
     if over:
         names = " and ".join(metric_title(metric) for metric in over)
         return (
             "over",
             "What leaves the enclave leaks more than the policy allows",
-            f"{attackers} exceeds the policy's bound in {names}.",
+            f"{best} exceeds the policy's bound in {names}.",
         )
-    missing = [metric for metric in bounds if metric not in measured.leakage]
+    missing = [metric_title(metric) for metric in bounds if metric not in measured.leakage]
     if missing:
         return (
             "unknown",
             "Leakage was not measured in every metric that the policy limits",
-            f"Missing at this cut: {', '.join(metric_title(metric) for metric in missing)}.",
+            f"Missing at this cut: {', '.join(missing)}.",
         )
     if not measured.converged:
         return (
             "open",
             "Not shown to be within the policy's bound: an attacker could still improve",
-            f"{attackers} is below the bound, but was still gaining when its budget ended. The true "
-            "leakage may be higher.",
+            f"{best} is below the bound, but one was still gaining when its budget ended: it may leak more than this.",
         )
+    attackers = f"{count} attackers" if count > 1 else "one attacker"
+    how = f"Measured by attacking it: {attackers} worked on exactly what the untrusted side sees, for inputs never met."
     return (
         "within",
         "What leaves the enclave stayed within the policy's bound in every attack tried",
-        f"Measured by attacking it: {count} {'attackers' if count > 1 else 'attacker'} worked on exactly what the "
-        "untrusted side sees, for inputs never met before. That is evidence about these attacks, not a proof about all.",
+        f"{how} That is evidence about these attacks, not a proof about all.",
     )
 
 

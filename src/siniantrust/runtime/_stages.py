@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from siniantrust.bundle import Bundle, KeyStore, TrustedPart
-from siniantrust.errors import DeviceLostError, SinianError
+from siniantrust.errors import DeviceError, DeviceLostError, SinianError
 from siniantrust.graph import Part
 from siniantrust.odla import Device, DeviceInfo, DeviceSpec, Executable, open_device
 from siniantrust.planner import Policy
@@ -144,8 +144,10 @@ class DeviceStage:
                 device = open_device(self._spec)
                 try:
                     self._open = device, device.compile(self._part)
-                except BaseException:
+                except BaseException as fault:
                     device.close()
+                    if isinstance(fault, DeviceError):
+                        raise self._named(fault) from None
                     raise
             return self._open
 
@@ -158,13 +160,20 @@ class DeviceStage:
 
         Raises:
             DeviceLostError: if the device is gone; the next call opens it again.
+            DeviceError: if it refuses.
         """
         opened = self._opened()
         try:
             return opened[1].run(inputs)
-        except DeviceLostError as fault:
-            self._forget(opened)
-            raise DeviceLostError(f"device {self.where!r}: {fault}") from None
+        except DeviceError as fault:
+            if isinstance(fault, DeviceLostError):
+                self._forget(opened)
+            raise self._named(fault) from None
+
+    def _named(self, fault: DeviceError) -> DeviceError:
+        """Return the same error with the name that the plan has for the device; a backend knows its address at most."""
+        name = f"device {self.where!r}"
+        return fault if str(fault).startswith(name) else type(fault)(f"{name}: {fault}")
 
     def _forget(self, lost: tuple[Device, Executable]) -> None:
         """Close what failed. Another call may have opened the device anew meanwhile: that stays."""

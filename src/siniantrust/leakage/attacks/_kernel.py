@@ -13,9 +13,9 @@ from siniantrust.leakage._registry import Problem
 
 # Kernels and penalties are compared on this many items and target directions, which costs little; only the winner is
 # solved in full.
-_SEARCH_ITEMS = 1000
+_SEARCH_ITEMS = 800
 _SEARCH_DIRECTIONS = 128
-_PENALTIES = tuple(10.0**power for power in range(-6, 3))
+_PENALTIES = tuple(10.0**power for power in range(-5, 2))
 _WIDTHS = (1.0, 4.0, 16.0)
 
 

@@ -12,7 +12,7 @@ from siniantrust.leakage._plateau import plateau
 from siniantrust.leakage._registry import Screen, ScreenScore, ScreenView
 from siniantrust.leakage.screens._maps import feature_maps, normalised
 
-BINS = 64
+BINS = 32
 # Added to every bin's count, so that an empty bin does not make the divergence infinite (Laplace).
 _SMOOTHING = 0.5
 _MAX_CHANNELS = 128
@@ -22,9 +22,9 @@ _CHUNK_ITEMS = 32
 def score(view: ScreenView, budget: Budget, seed: int) -> ScreenScore:
     """Return exp(-KL) of the channel nearest to the input; raw: ``kl_min``, ``kl_mean``, ``kl_max`` in nats.
 
-    For each item the intensities of its input and of each channel are stretched to 0..1 and counted in 64 bins;
+    For each item the intensities of its input and of each channel are stretched to 0..1 and counted in 32 bins;
     KL(input || channel) is averaged over items, and the layer's figure is the minimum over channels, since one
-    telling channel is enough. An input of several channels is counted as a whole.
+    telling channel is enough. Of an input's own channels (colours) the nearest counts.
     """
     del seed
     count = min(budget.screen_items, len(view.inputs))
@@ -32,10 +32,11 @@ def score(view: ScreenView, budget: Budget, seed: int) -> ScreenScore:
     for start in range(0, count, _CHUNK_ITEMS):
         rows = slice(start, min(start + _CHUNK_ITEMS, count))
         inputs = view.inputs[rows]
-        reference = _histograms(normalised(inputs.reshape(len(inputs), 1, 1, -1)))
-        maps = _histograms(normalised(feature_maps(view.features, rows, _MAX_CHANNELS)))
-        sums = sums + (reference * np.log(reference / maps)).sum(axis=2).sum(axis=0)
-    divergences = np.asarray(sums) / count
+        colours = inputs if view.kind == "image" else inputs.reshape(len(inputs), 1, 1, -1)
+        reference = _histograms(normalised(colours))[:, :, None]
+        maps = _histograms(normalised(feature_maps(view.features, rows, _MAX_CHANNELS)))[:, None]
+        sums = sums + (reference * np.log(reference / maps)).sum(axis=(0, 3))
+    divergences = (np.asarray(sums) / count).min(axis=0)
     raw = {
         "kl_min": float(divergences.min()),
         "kl_mean": float(divergences.mean()),

@@ -1,0 +1,120 @@
+"""The benchmarks run, and what they write is right."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks_importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tests import the benchmarks' modules as the benchmarks themselves do."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run three benchmarks quickly, in one command, and return the folder that they wrote."""
+    folder = tmp_path_factory.mktemp("figures")
+    only = [part for name in ("split_latency", "copies", "import_time") for part in ("--only", name)]
+    command = [sys.executable, str(BENCHMARKS / "run_all.py"), "--out", str(folder), "--quick", *only]
+    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["split_latency", "copies", "import_time"])
+def test_each_benchmark_leaves_figures_with_their_origin(written: Path, name: str) -> None:
+    """A benchmark's JSON names machine, load and versions, says that it was quick, and judges every bar."""
+    record = json.loads((written / f"{name}.json").read_text())
+    assert record["name"] == name
+    assert record["quick"] is True
+    assert record["machine"]
+    assert len(record["load_average"]) == 3
+    assert set(record["versions"]) >= {"siniantrust", "onnxruntime"}
+    assert record["rows"]
+    for bar in record["bars"]:
+        good = bar["measured"] <= bar["limit"] if bar["at_most"] else bar["measured"] >= bar["limit"]
+        assert bar["met"] is good
+
+
+def test_the_latency_ratio_is_that_of_the_figures_beside_it(written: Path) -> None:
+    """Each row's ratio is the split's median over the sum's, and its parts are slower than nothing."""
+    for row in json.loads((written / "split_latency.json").read_text())["rows"]:
+        assert row["ratio"] == pytest.approx(row["split, ms"] / row["sum, ms"])
+        assert row["part 1 bare, ms"] > 0
+        assert row["part 2 bare, ms"] > 0
+
+
+def test_the_page_holds_every_benchmark_that_was_run(written: Path) -> None:
+    """The summary has a table for each JSON and says that a quick run gives no verdict."""
+    page = (written / "README.md").read_text()
+    assert [line for line in page.splitlines() if line.startswith("## ")] == [
+        "## Split latency",
+        "## Copies through shared memory",
+        "## Import time",
+    ]
+    assert page.count("Quick run") == 3
+    assert "simulated" in page
+
+
+def test_a_tensor_crosses_in_two_cipher_passes_and_one_allocation(written: Path) -> None:
+    """No whole copy of a tensor is made on the way beyond the array that the receiver hands on."""
+    for row in json.loads((written / "copies.json").read_text())["rows"]:
+        assert row["cipher passes, sender + receiver"] == "1 + 1"
+        assert 1 <= row["allocated, tensors"] < 1.5
+
+
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2"])
+def test_networks_have_their_cuts_and_finite_outputs(name: str) -> None:
+    """Both networks have their five or more cuts, and activations that neither die nor explode."""
+    import networks
+
+    import siniantrust as st
+    from siniantrust import graph, odla
+
+    network = networks.NETWORKS[name](32)
+    model = st.load(network.proto)
+    found = {cut.tensors for cut in graph.enumerate_cuts(model).cuts}
+    assert len(network.cuts) >= 5
+    assert {(tensor,) for tensor in network.cuts} <= found
+    (part,) = graph.split(model, ())
+    run = odla.open_device(odla.DeviceSpec("test")).compile(part).run
+    (scores,) = run({"input": np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)}).values()
+    assert 0.1 < scores.std() < 10
+
+
+@pytest.mark.parametrize("nodes", [100, 103, 1000])
+def test_grown_networks_have_the_size_asked_for(nodes: int) -> None:
+    """Chains and residual networks have exactly as many operators as asked for and pass ONNX's checker."""
+    import networks
+
+    for make in (networks.make_chain, networks.make_residual):
+        proto = make(nodes)
+        onnx.checker.check_model(proto, full_check=True)
+        assert len(proto.graph.node) == nodes
+
+
+def test_contestants_take_turns_and_the_warm_up_does_not_count() -> None:
+    """Every turn calls every contestant once, in an order that reverses, and only counted turns are returned."""
+    import timing
+
+    calls: list[str] = []
+    found = timing.in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, turns=2, warm_up=1)
+    assert "".join(calls) == "abbaab"
+    assert {name: len(values) for name, values in found.items()} == {"a": 2, "b": 2}
+
+
+def test_the_interval_of_a_ratio_holds_the_ratio() -> None:
+    """Twice as slow is found to be twice as slow, with an interval around it."""
+    import timing
+
+    values = np.random.default_rng(0).uniform(1, 1.1, 50)
+    low, high = timing.ratio_interval(2 * values, values)
+    assert low <= 2 <= high
+    assert high - low < 0.2
