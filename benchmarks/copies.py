@@ -104,18 +104,22 @@ def run(*, quick: bool) -> Outcome:
     return Outcome(
         title="Copies through shared memory",
         method=(
-            "A channel with both ends in this process moves one tensor; the ciphers count the tensor's bytes that pass them and "
-            "`tracemalloc` the memory that is allocated meanwhile, at the peak."
+            "A channel with both ends in this process moves one tensor; the ciphers count the tensor's bytes that pass "
+            "them and `tracemalloc` the memory that is allocated meanwhile, at the peak."
         ),
         rows=rows,
         bars=[Bar("memory allocated to move one tensor, in tensors (the array that is handed on is one)", 1.5, most)],
         remarks=[
-            "One way is two cipher passes (counted) and two copies (read from the code: each pass of a record goes with "
-            "one copy between private and shared memory). The sender's cipher writes into a private buffer of 512 KiB "
-            "that stays in cache, and each such piece is copied once into shared memory; the receiver copies it once "
-            "out of shared memory into a buffer of the same kind and decrypts from there into the final array.",
-            "The private buffers are on purpose: a host could change shared memory between OpenSSL's pass that "
-            "authenticates and its pass that decrypts. No array is copied as a whole, and none is serialised; ONNX "
-            "Runtime reads the received array and its output is encrypted from its own buffer.",
+            (
+                "One way is two cipher passes (counted) and two copies (read from the code: each pass of a record goes with "
+                "one copy between private and shared memory). The sender's cipher writes into a private buffer of 512 KiB "
+                "that stays in cache, and each such piece is copied once into shared memory; the receiver copies it once "
+                "out of shared memory into a buffer of the same kind and decrypts from there into the final array."
+            ),
+            (
+                "The private buffers are on purpose: a host could change shared memory between OpenSSL's pass that "
+                "authenticates and its pass that decrypts. No array is copied as a whole, and none is serialised; ONNX "
+                "Runtime reads the received array and its output is encrypted from its own buffer."
+            ),
         ],
     )

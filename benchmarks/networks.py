@@ -1,7 +1,7 @@
 """The networks that the benchmarks cut: ResNet-50, MobileNetV2, and chains of any length, with random weights.
 
 Batch normalisation is written as exporters leave it: folded into the convolution before it. Weights are scaled so that
-activations keep their size from layer to layer, because a run through infinities or denormals would time something else.
+activations keep their size from layer to layer, because a run through infinities or denormals would be timed otherwise.
 """
 
 from __future__ import annotations

@@ -42,8 +42,10 @@ def run(*, quick: bool) -> Outcome:
         rows=rows,
         bars=bars,
         remarks=[
-            "Two parts at once share memory bandwidth, cache and, on a busy machine, cores; the slower part alone does "
-            "not. Where *both at once* is below 1, no pipeline on this machine can reach 1."
+            (
+                "Two parts at once share memory bandwidth, cache and, on a busy machine, cores; the slower part alone does "
+                "not. Where *both at once* is below 1, no pipeline on this machine can reach 1."
+            )
         ],
     )
 

@@ -24,11 +24,11 @@ from siniantrust.leakage import (
     ScreenResult,
     ScreenSummary,
 )
+from siniantrust.leakage._audit_file import audit_id
 from siniantrust.planner import Alternative, CostTerm, LabelledValue, Plan, PlannedPart, Prediction, parse_policy
 from siniantrust.trust import Label, ThreatModel
 
 MODEL_SHA256 = "5f" * 32
-AUDIT_ID = "a3f1c09d5be2" * 2
 NAMES = ("conv1", "relu1", "pool1", "conv2", "relu2", "pool2", "block3", "block4", "pool4", "fc1")
 SHARES = (0.021, 0.023, 0.024, 0.19, 0.20, 0.21, 0.48, 0.79, 0.80, 0.995)
 SIZES = (131072, 131072, 32768, 65536, 65536, 16384, 16384, 8192, 2048, 512)
@@ -53,8 +53,9 @@ def write_files(
     folder.mkdir(parents=True, exist_ok=True)
     files = Files(audit=folder / "audit", plan=folder / "plan.json", run=folder / "run.json")
     files.audit.mkdir(exist_ok=True)
-    (files.audit / "audit.json").write_text(make_audit(files.audit, names).model_dump_json(), encoding="utf-8")
-    files.plan.write_text(make_plan(names, chosen, devices).model_dump_json(), encoding="utf-8")
+    audit = make_audit(files.audit, names)
+    (files.audit / "audit.json").write_text(audit.model_dump_json(), encoding="utf-8")
+    files.plan.write_text(make_plan(names, chosen, devices, audit.id).model_dump_json(), encoding="utf-8")
     files.run.write_text(json.dumps(make_run()), encoding="utf-8")
     return files
 
@@ -63,6 +64,15 @@ def edit(path: Path, **changes: Any) -> None:
     """Change top-level fields of a JSON file."""
     record = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**record, **changes}), encoding="utf-8")
+
+
+def edit_audit(files: Files, **changes: Any) -> None:
+    """Change an audit as if it had been measured so: with the id that fits, and the plan made from it."""
+    path = files.audit / "audit.json"
+    edit(path, **changes)
+    new_id = audit_id(json.loads(path.read_text(encoding="utf-8")))
+    edit(path, id=new_id)
+    edit(files.plan, audit_id=new_id)
 
 
 def make_audit(folder: Path, names: Sequence[str]) -> Audit:
@@ -111,8 +121,8 @@ def make_audit(folder: Path, names: Sequence[str]) -> Audit:
                 converged=attacks["inverter"].converged,
             )
         )
-    return Audit(
-        id=AUDIT_ID,
+    audit = Audit(
+        id="",
         model_name="scenes-resnet",
         model_sha256=MODEL_SHA256,
         data=DataDescription(
@@ -130,13 +140,19 @@ def make_audit(folder: Path, names: Sequence[str]) -> Audit:
         skipped={"logits": "the answer itself: no layer is left to run outside"},
         screens={
             "kl_distribution": _screen(
-                "KL divergence of distributions", {"ssim": 0.12, "reidentification": -0.2}, names[1]
+                "KL divergence of distributions",
+                {"ssim": 0.12, "reidentification": -0.2},
+                names[min(1, len(names) - 1)],
             ),
             "kl_classifier": _screen(
-                "KL divergence by a classifier", {"ssim": 0.86, "reidentification": 0.82}, names[4]
+                "KL divergence by a classifier", {"ssim": 0.86, "reidentification": 0.82}, names[min(4, len(names) - 1)]
             ),
-            "gan_discriminator": _screen("GAN discriminator", {"ssim": 0.97, "reidentification": 0.95}, names[6]),
-            "distance_correlation": _screen("Distance correlation", {"ssim": 1.0, "reidentification": None}, names[-2]),
+            "gan_discriminator": _screen(
+                "GAN discriminator", {"ssim": 0.97, "reidentification": 0.95}, names[min(6, len(names) - 1)]
+            ),
+            "distance_correlation": _screen(
+                "Distance correlation", {"ssim": 1.0, "reidentification": None}, names[max(len(names) - 2, 0)]
+            ),
         },
         attacks={
             "inverter": AttackSummary(
@@ -153,9 +169,10 @@ def make_audit(folder: Path, names: Sequence[str]) -> Audit:
         machine="2 x AMD EPYC, Linux 6.1",
         time_s=412.0,
     )
+    return audit.model_copy(update={"id": audit_id(audit.model_dump(mode="json"))})
 
 
-def make_plan(names: Sequence[str], chosen: int | None, devices: Sequence[str]) -> Plan:
+def make_plan(names: Sequence[str], chosen: int | None, devices: Sequence[str], audit_id: str) -> Plan:
     """Return a plan over ``names`` that cuts at index ``chosen``, or keeps all in the enclave."""
     policy = parse_policy(
         {
@@ -212,7 +229,7 @@ def make_plan(names: Sequence[str], chosen: int | None, devices: Sequence[str]) 
     return Plan(
         model_name="scenes-resnet",
         model_sha256=MODEL_SHA256,
-        audit_id=AUDIT_ID,
+        audit_id=audit_id,
         policy=policy,
         threat_model=ThreatModel.INPUT_PRIVACY,
         cut_ids=() if cut is None else (cut,),
@@ -318,7 +335,7 @@ def _value(
         targets=(target,),
         size_bytes=size,
         leakage_upper=upper,
-        audit_id=None if upper is None else AUDIT_ID,
+        audit_id=None if upper is None else "a3f1c09d5be2",
     )
 
 

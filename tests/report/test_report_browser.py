@@ -29,7 +29,7 @@ _CONTRAST = """
     const style = getComputedStyle(node), [a, b] = [light(rgb(style.color)), light(behind(node))];
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
     const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.66 && style.fontWeight >= 700);
-    if (ratio < (large ? 3 : 4.5)) poor.push(node.className + ': ' + node.textContent.trim().slice(0, 40) + ' ' + ratio);
+    if (ratio < (large ? 3 : 4.5)) poor.push(`${node.className}: ${node.textContent.trim().slice(0, 40)} ${ratio}`);
   }
   return poor;
 })()

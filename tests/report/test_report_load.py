@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from report_files import Files, edit, write_files
+from report_files import Files, edit, edit_audit, write_files
 
 from siniantrust.errors import AuditError, PlanError, SinianError
 from siniantrust.report import ReportError, write_report
@@ -82,15 +82,23 @@ def test_spoiled_file_is_named(
 def test_file_of_another_model_is_refused(tmp_path: Path, name: str, error: type[SinianError]) -> None:
     """An audit or a run of another model than the plan's is refused."""
     files = write_files(tmp_path)
-    edit(place(files, name), model_sha256="00" * 32)
+    edit_audit(files, model_sha256="00" * 32) if name == "audit.json" else edit(files.run, model_sha256="00" * 32)
     assert "expected the model of" in refuse(files, error)
 
 
 def test_another_audit_than_the_plans_is_refused(tmp_path: Path) -> None:
     """An audit of the same model that the plan was not made from is refused: its figures did not decide."""
     files = write_files(tmp_path)
-    edit(files.audit / "audit.json", id="ff" * 12)
+    edit_audit(files, seed=8)
+    edit(files.plan, audit_id="ff" * 32)
     assert "plan again" in refuse(files, AuditError)
+
+
+def test_changed_audit_is_refused(tmp_path: Path) -> None:
+    """An audit whose figures were changed after it was written no longer has its id, and is refused."""
+    files = write_files(tmp_path)
+    edit(files.audit / "audit.json", tolerance=0.5)
+    assert "changed after it was written" in refuse(files, AuditError)
 
 
 def test_best_attack_must_exist(tmp_path: Path) -> None:
@@ -98,15 +106,15 @@ def test_best_attack_must_exist(tmp_path: Path) -> None:
     files = write_files(tmp_path)
     cuts = json.loads((files.audit / "audit.json").read_text())["cuts"]
     cuts[0]["best_attack"]["ssim"] = "oracle"
-    edit(files.audit / "audit.json", cuts=cuts)
+    edit_audit(files, cuts=cuts)
     assert "best_attack for ssim" in refuse(files, AuditError)
 
 
-@pytest.mark.parametrize("name", ["../plan.json", "/etc/hostname", "", "nowhere.png", "audit.json"])
+@pytest.mark.parametrize("name", ["../plan.json", "/etc/hostname", "..", "", "nowhere.png", "audit.json"])
 def test_picture_must_be_a_png_beside_the_audit(tmp_path: Path, name: str) -> None:
     """A picture elsewhere, missing, or of another format is refused, and never embedded."""
     files = write_files(tmp_path)
-    edit(files.audit / "audit.json", originals_picture=name)
+    edit_audit(files, originals_picture=name)
     assert str(files.audit) in refuse(files, AuditError)
 
 

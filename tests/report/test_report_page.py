@@ -6,10 +6,11 @@ import json
 import re
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 
 import pytest
-from report_files import NAMES, Files, edit, write_files
+from report_files import NAMES, Files, edit, edit_audit, write_files
 
 from siniantrust.report import write_report
 
@@ -37,7 +38,7 @@ def page(files: Files, out: Path, *, audit: bool = True, run: bool = True) -> st
 def words(html: str) -> str:
     """Return the page's text without tags, with single spaces."""
     body = re.sub(r"<style>.*?</style>", " ", html, flags=re.DOTALL)
-    return " ".join(re.sub(r"<[^>]+>", " ", body).replace("&#39;", "'").split())
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,7 @@ def test_unconverged_attack_is_never_called_within_the_bound(tmp_path: Path) -> 
     record = json.loads((files.audit / "audit.json").read_text())
     record["cuts"][8]["converged"] = False
     record["cuts"][8]["attacks"]["inverter"]["converged"] = False
-    edit(files.audit / "audit.json", **record)
+    edit_audit(files, cuts=record["cuts"])
     html = page(files, tmp_path / "report.html")
     assert "could still improve" in words(html[html.index("<h1>") : html.index("</h1>")])
     assert '<div class="leakage open"' in html

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_files import BOUNDS, NAMES, edit, write_files
+from report_files import BOUNDS, NAMES, SHARES, edit, write_files
 
 from siniantrust.report import _text
 from siniantrust.report._cuts import bound_ratio, thin_out, view_cuts
@@ -25,7 +25,8 @@ def load(folder: Path) -> Sources:
 def three_parts(folder: Path) -> None:
     """Turn the plan into one for output privacy that cuts at pool4 and comes back at fc1."""
     plan = json.loads((folder / "plan.json").read_text())
-    tail = {**plan["parts"][0], "name": "part3", "inputs": ["fc1"], "outputs": ["logits"]}
+    tail = {**plan["parts"][0], "name": "part3", "inputs": ["fc1"], "outputs": ["logits"], "flops": 5_000}
+    head, middle = {**plan["parts"][0], "flops": 800_000}, {**plan["parts"][1], "flops": 195_000}
     pairs = [
         {**item, "cut_ids": [item["cut_ids"][0], "fc1"], "trusted_flops_share": item["trusted_flops_share"] + 0.005}
         for item in plan["alternatives"]
@@ -34,7 +35,7 @@ def three_parts(folder: Path) -> None:
     edit(
         folder / "plan.json",
         cut_ids=["pool4", "fc1"],
-        parts=[*plan["parts"], tail],
+        parts=[head, middle, tail],
         alternatives=[plan["alternatives"][0], *reversed(pairs)],
         threat_model="output-privacy",
     )
@@ -49,14 +50,14 @@ def test_cuts_follow_the_model_whatever_the_plans_order(tmp_path: Path) -> None:
 
 
 def test_second_cut_of_a_pair_is_placed_and_the_tail_is_trusted(tmp_path: Path) -> None:
-    """With two cuts, layers between them are untrusted, those before and after are trusted, and the last cut is last."""
+    """With two cuts, the layers between them are untrusted, the others trusted, and every cut finds its place."""
     write_files(tmp_path)
     three_parts(tmp_path)
     cuts = view_cuts(load(tmp_path))
     assert [cut.id for cut in cuts][: len(NAMES)] == list(NAMES)
     assert [cut.trusted_before for cut in cuts][: len(NAMES)] == [True] * 9 + [False]
     assert [cut.id for cut in cuts if cut.chosen] == ["pool4", "fc1"]
-    assert cuts[9].share == pytest.approx(0.995, abs=1e-9)
+    assert [cut.share for cut in cuts[: len(NAMES)]] == pytest.approx(list(SHARES))
 
 
 def test_segments_add_up(tmp_path: Path) -> None:

@@ -102,6 +102,13 @@ def vectors() -> Model:
 
 
 def images(*, batch: int | str = "batch", channels: int = 8, size: int = 12, depth: int = 2) -> Model:
+    """Load ``images_proto``."""
+    return load_model(images_proto(batch=batch, channels=channels, size=size, depth=depth))
+
+
+def images_proto(
+    *, batch: int | str = "batch", channels: int = 8, size: int = 12, depth: int = 2
+) -> onnx.ModelProto:
     """Return a residual network over images; the first convolution's activation is ``r0``, then ``r1``, ``r2`` …."""
     generator = np.random.default_rng(0)
     nodes, weights, widths = [], [], [3, *[channels] * (depth + 1)]
@@ -128,10 +135,4 @@ def images(*, batch: int | str = "batch", channels: int = 8, size: int = 12, dep
         [numpy_helper.from_array(array, f"w{index}") for index, array in enumerate(weights)]
         + [numpy_helper.from_array(head, "head")],
     )
-    return load_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))
-
-
-def write_model(model: Model, path: Path) -> Path:
-    """Write a model's file."""
-    onnx.save(model.proto, path)
-    return path
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)

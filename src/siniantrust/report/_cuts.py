@@ -126,14 +126,19 @@ def _upper(measured: CutRead | None, mine: Sequence[AlternativeRead]) -> dict[st
 def _shares(plan: PlanRead) -> dict[str, float]:
     """Return, per cut, the share of FLOPs before it, as far as the alternatives tell.
 
-    With one cut the trusted share is what lies before it. With two, the trusted side has what lies before the first
-    and after the second, so that a cut which only ever comes second is placed by what is left.
+    With one cut the trusted share is what lies before it. With two, it is what lies before the first and after the
+    second: the second cut that leaves least is the same for all, and how much it leaves is known for the plan's own
+    first cut, from its first part.
     """
     first: dict[str, float] = {}
     for item in plan.alternatives:
         if item.cut_ids:
             head = item.cut_ids[0]
             first[head] = min(item.trusted_flops_share, first.get(head, 1.0))
+    whole = sum(part.flops for part in plan.parts)
+    if len(plan.cut_ids) > 1 and whole and plan.cut_ids[0] in first:
+        left = first[plan.cut_ids[0]] - plan.parts[0].flops / whole
+        first = {cut_id: max(share - left, 0.0) for cut_id, share in first.items()}
     shares = dict(first)
     for item in plan.alternatives:
         if len(item.cut_ids) > 1 and item.cut_ids[-1] not in first:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -38,14 +39,15 @@ def load_sources(*, audit: Path | None, plan: Path, run: Path | None) -> Sources
         AuditError: if the audit cannot, or is of another model, or is not the one that the plan was made from.
         ReportError: if the run cannot, or is of another model.
     """
-    plan_read, plan_file = _read(plan, PlanRead, kind="plan", error=PlanError)
-    files = [plan_file]
+    plan_read, data = _read(plan, PlanRead, kind="plan", error=PlanError)
+    files = [(plan.name, sha256_bytes(data))]
     audit_read: AuditRead | None = None
     if audit is not None:
         path = audit / "audit.json"
-        audit_read, audit_file = _read(path, AuditRead, kind="audit", error=AuditError)
-        files.append(audit_file)
+        audit_read, data = _read(path, AuditRead, kind="audit", error=AuditError)
+        files.append((path.name, sha256_bytes(data)))
         _same_model(path, audit_read.model_sha256, plan, plan_read, kind="audit", error=AuditError)
+        _check_id(path, audit_read.id, data)
         if plan_read.audit_id is not None and plan_read.audit_id != audit_read.id:
             raise AuditError(
                 f"audit {path}: expected the one that {plan} was made from ({plan_read.audit_id}), found "
@@ -53,17 +55,17 @@ def load_sources(*, audit: Path | None, plan: Path, run: Path | None) -> Sources
             )
     run_read: RunRead | None = None
     if run is not None:
-        run_read, run_file = _read(run, RunRead, kind="run", error=ReportError)
-        files.append(run_file)
+        run_read, data = _read(run, RunRead, kind="run", error=ReportError)
+        files.append((run.name, sha256_bytes(data)))
         _same_model(run, run_read.model_sha256, plan, plan_read, kind="run", error=ReportError)
     return Sources(plan=plan_read, audit=audit_read, audit_folder=audit, run=run_read, files=tuple(files))
 
 
-def _read(path: Path, schema: type[_R], *, kind: str, error: type[SinianError]) -> tuple[_R, tuple[str, str]]:
-    """Return the record and (file name, SHA-256 of the very bytes that it was read from)."""
+def _read(path: Path, schema: type[_R], *, kind: str, error: type[SinianError]) -> tuple[_R, bytes]:
+    """Return the record and the bytes that it was read from."""
     try:
         data = path.read_bytes()
-        return schema.model_validate_json(data), (path.name, sha256_bytes(data))
+        return schema.model_validate_json(data), data
     except OSError as fault:
         raise error(f"{kind} {path}: cannot be read ({fault.strerror}); run the stage that writes it") from None
     except ValidationError as fault:
@@ -72,6 +74,20 @@ def _read(path: Path, schema: type[_R], *, kind: str, error: type[SinianError]) 
         where = f"{place}: " if place else ""
         what = " ".join(first["msg"].split())
         raise error(f"{kind} {path}: {where}{what}; write it again with the stage it comes from") from None
+
+
+def _check_id(path: Path, found: str, data: bytes) -> None:
+    """Refuse an audit whose id is not the SHA-256 of the rest of it (JSON, sorted keys, no white space, ASCII)."""
+    try:
+        content = json.loads(data)
+        del content["id"]
+        expected = sha256_bytes(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+    except (ValueError, RecursionError):
+        raise AuditError(f"audit {path}: a number or a nesting beyond what Python reads; audit again") from None
+    if found != expected:
+        raise AuditError(
+            f"audit {path}: its id does not fit its content: it was changed after it was written; audit again"
+        )
 
 
 def _same_model(

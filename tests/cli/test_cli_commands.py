@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import START, Command, Workshop
+
+import siniantrust
+from siniantrust.bundle import KeyStore, load_bundle
+from siniantrust.leakage import load_audit
+from siniantrust.odla.oip import Server
+from siniantrust.planner import load_plan
+
+COMMANDS = ("inspect", "audit", "plan", "build", "run", "serve", "report", "devices", "doctor", "demo")
+
+
+def _json(text: str) -> Any:
+    """Parse, and refuse what JSON does not have."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_without_arguments_the_commands_are_listed(sinian: Command) -> None:
+    """``sinian`` alone is a question, answered with the list of commands in the order of the stages."""
+    found = sinian()
+    assert (found.code, found.err) == (0, "")
+    places = [found.out.index(f"\n  {command} ") for command in COMMANDS]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(sinian: Command, command: str) -> None:
+    """``--help`` says what a command does and explains each of its options."""
+    found = sinian(command, "--help")
+    assert (found.code, found.err) == (0, "")
+    assert f"Usage: sinian {command}" in found.out
+    options = re.findall(r"^  (?:-\w, )?--(\S+)(.*(?:\n {6,}.*)*)", found.out, flags=re.MULTILINE)
+    assert options
+    for name, explained in options:
+        assert re.search(r"[a-z]{3}", explained), name
+
+
+def test_the_version_is_told(sinian: Command) -> None:
+    """``--version`` prints one line."""
+    assert sinian("--version").out == f"sinian {siniantrust.__version__}\n"
+
+
+def test_inspect_shows_interface_costs_and_cuts(sinian: Command, workshop: Workshop) -> None:
+    """``inspect`` names inputs, outputs and every useful cut; ``--all`` the fusable ones as well."""
+    short, long = sinian("inspect", workshop.model), sinian("inspect", workshop.model, "--all")
+    assert short.code == long.code == 0
+    assert "image float32" in short.out
+    assert "-r0 " in short.out
+    assert "-c0 " not in short.out
+    assert "-c0 " in long.out
+
+
+def test_inspect_gives_json(sinian: Command, workshop: Workshop) -> None:
+    """``inspect --json`` is one JSON document and nothing else."""
+    found = sinian("inspect", workshop.model, "--json")
+    described = _json(found.out)
+    assert (described["nodes"], len(described["sha256"])) == (len(workshop.deployment.model.nodes), 64)
+
+
+def test_a_free_dimension_takes_a_value(sinian: Command, workshop: Workshop) -> None:
+    """``--dim`` fixes a dimension that the model leaves free."""
+    described = _json(sinian("inspect", workshop.model, "--dim", "batch=4", "--json").out)
+    assert described["inputs"][0]["shape"] == [4, 3, 12, 12]
+
+
+def test_audit_plan_build_run_report(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:
+    """The whole path by hand: each command's result is what the next one takes, and all say where they wrote it."""
+    pytest.importorskip("torch", reason="the extra 'leakage' is not installed")
+    pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
+    audit, plan, bundle = tmp_path / "audit", tmp_path / "plan.json", tmp_path / "deploy"
+    policy = tmp_path / "policy.toml"
+    policy.write_text(
+        workshop.policy.read_text().replace("[leakage]", "[leakage]\nmax = { ssim = 1.0 }\nrequire_converged = false")
+        + "allow_all_trusted = false\n"
+    )
+    keys = ("--keys", tmp_path / "keys")
+    outputs, record, page = tmp_path / "outputs.npz", tmp_path / "run.json", tmp_path / "report.html"
+    weak = ("--effort", "quick", "--attack", "ridge", "--max-cuts", 2)
+    for arguments, said in (
+        (("audit", workshop.model, workshop.data, "--out", audit, *weak), f"written to {audit}"),
+        (("plan", workshop.model, "-p", policy, "-a", audit, "-o", plan), f"plan written to {plan}"),
+        (("build", workshop.model, plan, "-a", audit, "-o", bundle, *keys), f"written to {bundle}"),
+        (
+            ("run", bundle, workshop.data, *keys, "-o", outputs, "--against", workshop.model, "--record", record),
+            f"outputs written to {outputs}",
+        ),
+        (("report", bundle, "--run", record, "-o", page), f"report written to {page}"),
+    ):
+        found = sinian(*arguments)
+        assert (found.code, found.err) == (0, ""), found
+        assert said in found.out
+    assert load_plan(plan).audit_id == load_audit(audit).id
+    assert _json(record.read_text())["count"] == 60
+    assert _json(record.read_text())["max_abs_difference"] <= 1e-5
+    with np.load(outputs) as found_outputs:
+        assert found_outputs["scores"].shape == (60, 5)
+    assert page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_plan_gives_json_and_measured_costs(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:
+    """``plan --json`` prints what it writes."""
+    out = tmp_path / "plan.json"
+    found = sinian("plan", workshop.model, "--policy", workshop.policy, "--audit", workshop.audit, "-o", out, "--json")
+    assert (found.code, found.err) == (0, "")
+    assert _json(found.out) == _json(out.read_text())
+    assert load_plan(out).prediction.latency_s > 0
+
+
+def test_build_gives_json(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:
+    """``build --json`` names the bundle and its files."""
+    out, keys = tmp_path / "deploy", tmp_path / "keys"
+    found = sinian("build", workshop.model, workshop.plan, "-a", workshop.audit, "-o", out, "--keys", keys, "--json")
+    assert (found.code, found.err) == (0, "")
+    built = load_bundle(out, keystore=KeyStore(keys))
+    assert _json(found.out) == {"bundle_id": built.id, "path": str(out), "files": sorted(built.manifest.files)}
+
+
+def test_run_gives_json_and_the_uncut_models_outputs(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:
+    """``run`` writes the outputs of the uncut model, whatever the batch, and says that the enclave is simulated."""
+    outputs = tmp_path / "outputs.npz"
+    keys = ("--keys", workshop.keys)
+    found = sinian("run", workshop.bundle, workshop.data, *keys, "--out", outputs, "--batch", 7, "--json")
+    assert (found.code, found.err) == (0, "")
+    assert _json(found.out) == {
+        "count": 60,
+        "outputs": {"scores": [60, 5]},
+        "enclave": "process",
+        "provenance": "simulated",
+    }
+    with np.load(workshop.data) as data, np.load(outputs) as saved:
+        expected = workshop.deployment.expected({"image": data["inputs"]})["scores"]
+        np.testing.assert_allclose(saved["scores"], expected, atol=1e-5)
+
+
+def test_run_takes_a_bare_array(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:
+    """A ``.npy`` file is the model's one input."""
+    np.save(tmp_path / "x.npy", np.zeros((3, 3, 12, 12), np.float32))
+    found = sinian("run", workshop.bundle, tmp_path / "x.npy", "--keys", workshop.keys)
+    assert (found.code, found.err) == (0, "")
+    assert found.out == "3 items through the process enclave (simulated)\n"
+
+
+def test_run_reaches_a_server(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:
+    """``--device`` runs a part at a server."""
+    np.save(tmp_path / "x.npy", np.zeros((3, 3, 12, 12), np.float32))
+    with Server(workshop.bundle / "part2") as served:
+        device = f"cloud={served.grpc_url}"
+        found = sinian("run", workshop.bundle, tmp_path / "x.npy", "--keys", workshop.keys, "--device", device)
+    assert (found.code, found.err) == (0, "")
+
+
+def test_report_takes_a_plan_alone(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:
+    """``report --plan`` needs no bundle."""
+    pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
+    found = sinian("report", "--plan", workshop.plan, "-o", tmp_path / "report.html")
+    assert (found.code, found.err) == (0, "")
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_devices_lists_backends_and_devices(sinian: Command) -> None:
+    """``devices`` shows what is here, for people and for programs."""
+    found = sinian("devices")
+    assert (found.code, found.err) == (0, "")
+    assert "onnxruntime" in found.out
+    listed = _json(sinian("devices", "--json").out)
+    assert listed["backends"]["onnxruntime"] == "ready"
+    assert "cpu" in [device["name"] for device in listed["devices"]]
+
+
+def test_doctor_says_what_is_missing(sinian: Command) -> None:
+    """``doctor`` ends with 0 where the process enclave has every protection and with 1 where it lacks one."""
+    found = sinian("doctor", "--json")
+    told = _json(found.out)
+    assert found.code == (1 if told["missing_protections"] else 0)
+    assert {"process", "seccomp", "landlock", "tpm"} <= {check["name"] for check in told["checks"]}
+    shown = sinian("doctor")
+    assert shown.code == found.code
+    assert "simulated" in shown.out
+
+
+def test_a_pipe_gets_no_colours_and_no_bars(workshop: Workshop) -> None:
+    """In a pipe there are no escape codes and no progress, and standard error is empty."""
+    for arguments in (("inspect", str(workshop.model)), ("--help",), ("devices",)):
+        done = subprocess.run([sys.executable, *START, *arguments], capture_output=True, check=True)
+        assert done.stderr == b""
+        assert not re.search(rb"[\x00-\x09\x0b-\x1f\x7f]", done.stdout)
+
+
+def test_a_name_is_shown_as_it_is(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:
+    """Paths that look like markup, colours or emoji codes are printed unchanged."""
+    out = tmp_path / "[red]:smile:" / "x.npz"
+    found = sinian("run", workshop.bundle, workshop.data, "--keys", workshop.keys, "--out", out)
+    assert f"outputs written to {out}\n" in found.out
+
+
+def test_a_reader_that_goes_away_is_no_error(workshop: Workshop) -> None:
+    """``sinian ... | head -1`` ends well and complains of nothing."""
+    command = [sys.executable, *START, "inspect", str(workshop.model), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
+def test_an_interrupt_ends_a_command_in_one_line(workshop: Workshop, tmp_path: Path) -> None:
+    """Ctrl-C in the middle of a run gives exit code 130 and one line, and takes the enclave with it."""
+    fifo = tmp_path / "wait.npy"
+    os.mkfifo(fifo)
+    command = [sys.executable, *START, "run", str(workshop.bundle), str(fifo), "--keys", str(workshop.keys)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        # The session is open when the data are read; opening the pipe to write waits for that.
+        with fifo.open("wb"):
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            _, complaint = process.communicate(timeout=20)
+    assert (process.returncode, complaint) == (130, "sinian: error: interrupted\n")
+    assert children
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
