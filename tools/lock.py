@@ -1,9 +1,9 @@
 """Write every version that the two environments hold, with its hashes, PyTorch apart.
 
-To move to newer versions, upgrade them in the environments (``.venv``, ``.venvs/mlserver``), run the tests, and lock what
-passed. Hashes are those of the Linux x86-64 wheels for each supported Python, so that one lock serves them all.
+To move to newer versions, upgrade them in the environments (``.venv``, ``.venvs/mlserver``), run the tests, and
+lock what passed. Hashes are those of the Linux x86-64 wheels for each supported Python: one lock serves them all.
 
-    python tools/lock.py
+Run it from anywhere: ``python tools/lock.py``.
 """
 
 from __future__ import annotations
