@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from command_line import START, Command, Workshop
+from command_line import START, Command, Workshop, write_policy
+from planner_models import chain_model
 
 import siniantrust
 from siniantrust.bundle import KeyStore, load_bundle
@@ -80,25 +82,28 @@ def test_a_free_dimension_takes_a_value(sinian: Command, workshop: Workshop) -> 
     assert described["inputs"][0]["shape"] == [4, 3, 12, 12]
 
 
-def test_audit_plan_build_run_report(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:
+def test_audit_plan_build_run_report(sinian: Command, tmp_path: Path) -> None:
     """The whole path by hand: each command's result is what the next one takes, and all say where they wrote it."""
     pytest.importorskip("torch", reason="the extra 'leakage' is not installed")
     pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
-    audit, plan, bundle = tmp_path / "audit", tmp_path / "plan.json", tmp_path / "deploy"
-    policy = tmp_path / "policy.toml"
-    policy.write_text(
-        workshop.policy.read_text().replace("[leakage]", "[leakage]\nmax = { ssim = 1.0 }\nrequire_converged = false")
-        + "allow_all_trusted = false\n"
+    model, data, audit, plan = (tmp_path / name for name in ("model.onnx", "data.npz", "audit", "plan.json"))
+    bundle, outputs, record, page = (tmp_path / name for name in ("deploy", "outputs.npz", "run.json", "report.html"))
+    onnx.save(chain_model(6).proto, model)
+    generator = np.random.default_rng(0)
+    np.savez(data, inputs=generator.standard_normal((60, 8)).astype(np.float32), labels=generator.integers(0, 8, 60))
+    policy = write_policy(
+        tmp_path / "policy.toml",
+        leakage="max = { nmse = 1.0 }\nrequire_converged = false",
+        objective="allow_all_trusted = false",
     )
     keys = ("--keys", tmp_path / "keys")
-    outputs, record, page = tmp_path / "outputs.npz", tmp_path / "run.json", tmp_path / "report.html"
-    weak = ("--effort", "quick", "--attack", "ridge", "--max-cuts", 2)
+    weak = ("--effort", "quick", "--attack", "ridge", "--max-cuts", 1)
     for arguments, said in (
-        (("audit", workshop.model, workshop.data, "--out", audit, *weak), f"written to {audit}"),
-        (("plan", workshop.model, "-p", policy, "-a", audit, "-o", plan), f"plan written to {plan}"),
-        (("build", workshop.model, plan, "-a", audit, "-o", bundle, *keys), f"written to {bundle}"),
+        (("audit", model, data, "--out", audit, *weak), f"written to {audit}"),
+        (("plan", model, "-p", policy, "-a", audit, "-o", plan), f"plan written to {plan}"),
+        (("build", model, plan, "-a", audit, "-o", bundle, *keys), f"written to {bundle}"),
         (
-            ("run", bundle, workshop.data, *keys, "-o", outputs, "--against", workshop.model, "--record", record),
+            ("run", bundle, data, *keys, "-o", outputs, "--against", model, "--record", record, "--batch", 8),
             f"outputs written to {outputs}",
         ),
         (("report", bundle, "--run", record, "-o", page), f"report written to {page}"),
@@ -109,9 +114,9 @@ def test_audit_plan_build_run_report(sinian: Command, workshop: Workshop, tmp_pa
     assert load_plan(plan).audit_id == load_audit(audit).id
     assert _json(record.read_text())["count"] == 60
     assert _json(record.read_text())["max_abs_difference"] <= 1e-5
-    with np.load(outputs) as found_outputs:
-        assert found_outputs["scores"].shape == (60, 5)
-    assert page.read_text().startswith("<!DOCTYPE html>")
+    with np.load(outputs) as saved:
+        assert [array.shape for array in saved.values()] == [(60, 8)]
+    assert page.read_text().lower().startswith("<!doctype html>")
 
 
 def test_plan_gives_json_and_measured_costs(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:

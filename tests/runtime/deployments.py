@@ -106,9 +106,7 @@ def images(*, batch: int | str = "batch", channels: int = 8, size: int = 12, dep
     return load_model(images_proto(batch=batch, channels=channels, size=size, depth=depth))
 
 
-def images_proto(
-    *, batch: int | str = "batch", channels: int = 8, size: int = 12, depth: int = 2
-) -> onnx.ModelProto:
+def images_proto(*, batch: int | str = "batch", channels: int = 8, size: int = 12, depth: int = 2) -> onnx.ModelProto:
     """Return a residual network over images; the first convolution's activation is ``r0``, then ``r1``, ``r2`` …."""
     generator = np.random.default_rng(0)
     nodes, weights, widths = [], [], [3, *[channels] * (depth + 1)]

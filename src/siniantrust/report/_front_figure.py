@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Candidates whose leakage is unknown stand in a lane of their own above the scale.
 _LANE = 1.14
-_LABELLED = 16
+_LABELLED = 24
 _SHOWN = 300
 
 
@@ -106,10 +106,10 @@ def front_figure(found: Sequence[Candidate]) -> Markup | None:
             axes.step(*zip(*front, strict=True), where="post", color=TRUSTED, lw=1.6, zorder=1)
         for index, item in enumerate(found):
             _point(axes, item, top, gid=f"candidate-{index}")
+        axes.margins(x=0.08)
         _names(axes, found, top, everyone=len(found) <= _LABELLED)
         axes.set_xlabel("predicted latency of one request, ms")
         axes.set_ylabel("leakage as a multiple of the policy's bound")
-        axes.margins(x=0.08)
         axes.grid(axis="both")
         axes.tick_params(length=0)
 
@@ -170,15 +170,17 @@ def _names(axes: Axes, found: Sequence[Candidate], lane: float, *, everyone: boo
             shared[-1 - len(shared), 0] = [item]
         elif everyone:
             shared.setdefault((round(60 * x / wide), round(20 * float(_squeeze(y)) / tall)), []).append(item)
+    left, right = axes.get_xlim()
     for items in shared.values():
         item = items[-1]
         name = "all in the enclave" if item.all_trusted else ", ".join(dict.fromkeys(one.label for one in items))
         text = f"{'' if item.all_trusted else 'cut '}{name}, chosen" if item.chosen else name
         x, y = _place(item, lane)
+        side = 1 if x < (left + right) / 2 else -1
         axes.annotate(
             text, (x, y), textcoords="offset points", fontsize=9.0, zorder=4,
-            xytext=(-9, 9) if item.all_trusted else (-12, -15) if item.chosen else (6, 6),
-            ha="right" if item.all_trusted or item.chosen else "left",
+            xytext=(side * (13 if item.chosen else 8), 11 if item.chosen else -3 if item.all_trusted else 6),
+            ha="left" if side > 0 else "right",
             color=INK if item.chosen or item.refusal is None else MUTED,
             fontweight="bold" if item.chosen else "normal",
         )  # fmt: skip

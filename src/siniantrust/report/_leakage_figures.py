@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _NAMED_TICKS = 14
 _MANY_TICKS = 26
+_ASIDE = 0.14
 _GREY = "#9aa3ad"
 
 
@@ -68,14 +69,16 @@ def attack_figures(sources: Sources, cuts: Sequence[CutView]) -> list[tuple[str,
     if audit is None:
         return []
     keys = attack_keys(audit)
+    shown = on_axis(cuts)
     return [
-        (metric, _attack_figure(metric, cuts, keys, sources.plan.policy.leakage.max.get(metric)))
+        (metric, _attack_figure(metric, shown, keys, sources.plan.policy.leakage.max.get(metric)))
         for metric in metrics_of(sources)
     ]
 
 
 def _attack_figure(metric: str, cuts: Sequence[CutView], keys: dict[str, Key], bound: float | None) -> Markup:
     tips: dict[str, str] = {}
+    places = _places(cuts)
 
     def draw_on(figure: Figure) -> None:
         axes = figure.subplots()
@@ -86,9 +89,16 @@ def _attack_figure(metric: str, cuts: Sequence[CutView], keys: dict[str, Key], b
                 0.995, bound, f"policy bound {score(bound)}", color=RISK, ha="right", va="bottom", fontsize=9.0,
                 transform=axes.get_yaxis_transform(),
             )  # fmt: skip
-        for name, key in keys.items():
+        for rank, (name, key) in enumerate(keys.items()):
+            # Side by side, so that attackers who get the same do not hide each other.
+            aside = _ASIDE * (rank - (len(keys) - 1) / 2)
             points = [
-                (cut, cut.measured.attacks[name].leakage[metric], cut.measured.attacks[name].converged)
+                (
+                    places[cut.number] + aside,
+                    cut,
+                    cut.measured.attacks[name].leakage[metric],
+                    cut.measured.attacks[name].converged,
+                )
                 for cut in cuts
                 if cut.measured and name in cut.measured.attacks and metric in cut.measured.attacks[name].leakage
             ]
@@ -109,26 +119,26 @@ def _attack_figure(metric: str, cuts: Sequence[CutView], keys: dict[str, Key], b
 
 
 def _attack_line(
-    axes: Axes, name: str, key: Key, points: Sequence[tuple[CutView, EstimateRead, bool]], tips: dict[str, str]
+    axes: Axes, name: str, key: Key, points: Sequence[tuple[float, CutView, EstimateRead, bool]], tips: dict[str, str]
 ) -> None:
-    axes.plot([cut.number for cut, _, _ in points], [e.mean for _, e, _ in points], color=key.colour, lw=1.4, zorder=2)
+    axes.plot([x for x, _, _, _ in points], [e.mean for _, _, e, _ in points], color=key.colour, lw=1.4, zorder=2)
     axes.vlines(
-        [cut.number for cut, _, _ in points],
-        [estimate.mean for _, estimate, _ in points],
-        [max(estimate.upper, estimate.mean) for _, estimate, _ in points],
+        [x for x, _, _, _ in points],
+        [estimate.mean for _, _, estimate, _ in points],
+        [max(estimate.upper, estimate.mean) for _, _, estimate, _ in points],
         color=key.colour,
         linewidth=1.4,
         zorder=2,
     )
     size = 6.5 if len(points) <= _NAMED_TICKS else 4.5
-    for cut, estimate, converged in points:
+    for x, cut, estimate, converged in points:
         gid = f"tip-{name}-{cut.number}"
         tips[gid] = (
             f"cut {cut.number} {cut.label}, {key.title}: mean {score(estimate.mean)}, upper {score(estimate.upper)}"
             + ("" if converged else ", not converged")
         )
         axes.plot(
-            cut.number, estimate.mean, marker=key.marker, ms=size, mew=1.4, ls="", gid=gid, zorder=3,
+            x, estimate.mean, marker=key.marker, ms=size, mew=1.4, ls="", gid=gid, zorder=3,
             color=key.colour, markerfacecolor=key.colour if converged else "#ffffff",
         )  # fmt: skip
 
@@ -140,12 +150,14 @@ def screen_figure(sources: Sources, cuts: Sequence[CutView]) -> Markup | None:
         return None
     metric = next(iter(metrics_of(sources)), None)
     keys = screen_keys(audit)
+    cuts = on_axis(cuts)
+    places = _places(cuts)
 
     def draw_on(figure: Figure) -> None:
         axes = figure.subplots()
         mark_chosen(axes, cuts)
         best = [
-            (cut.number, cut.measured.leakage[metric].mean)
+            (places[cut.number], cut.measured.leakage[metric].mean)
             for cut in cuts
             if metric and cut.measured and metric in cut.measured.leakage
         ]
@@ -156,7 +168,7 @@ def screen_figure(sources: Sources, cuts: Sequence[CutView]) -> Markup | None:
             )
         for name, key in keys.items():
             scored = [
-                (cut.number, cut.measured.screens[name].score)
+                (places[cut.number], cut.measured.screens[name].score)
                 for cut in cuts
                 if cut.measured and name in cut.measured.screens
             ]
@@ -166,9 +178,9 @@ def screen_figure(sources: Sources, cuts: Sequence[CutView]) -> Markup | None:
             axes.plot(*_columns(points), color=key.colour, marker=key.marker, ms=4.5, lw=1.4, zorder=2)
             plateau = audit.screens[name].plateau_cut_id if name in audit.screens else None
             for cut in cuts:
-                if cut.id == plateau and cut.number in dict(points):
+                if cut.id == plateau and places[cut.number] in dict(points):
                     axes.plot(
-                        cut.number, dict(points)[cut.number], marker="o", ms=14, mew=2.0, ls="",
+                        places[cut.number], dict(points)[places[cut.number]], marker="o", ms=14, mew=2.0, ls="",
                         markerfacecolor="none", color=key.colour, zorder=3,
                     )  # fmt: skip
         axes.set_ylim(-0.08, 1.1)
@@ -225,25 +237,36 @@ def screen_rows(sources: Sources, cuts: Sequence[CutView]) -> list[ScreenRow]:
     return rows
 
 
+def on_axis(cuts: Sequence[CutView]) -> list[CutView]:
+    """Return the cuts that a chart has figures for, and the chosen ones; they stand at even distances."""
+    return [cut for cut in cuts if cut.measured is not None or cut.chosen]
+
+
+def _places(cuts: Sequence[CutView]) -> dict[int, int]:
+    """Return each cut's place on the axis by its number."""
+    return {cut.number: place for place, cut in enumerate(cuts, start=1)}
+
+
 def mark_chosen(axes: Axes, cuts: Sequence[CutView]) -> None:
     """Shade the plan's own cuts."""
-    for cut in cuts:
+    for place, cut in enumerate(cuts, start=1):
         if cut.chosen:
-            axes.axvspan(cut.number - 0.32, cut.number + 0.32, color="#fff0c2", zorder=-1, linewidth=0)
+            axes.axvspan(place - 0.4, place + 0.4, color="#fff0c2", zorder=-1, linewidth=0)
 
 
 def cut_axis(axes: Axes, cuts: Sequence[CutView]) -> None:
     """Number the cuts along the bottom; few cuts get their names, very many only every other number."""
-    numbers = [cut.number for cut in cuts]
-    axes.set_xlim(0.4, max(numbers, default=1) + 0.6)
-    step = 1 + (len(numbers) - 1) // _MANY_TICKS
-    if len(numbers) <= _NAMED_TICKS:
-        names = [f"{cut.number} {short(cut.label, 14)}" for cut in cuts]
-        axes.set_xticks(numbers, names, rotation=38, ha="right", rotation_mode="anchor")
+    axes.set_xlim(0.4, len(cuts) + 0.6)
+    step = 1 + max(len(cuts) - 1, 0) // _MANY_TICKS
+    labelled = list(enumerate(cuts, start=1))[::step]
+    places = [place for place, _ in labelled]
+    if len(cuts) <= _NAMED_TICKS:
+        names = [f"{cut.number} {short(cut.label, 18)}" for _, cut in labelled]
+        axes.set_xticks(places, names, rotation=38, ha="right", rotation_mode="anchor")
     else:
-        axes.set_xticks(numbers[::step], [str(number) for number in numbers[::step]])
+        axes.set_xticks(places, [str(cut.number) for _, cut in labelled])
         axes.set_xlabel("cut (numbers as in the strip above)")
-    for tick, cut in zip(axes.get_xticklabels(), list(cuts)[::step], strict=False):
+    for tick, (_, cut) in zip(axes.get_xticklabels(), labelled, strict=False):
         if cut.chosen:
             tick.set_color(INK)
             tick.set_fontweight("bold")

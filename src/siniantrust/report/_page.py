@@ -127,6 +127,7 @@ def _environment() -> Environment:
         breakable=_breakable,
         bytes=_text.size,
         count=_text.count,
+        in_policy_order=_text.in_policy_order,
         metric=_text.metric_title,
         multiple=_text.multiple,
         percent=_text.percent,

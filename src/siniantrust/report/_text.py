@@ -55,14 +55,14 @@ def short(name: str, keep: int = _KEEP) -> str:
 def readable(names: Iterable[str]) -> dict[str, str]:
     """Shorten tensor names as a family, to what tells them apart.
 
-    An exporter's ``_output_0`` goes, as does the folder that all share and a folder that the next one repeats:
-    ``/features/features.3/conv/Relu_output_0`` becomes ``features.3/conv/Relu``. Where two names would become one,
-    all stay whole.
+    An exporter's ``_output_0`` and the number before a cut's id go, as does the folder that all share and a folder
+    that the next one repeats: ``/features/features.3/conv/Relu_output_0`` becomes ``features.3/conv/Relu``. Where two
+    names would become one, all stay whole.
     """
     whole = list(dict.fromkeys(names))
     paths = []
     for name in whole:
-        steps = [step for step in re.sub(r"_output_\d+$", "", clean(name)).split("/") if step]
+        steps = [step for step in re.sub(r"^c\d+-|_output_\d+$", "", clean(name)).split("/") if step]
         paths.append(
             [here for here, after in zip(steps, [*steps[1:], ""], strict=False) if not after.startswith(f"{here}.")]
         )
@@ -111,6 +111,8 @@ def percent(value: float | None) -> str:
     scaled = 100 * value
     if value in {0, 1}:
         return f"{scaled:.0f} %"
+    if 99.9 < scaled < 100:  # noqa: PLR2004 - where one decimal would show 100.0
+        return "> 99.9 %"
     return "< 0.1 %" if 0 < scaled < 0.1 else f"{scaled:.1f} %"  # noqa: PLR2004 - where one decimal would show 0.0
 
 

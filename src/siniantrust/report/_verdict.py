@@ -9,7 +9,7 @@ from typing import Literal
 from siniantrust.report._cuts import CutView
 from siniantrust.report._inputs import CutRead, ValueRead
 from siniantrust.report._load import Sources
-from siniantrust.report._text import METRIC_MEANINGS, clean, in_policy_order, metric_title
+from siniantrust.report._text import METRIC_MEANINGS, clean, in_policy_order, metric_title, score
 
 Status = Literal["within", "over", "open", "unknown", "nothing"]
 Badge = Literal["hardware", "emulated", "simulated", "unknown"]
@@ -112,7 +112,8 @@ def _status(sources: Sources, measured: CutRead | None) -> tuple[Status, str, st
             "Leakage was not measured at this plan's cut",
             "The audit covers other cuts of this model, but not the one that the plan uses.",
         )
-    return _against_policy(measured, sources.plan.policy.leakage.max)
+    status, headline, detail = _against_policy(measured, sources.plan.policy.leakage.max)
+    return status, headline, detail + _unlimited(measured, sources.plan.policy.leakage.max)
 
 
 def _against_policy(measured: CutRead, bounds: dict[str, float]) -> tuple[Status, str, str]:
@@ -141,12 +142,22 @@ def _against_policy(measured: CutRead, bounds: dict[str, float]) -> tuple[Status
             f"{best} is below the bound, but one was still gaining when its budget ended: it may leak more than this.",
         )
     attackers = f"{count} attackers" if count > 1 else "one attacker"
-    how = f"Measured by attacking it: {attackers} worked on exactly what the untrusted side sees, for inputs never met."
+    how = f"Measured by attacking it: {attackers} had what the untrusted side sees of inputs never met before."
     return (
         "within",
         "What leaves the enclave stayed within the policy's bound in every attack tried",
         f"{how} That is evidence about these attacks, not a proof about all.",
     )
+
+
+def _unlimited(measured: CutRead, bounds: dict[str, float]) -> str:
+    """Name what attackers reach in metrics that the policy sets no bound on: being within it says nothing of those."""
+    found = [
+        f"{metric_title(metric)} {score(estimate.upper)}"
+        for metric, estimate in measured.leakage.items()
+        if metric not in bounds
+    ]
+    return f" The policy does not limit everything that was measured: {', '.join(found)}." if found else ""
 
 
 def _upper(measured: CutRead, metric: str) -> float:
