@@ -15,6 +15,17 @@ from timing import in_turns, median_ms
 
 from siniantrust.trust import _channel, _cipher, _codec
 
+_WAY = (
+    "One way is two cipher passes (counted) and two copies (read from the code: each pass of a record goes with one "
+    "copy between private and shared memory). The sender's cipher writes into a private buffer of 512 KiB that stays "
+    "in cache, and each such piece is copied once into shared memory; the receiver copies it once out of shared memory "
+    "into a buffer of the same kind and decrypts from there into the final array."
+)
+_WHY = (
+    "The private buffers are on purpose: a host could change shared memory between OpenSSL's pass that authenticates "
+    "and its pass that decrypts. No array is copied as a whole, and none is serialised; ONNX Runtime reads the "
+    "received array, and its output is encrypted from its own buffer."
+)
 _KEY = bytes(range(32))
 _ENDS = 2
 
@@ -109,17 +120,5 @@ def run(*, quick: bool) -> Outcome:
         ),
         rows=rows,
         bars=[Bar("memory allocated to move one tensor, in tensors (the array that is handed on is one)", 1.5, most)],
-        remarks=[
-            (
-                "One way is two cipher passes (counted) and two copies (read from the code: each pass of a record goes with "
-                "one copy between private and shared memory). The sender's cipher writes into a private buffer of 512 KiB "
-                "that stays in cache, and each such piece is copied once into shared memory; the receiver copies it once "
-                "out of shared memory into a buffer of the same kind and decrypts from there into the final array."
-            ),
-            (
-                "The private buffers are on purpose: a host could change shared memory between OpenSSL's pass that "
-                "authenticates and its pass that decrypts. No array is copied as a whole, and none is serialised; ONNX "
-                "Runtime reads the received array and its output is encrypted from its own buffer."
-            ),
-        ],
+        remarks=[_WAY, _WHY],
     )

@@ -19,7 +19,9 @@ def run(*, quick: bool) -> Outcome:
     """Time fresh interpreters, in turns."""
     contestants = {"python": "pass", _BASE: _BASE} | {module: f"{_BASE}, {module}" for module in _MODULES}
     found = in_turns(
-        {name: partial(_start, code) for name, code in contestants.items()}, turns=3 if quick else 15, warm_up=1
+        {name: partial(_start, code) for name, code in contestants.items()},
+        turns=1 if quick else 15,
+        warm_up=0 if quick else 1,
     )
     base_s = found[_BASE]
     beyond_s = {name: float(np.median(values - base_s)) for name, values in found.items()}

@@ -62,7 +62,7 @@ class _Writer:
         """Append a convolution (channels in, out) of weights with variance ``gain`` / fan-in (He et al. 2015)."""
         fan_in = channels[0] // groups * kernel * kernel
         shape = (channels[1], channels[0] // groups, kernel, kernel)
-        weight = self._rng.normal(0, np.sqrt(gain / fan_in), shape).astype(np.float32)
+        weight = self._rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(gain / fan_in))
         bias = self._rng.normal(0, 0.05, channels[1]).astype(np.float32)
         inputs = [x, self.constant(f"{name}.weight", weight), self.constant(f"{name}.bias", bias)]
         pads = [kernel // 2] * 4
@@ -70,7 +70,7 @@ class _Writer:
 
     def dense(self, x: str, name: str, *, size_in: int, size_out: int) -> str:
         """Append a fully connected layer."""
-        weight = self._rng.normal(0, np.sqrt(1 / size_in), (size_out, size_in)).astype(np.float32)
+        weight = self._rng.standard_normal((size_out, size_in), np.float32) / np.float32(np.sqrt(size_in))
         bias = np.zeros(size_out, np.float32)
         inputs = [x, self.constant(f"{name}.weight", weight), self.constant(f"{name}.bias", bias)]
         return self.op("Gemm", inputs, name, transB=1)

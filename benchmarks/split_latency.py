@@ -6,23 +6,28 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from deployments import deployed, prepare
 from networks import NETWORKS
 from results_file import Bar, Outcome
 from timing import in_turns, median_ms, ratio_interval
 
+_UNDISTURBED = (
+    "*Fastest tenth* is the same ratio between the 10th percentiles of both: the turns that other work on the machine "
+    "disturbed least. The bar is held against the medians."
+)
 _BARS = {"resnet50": 1.05, "mobilenet_v2": 1.10}
 
 
 def run(*, quick: bool) -> Outcome:
-    """Measure both networks at every cut (quick: MobileNetV2 at 64 pixels, two cuts, few turns)."""
+    """Measure both networks at every cut (quick: MobileNetV2 at 64 pixels, one cut, few turns)."""
     rows, bars = [], []
     for key, limit in _BARS.items():
         if quick and key == "resnet50":
             continue
         subject = prepare(NETWORKS[key](64 if quick else 224))
         worst = 0.0
-        for cut in subject.cuts[:: 3 if quick else 1]:
+        for cut in subject.cuts[: 1 if quick else None]:
             with tempfile.TemporaryDirectory() as folder, deployed(subject, cut, Path(folder)) as trial:
                 found = in_turns(
                     {
@@ -47,6 +52,7 @@ def run(*, quick: bool) -> Outcome:
                     "split, ms": median_ms(found["split"]),
                     "ratio": ratio,
                     "95 %": f"{low:.3f}-{high:.3f}",
+                    "fastest tenth": float(np.quantile(found["split"], 0.1) / np.quantile(bare_s, 0.1)),
                 }
             )
         bars.append(Bar(f"{subject.name}, worst cut's latency over the sum of its parts", limit, worst))
@@ -58,5 +64,5 @@ def run(*, quick: bool) -> Outcome:
         ),
         rows=rows,
         bars=bars,
-        remarks=[],
+        remarks=[_UNDISTURBED],
     )

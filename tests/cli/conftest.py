@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 # The helpers of the planner's and the runtime's tests are of use here too, also when these tests run alone.
-for _room in ("planner", "runtime"):
-    sys.path.append(str(Path(__file__).parents[1] / _room))
+sys.path.extend(str(Path(__file__).parents[1] / room) for room in ("planner", "runtime"))
 
 import pytest
 from command_line import Command, Outcome, Workshop, make_workshop, run_here

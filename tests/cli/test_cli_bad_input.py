@@ -31,7 +31,7 @@ def _save_model(path: Path, node: onnx.NodeProto, shape: list[int | str], *, dom
 @pytest.mark.parametrize("command", ["inspect", "audit", "plan", "build"])
 @pytest.mark.parametrize("kind", ["truncated", "text", "empty", "folder", "missing"])
 def test_what_is_no_model(refused: Refused, workshop: Workshop, tmp_path: Path, command: str, kind: str) -> None:
-    """A truncated model, a file that is none, an empty one, a folder and nothing at all are refused by every command."""
+    """A truncated model, another kind of file, an empty one, a folder and nothing at all are refused everywhere."""
     bad = tmp_path / "bad.onnx"
     if kind == "truncated":
         bad.write_bytes(workshop.model.read_bytes()[:-500])
@@ -364,7 +364,7 @@ def test_a_disk_that_fills_while_building(workshop: Workshop, tmp_path: Path) ->
     disk, keys = tmp_path / "disk", tmp_path / "keys"
     disk.mkdir()
     command = _build_command(workshop, disk / "deploy", keys)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=_keep_files_small)  # noqa: PLW1509 - one call, in the child alone
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=_keep_files_small)
     _check_refused_build(done, disk / "deploy", keys)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -232,12 +233,22 @@ def test_an_interrupt_ends_a_command_in_one_line(workshop: Workshop, tmp_path: P
     os.mkfifo(fifo)
     command = [sys.executable, *START, "run", str(workshop.bundle), str(fifo), "--keys", str(workshop.keys)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        # The session is open when the data are read; opening the pipe to write waits for that.
-        with fifo.open("wb"):
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            time.sleep(0.2)
-            process.send_signal(signal.SIGINT)
-            _, complaint = process.communicate(timeout=20)
+        # The session is open when the data are read, and then the pipe has a reader.
+        writer = _open_for_reader(fifo, process)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, complaint = process.communicate(timeout=20)
+        os.close(writer)
     assert (process.returncode, complaint) == (130, "sinian: error: interrupted\n")
     assert children
     assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def _open_for_reader(fifo: Path, reader: subprocess.Popen[str]) -> int:
+    """Open a pipe to write as soon as ``reader`` has opened it to read."""
+    while reader.poll() is None:
+        with contextlib.suppress(OSError):
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        time.sleep(0.01)
+    raise AssertionError(reader.communicate())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import cache
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -26,6 +28,7 @@ SMALL = Budget(
     batch_items=16,
     width=8,
     screen_items=120,
+    discriminator_steps=40,
     classifier_flops=1e8,
     threads=1,
 )
@@ -34,17 +37,17 @@ SMALL = Budget(
 @cache
 def photo_tiles(count: int = 600) -> np.ndarray:
     """Return tiles of photographs that ship with scikit-image, float32 (count, 3, 16, 16) in 0..1, in random order."""
-    from skimage import data
-
+    photographs: Any = importlib.import_module("skimage.data")
     tiles = []
-    for photograph in (data.astronaut(), data.coffee(), data.chelsea(), data.rocket()):
+    for photograph in (photographs.astronaut(), photographs.coffee(), photographs.chelsea(), photographs.rocket()):
         pixels = photograph.astype(np.float32).transpose(2, 0, 1) / 255
         rows, columns = pixels.shape[1] // SIDE, pixels.shape[2] // SIDE
         grid = pixels[:, : rows * SIDE, : columns * SIDE].reshape(3, rows, SIDE, columns, SIDE)
         tiles.append(grid.transpose(1, 3, 0, 2, 4).reshape(-1, 3, SIDE, SIDE))
-    every = np.concatenate(tiles)
+    every: np.ndarray = np.concatenate(tiles)
     every = every[every.std(axis=(1, 2, 3)) > 0.05]
-    return every[np.random.default_rng(0).permutation(len(every))[:count]]
+    chosen: np.ndarray = every[np.random.default_rng(0).permutation(len(every))[:count]]
+    return chosen
 
 
 def feature_set(values: np.ndarray, start: int = 0, stop: int | None = None) -> FeatureSet:
@@ -76,14 +79,14 @@ def problem_of(values: np.ndarray, inputs: np.ndarray, budget: Budget = SMALL) -
 
 def view_of(values: np.ndarray, inputs: np.ndarray, classify: Classifier | None = None) -> ScreenView:
     """Return what a screen sees of features ``values`` and ``inputs``."""
-    kind = "image" if inputs.ndim == 4 else "array"
+    kind: Literal["image", "array"] = "image" if inputs.ndim == 4 else "array"
     return ScreenView(kind=kind, features=feature_set(values), inputs=inputs, classify=classify, classify_flops=1000)
 
 
 def small_network(*, batch: int | None = None, blow_up: bool = False) -> onnx.ModelProto:
     """Return an untrained network on 16 x 16 tiles: an invertible layer, a strided convolution, dense layers.
 
-    ``batch`` fixes the batch. ``blow_up`` makes the last hidden tensor infinite.
+    ``batch`` fixes the batch. ``blow_up`` makes the last hidden tensor infinite for inputs above about 30.
     """
     rng = np.random.default_rng(1)
 
@@ -105,7 +108,7 @@ def small_network(*, batch: int | None = None, blow_up: bool = False) -> onnx.Mo
     initialisers = [
         numpy_helper.from_array(mix.reshape(3, 3, 1, 1), "mix"),
         weight("w1", 6, 3, 3, 3),
-        weight("w2", 12, 6 * 64, scale=1e38 if blow_up else 1.0),
+        weight("w2", 12, 6 * 64, scale=1e37 if blow_up else 1.0),
         weight("w3", 4, 12),
     ]
     first: int | str = "n" if batch is None else batch

@@ -66,7 +66,7 @@ def test_a_whole_audit_reads_back(folder: Path) -> None:
 
 
 def test_leakage_falls_with_depth(folder: Path) -> None:
-    """The invertible layer leaks nearly all, the narrow dense layer little, and the decision follows the best attack."""
+    """The invertible layer leaks nearly all, the narrow dense layer little; the best attack decides."""
     first, second, last = load_audit(folder).cuts
     assert first.leakage["ssim"].mean > 0.9 > second.leakage["ssim"].mean > last.leakage["ssim"].mean
     assert last.leakage["ssim"].mean < 0.3
@@ -155,13 +155,17 @@ def test_marked_items_alone_are_measured_on(tmp_path: Path) -> None:
     marked = np.arange(150) >= 100
     found = _run(model, Data(tiles, None, "x", heldout=marked), tmp_path / "a", max_cuts=1)
     assert found.data.heldout_count == 50
-    assert found.data.attacker_count + found.data.validation_count == 100
+    assert found.data.attacker_count + found.data.validation_count <= 100
 
 
 def test_overflowing_features_are_skipped(tmp_path: Path) -> None:
-    """A tensor that is not finite on the data is not attacked; its cut is skipped by name, the others stay."""
+    """A tensor that is not finite on a single item is not attacked; its cut is skipped by name, the others stay."""
     model = _load(tmp_path, small_network(blow_up=True))
-    found = _run(model, Data(photo_tiles(150) * 100, None, "x"), tmp_path / "a")
+    tiles, marked = photo_tiles(300).copy(), np.arange(300) >= 200
+    tiles[299] *= 10_000
+    found = _run(
+        model, Data(tiles, None, "x", heldout=marked), tmp_path / "a", budget=replace(BRIEF, heldout_items=100)
+    )
     assert [cut.tensors for cut in found.cuts] == [("mixed",), ("r1",)]
     assert "tensor 'r2' is not finite on this data" in found.skipped.values()
 
@@ -301,9 +305,9 @@ def _resealed(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], b
         (_resealed(lambda a: a["cuts"][0]["leakage"]["ssim"].update(upper="much")), "cuts.0.leakage.ssim.upper"),
         (lambda content: content.replace(b'"upper": ', b'"upper": NaN, "x": ', 1), "upper"),
         (lambda content: content[: len(content) // 2], "not a JSON file"),
-        (lambda content: b"[" * 100_000, "not a JSON file"),
-        (lambda content: b"\xff\xfe", "not a JSON file"),
-        (lambda content: b"[]", "the file"),
+        (lambda _: b"[" * 100_000, "not a JSON file"),
+        (lambda _: b"\xff\xfe", "not a JSON file"),
+        (lambda _: b"[]", "the file"),
     ],
 )
 def test_a_changed_audit_is_refused(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,43 @@ def test_files_that_are_no_arrays_are_refused(model: Model, tmp_path: Path, name
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=name):
         load_data(tmp_path / name, model)
+
+
+@pytest.mark.parametrize("name", ["d.npy", "d.npz"])
+def test_a_header_that_claims_too_much_is_not_believed(model: Model, tmp_path: Path, name: str) -> None:
+    """A small file whose header declares a huge array is refused before any memory is taken for it."""
+    stream = io.BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": (10**9, 3, 16, 16)}
+    np.lib.format.write_array_header_1_0(stream, header)
+    content = stream.getvalue() + bytes(100)
+    path = tmp_path / name
+    if path.suffix == ".npz":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", content)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match="but 100 bytes follow"):
+        load_data(path, model)
+
+
+@given(position=some.integers(0, 300), value=some.integers(0, 255), name=some.sampled_from(["d.npy", "d.npz"]))
+def test_a_changed_byte_is_an_error_of_ours_or_other_numbers(
+    model: Model, tmp_path_factory: pytest.TempPathFactory, position: int, value: int, name: str
+) -> None:
+    """One changed byte in the header or the numbers of a file never escapes as another error."""
+    path = tmp_path_factory.mktemp("fuzz") / name
+    if path.suffix == ".npz":
+        np.savez(path, x=photo_tiles(50)[:2])
+    else:
+        np.save(path, photo_tiles(50)[:2])
+    content = bytearray(path.read_bytes())
+    content[position] = value
+    path.write_bytes(bytes(content))
+    try:
+        data = load_data(path, model)
+    except DataError:
+        return
+    assert data.inputs.shape == (2, 3, 16, 16)
 
 
 def test_missing_files_and_other_formats_are_refused(model: Model, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from leakage_cases import photo_tiles
-from skimage.metrics import structural_similarity
 
 from siniantrust.leakage._estimates import bootstrap_upper, estimates, prior_scores
 from siniantrust.leakage._metrics import measure, reidentified, ssim_per_item
@@ -17,8 +19,9 @@ def test_ssim_equals_scikit_image(channels: int, side: int) -> None:
     """Our structural similarity is scikit-image's, for grey and colour, down to the smallest allowed size."""
     first = photo_tiles(40)[:, :channels, :side, :side]
     second = np.clip(first + np.random.default_rng(0).normal(0, 0.1, first.shape), 0, 1).astype(np.float32)
+    metrics: Any = importlib.import_module("skimage.metrics")
     expected = [
-        structural_similarity(a.astype(np.float64), b.astype(np.float64), channel_axis=0, data_range=1.0)
+        metrics.structural_similarity(a.astype(np.float64), b.astype(np.float64), channel_axis=0, data_range=1.0)
         for a, b in zip(first, second, strict=True)
     ]
     np.testing.assert_allclose(ssim_per_item(second, first), expected, atol=1e-9)
@@ -105,3 +108,10 @@ def test_the_bound_is_never_below_the_mean(seed: int, noise: float) -> None:
     guess = (held + np.random.default_rng(seed).normal(0, noise, held.shape)).astype(np.float32)
     for figure in estimates(measure(guess, held, "image"), prior_scores(known, held, "image"), seed=seed).values():
         assert figure.upper >= figure.mean
+
+
+def test_the_bound_is_that_of_a_mean_of_normal_items() -> None:
+    """For many normal items the bootstrap bound is the mean plus 1.645 standard errors, within sampling error."""
+    gained = np.random.default_rng(0).normal(0.3, 1, 900)
+    expected = gained.mean() + 1.645 * gained.std() / 30
+    assert bootstrap_upper(gained, np.ones(900), seed=0) == pytest.approx(expected, abs=0.005)

@@ -16,8 +16,9 @@ SCREENS = sorted(list_screens())
 
 def _classify(images: np.ndarray) -> np.ndarray:
     """Tell images by which of their quarters is brightest, whatever their brightness and contrast as a whole."""
-    images = images - images.mean(axis=(1, 2, 3), keepdims=True)
-    images = images / np.maximum(images.std(axis=(1, 2, 3), keepdims=True), 1e-6)
+    images = images.mean(axis=1, keepdims=True)
+    images = images - images.mean(axis=(2, 3), keepdims=True)
+    images = images / np.maximum(images.std(axis=(2, 3), keepdims=True), 1e-6)
     half = images.shape[2] // 2
     quarters = [images[:, :, y : y + half, x : x + half].mean(axis=(1, 2, 3)) for y in (0, half) for x in (0, half)]
     powers = np.exp(3 * np.stack(quarters, axis=1))
@@ -41,7 +42,7 @@ def test_the_input_itself_scores_above_noise(name: str) -> None:
 @pytest.mark.parametrize("name", SCREENS)
 @pytest.mark.parametrize("shape", [(5, 8, 8), (33,), (6, 10), (4, 32, 32)])
 def test_every_form_of_features_gets_a_finite_score(name: str, shape: tuple[int, ...]) -> None:
-    """Maps of any size, vectors and sequences get a finite score and finite raw figures, also where they are constant."""
+    """Maps of any size, vectors and sequences get a finite score and finite raw figures, constant ones too."""
     values = np.random.default_rng(0).normal(size=(120, *shape)).astype(np.float32)
     values[:, 0] = 2.5
     found = _score(name, values)
@@ -100,7 +101,7 @@ def test_the_classifier_rule_wants_delta_above_one_for_good() -> None:
 
 
 def test_the_plateau_is_where_the_curve_stays_at_its_minimum() -> None:
-    """The talk's rule picks the earliest cut from which the similarity stays within 10 % of its range of the minimum."""
+    """The talk's rule picks the earliest cut from which the similarity stays within 10 % of the minimum."""
     assert plateau([1.0, 0.6, 0.12, 0.1, 0.11]) == 2
     assert plateau([1.0, 0.1, 0.8, 0.12, 0.1]) == 3
     assert plateau([1.0, 0.5, 0.1]) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,10 +111,11 @@ def test_best_attack_must_exist(tmp_path: Path) -> None:
     assert "best_attack for ssim" in refuse(files, AuditError)
 
 
-@pytest.mark.parametrize("name", ["../plan.json", "/etc/hostname", "..", "", "nowhere.png", "audit.json"])
+@pytest.mark.parametrize("name", ["../outside.png", "/etc/hostname", "..", "", "nowhere.png", "audit.json"])
 def test_picture_must_be_a_png_beside_the_audit(tmp_path: Path, name: str) -> None:
     """A picture elsewhere, missing, or of another format is refused, and never embedded."""
     files = write_files(tmp_path)
+    shutil.copy(files.audit / "originals.png", tmp_path / "outside.png")
     edit_audit(files, originals_picture=name)
     assert str(files.audit) in refuse(files, AuditError)
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from report_files import BOUNDS, NAMES, SHARES, edit, write_files
 
 from siniantrust.report import _text
+from siniantrust.report._candidates import candidates, notable
 from siniantrust.report._cuts import bound_ratio, thin_out, view_cuts
-from siniantrust.report._front_figure import candidates, notable
 from siniantrust.report._load import Sources, load_sources
 
 

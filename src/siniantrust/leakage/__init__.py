@@ -1,9 +1,10 @@
 """How much of the input leaks at every cut: screens, attacks, and the audit that holds them against each other."""
 
+from siniantrust.leakage._arrays import read_arrays
 from siniantrust.leakage._audit import audit
 from siniantrust.leakage._audit_file import load_audit
 from siniantrust.leakage._budget import Budget
-from siniantrust.leakage._data import Data, load_data, read_arrays
+from siniantrust.leakage._data import Data, load_data
 from siniantrust.leakage._registry import Attack, Problem, Screen, ScreenScore, ScreenView, list_attacks, list_screens
 from siniantrust.leakage._schema import (
     SCHEMA_VERSION,

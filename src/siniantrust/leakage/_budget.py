@@ -21,6 +21,7 @@ class Budget:
         attack_time_s: time after which a training stops early, within one attack at one cut.
         tolerance: gain of a leakage metric, from half the budget to all of it, above which an attack is not converged.
         screen_items: items that a screen looks at.
+        discriminator_steps: gradient steps of the discriminator that tells feature maps from inputs.
         classifier_flops: most floating-point operations that one screen at one cut may spend in a classifier.
         max_side: images are averaged down to at most this side before they are attacked.
         feature_elements: most numbers per item that are kept of one tensor.
@@ -38,6 +39,7 @@ class Budget:
     attack_time_s: float = 60.0
     tolerance: float = 0.05
     screen_items: int = 400
+    discriminator_steps: int = 80
     classifier_flops: float = 2e10
     max_side: int = 64
     feature_elements: int = 65_536
@@ -59,6 +61,7 @@ class Budget:
             attack_time_s=1800.0,
             tolerance=0.02,
             screen_items=1000,
+            discriminator_steps=500,
             classifier_flops=2e11,
             memory_bytes=8 << 30,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from siniantrust.errors import DataError
 from siniantrust.graph import Model, Tensor
+from siniantrust.leakage._arrays import read_arrays
 from siniantrust.leakage._observe import item_shape
 
 _INPUT_KEYS = ("inputs", "x")
@@ -133,28 +133,6 @@ def _private(model: Model, name: str | None) -> str:
     if name not in names:
         raise DataError(f"private input '{name}' is not an input of the model; it has {_listed(names)}")
     return name
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read a ``.npz`` file's arrays by name, or a ``.npy`` file's array under the empty name.
-
-    Raises:
-        DataError: if it cannot be read, or holds objects rather than numbers.
-    """
-    if path.suffix not in (".npy", ".npz"):
-        raise DataError(f"data {path}: expected a .npy or .npz file, found '{path.suffix or path.name}'")
-    try:
-        with path.open("rb") as stream:
-            # Object arrays would need pickle, which runs code from the file.
-            found = np.load(stream, allow_pickle=False)
-            if isinstance(found, np.ndarray) != (path.suffix == ".npy"):
-                raise DataError(f"data {path}: is no {path.suffix} file inside; name it by what it is")
-            return {"": found} if isinstance(found, np.ndarray) else {key: found[key] for key in found.files}
-    except OSError as error:
-        raise DataError(f"data {path}: cannot be read ({error.strerror or 'not a NumPy file'})") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"data {path}: not a readable NumPy file ({reason})") from None
 
 
 def _check_array(array: np.ndarray, tensor: Tensor, item: tuple[int, ...], *, origin: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from siniantrust.report._inputs import AlternativeRead, AuditRead, CutRead, PlanRead
+from siniantrust.report._audit_input import AuditRead, CutRead
 from siniantrust.report._load import Sources
+from siniantrust.report._plan_input import AlternativeRead, PlanRead
 from siniantrust.report._text import multiple, readable, short
 
 # A bound of zero would make every multiple infinite; below this it is drawn as this.

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from siniantrust.report._cuts import CutView, bound_ratio
-from siniantrust.report._inputs import AlternativeRead
-from siniantrust.report._load import Sources
+from siniantrust.report._candidates import Candidate
 from siniantrust.report._svg import INK, MUTED, RISK, TRUSTED, UNTRUSTED, draw
-from siniantrust.report._text import TIMES, clean, multiple, seconds
+from siniantrust.report._text import TIMES, multiple, seconds
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -20,76 +17,8 @@ if TYPE_CHECKING:
 # Candidates whose leakage is unknown stand in a lane of their own above the scale.
 _LANE = 1.14
 _LABELLED = 24
-_SHOWN = 300
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One alternative of the plan. ``label`` are its cuts' numbers; ``ratio`` as in ``CutView``, None when unknown."""
-
-    label: str
-    title: str
-    device: str
-    latency_s: float
-    period_s: float
-    trusted_flops_share: float
-    boundary_bytes: int
-    ratio: float | None
-    refusal: str | None
-    all_trusted: bool
-    chosen: bool
-    on_front: bool
-
-
-def candidates(sources: Sources, cuts: Sequence[CutView]) -> list[Candidate]:
-    """Return every alternative in the order of the plan, with those on the Pareto front of the allowed ones marked."""
-    plan = sources.plan
-    numbers = {cut.id: cut for cut in cuts}
-    untrusted = [part.device for part in plan.parts if not part.trusted]
-    device = untrusted[0] if untrusted else plan.parts[0].device
-    ratios = [_ratio(item, plan.policy.leakage.max) for item in plan.alternatives]
-    allowed = [
-        (item.latency_s, ratio)
-        for item, ratio in zip(plan.alternatives, ratios, strict=True)
-        if item.refusal is None and ratio is not None
-    ]
-    return [
-        Candidate(
-            label="+".join(str(numbers[cut_id].number) for cut_id in item.cut_ids),
-            title=" + ".join(numbers[cut_id].label for cut_id in item.cut_ids) or "no cut",
-            device=clean(item.device),
-            latency_s=item.latency_s,
-            period_s=item.period_s,
-            trusted_flops_share=item.trusted_flops_share,
-            boundary_bytes=item.boundary_bytes,
-            ratio=ratio,
-            refusal=None if item.refusal is None else clean(item.refusal),
-            all_trusted=_all_trusted(item),
-            chosen=item.cut_ids == plan.cut_ids and item.device == device,
-            on_front=item.refusal is None and ratio is not None and not _dominated((item.latency_s, ratio), allowed),
-        )
-        for item, ratio in zip(plan.alternatives, ratios, strict=True)
-    ]
-
-
-def notable(found: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates to show: all, or of very many the best for each first cut and device, and the front.
-
-    Plans with two cuts hold a candidate for every pair.
-    """
-    if len(found) <= _SHOWN:
-        return list(found)
-    best: dict[tuple[str, str], Candidate] = {}
-    for item in found:
-        key = (item.label.partition("+")[0], item.device)
-        if key not in best or _rank(item) < _rank(best[key]):
-            best[key] = item
-    keep = {id(item) for item in best.values()}
-    return [item for item in found if id(item) in keep or item.chosen or item.on_front]
-
-
-def _rank(item: Candidate) -> tuple[bool, float]:
-    return item.refusal is not None, item.latency_s
+# About the size of the axes and of the chosen candidate's name, in points, for keeping the name off other points.
+_WIDTH_POINTS, _HEIGHT_POINTS, _NAME_POINTS = 640, 280, 95
 
 
 def front_figure(found: Sequence[Candidate]) -> Markup | None:
@@ -161,29 +90,55 @@ def _point(axes: Axes, item: Candidate, lane: float, *, gid: str) -> None:
 
 def _names(axes: Axes, found: Sequence[Candidate], lane: float, *, everyone: bool) -> None:
     """Write the names beside the points; candidates that fall onto each other share one line."""
-    wide = max(item.latency_s for item in found) * 1e3 or 1.0
-    tall = max(float(_squeeze(_place(item, lane)[1])) for item in found) or 1.0
+    left, right = axes.get_xlim()
+    tall = float(_squeeze(axes.get_ylim()[1]))
     shared: dict[tuple[int, int], list[Candidate]] = {}
     for item in found:
         x, y = _place(item, lane)
         if item.chosen or item.all_trusted:
             shared[-1 - len(shared), 0] = [item]
         elif everyone:
-            shared.setdefault((round(60 * x / wide), round(20 * float(_squeeze(y)) / tall)), []).append(item)
-    left, right = axes.get_xlim()
+            shared.setdefault(
+                (round(24 * (x - left) / (right - left)), round(20 * float(_squeeze(y)) / tall)), []
+            ).append(item)
     for items in shared.values():
         item = items[-1]
         name = "all in the enclave" if item.all_trusted else ", ".join(dict.fromkeys(one.label for one in items))
         text = f"{'' if item.all_trusted else 'cut '}{name}, chosen" if item.chosen else name
         x, y = _place(item, lane)
         side = 1 if x < (left + right) / 2 else -1
+        offset = _free_side(axes, item, found, lane) if item.chosen else (side * 8, -3 if item.all_trusted else 6)
         axes.annotate(
-            text, (x, y), textcoords="offset points", fontsize=9.0, zorder=4,
-            xytext=(side * (13 if item.chosen else 8), 11 if item.chosen else -3 if item.all_trusted else 6),
-            ha="left" if side > 0 else "right",
+            text, (x, y), textcoords="offset points", fontsize=9.0, zorder=5 if item.chosen else 4,
+            xytext=offset,
+            ha="left" if offset[0] > 0 else "right",
             color=INK if item.chosen or item.refusal is None else MUTED,
             fontweight="bold" if item.chosen else "normal",
+            arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.8} if item.chosen else None,
+            bbox={"facecolor": "#ffffff", "alpha": 0.8, "edgecolor": "none", "pad": 1.5} if item.chosen else None,
         )  # fmt: skip
+
+
+def _free_side(axes: Axes, item: Candidate, found: Sequence[Candidate], lane: float) -> tuple[int, int]:
+    """Return the offset, in points, at which the chosen candidate's name covers the fewest other points."""
+
+    def in_points(one: Candidate) -> tuple[float, float]:
+        x, y = _place(one, lane)
+        (left, right), top = axes.get_xlim(), float(_squeeze(axes.get_ylim()[1]))
+        return _WIDTH_POINTS * (x - left) / (right - left), _HEIGHT_POINTS * float(_squeeze(y)) / top
+
+    x0, y0 = in_points(item)
+
+    def covered(offset: tuple[int, int]) -> int:
+        start = x0 + offset[0] - (0 if offset[0] > 0 else _NAME_POINTS)
+        level = y0 + offset[1]
+        points = [in_points(one) for one in found if one is not item]
+        hit = sum(start - 12 < x < start + _NAME_POINTS + 8 and level - 16 < y < level + 20 for x, y in points)
+        outside = start < 0 or start + _NAME_POINTS > _WIDTH_POINTS or level < 0
+        return hit + 100 * outside
+
+    sides = [(side * 15, rise) for rise in (11, -16, 28, 44, 60, 80, 100) for side in (1, -1)]
+    return min(sides, key=covered)
 
 
 def _place(item: Candidate, lane: float) -> tuple[float, float]:
@@ -211,16 +166,3 @@ def _tip(item: Candidate) -> str:
     where = "all in the enclave" if item.all_trusted else f"cut {item.label or 'none'} on {item.device}"
     leak = "leakage not measured" if item.ratio is None else f"{multiple(item.ratio)} the bound"
     return f"{where}: {seconds(item.latency_s)}, {leak}" + (f", refused: {item.refusal}" if item.refusal else "")
-
-
-def _ratio(item: AlternativeRead, bounds: dict[str, float]) -> float | None:
-    return 0.0 if _all_trusted(item) else bound_ratio(item.leakage_upper, bounds)
-
-
-def _all_trusted(item: AlternativeRead) -> bool:
-    return not item.cut_ids and item.device == "enclave"
-
-
-def _dominated(mine: tuple[float, float], others: Sequence[tuple[float, float]]) -> bool:
-    """Say whether another candidate is at least as good in both and better in one."""
-    return any(latency <= mine[0] and ratio <= mine[1] and (latency, ratio) != mine for latency, ratio in others)

@@ -11,7 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from siniantrust._files import sha256_bytes
 from siniantrust.errors import AuditError, PlanError, SinianError
-from siniantrust.report._inputs import AuditRead, PlanRead, RunRead
+from siniantrust.report._audit_input import AuditRead
+from siniantrust.report._plan_input import PlanRead
+from siniantrust.report._run_input import RunRead
 
 _R = TypeVar("_R", bound=BaseModel)
 

@@ -11,20 +11,16 @@ from typing import TYPE_CHECKING
 from siniantrust._extras import require
 from siniantrust._files import write_atomic
 from siniantrust.report import _text
+from siniantrust.report._attack_figures import attack_figures, attack_keys
+from siniantrust.report._axis import metrics_of
+from siniantrust.report._candidates import candidates, notable
 from siniantrust.report._cost_figures import cost_figure, term_colours, timeline_figure
 from siniantrust.report._costs import compare_costs
 from siniantrust.report._cuts import CutView, thin_out, view_cuts
-from siniantrust.report._front_figure import candidates, front_figure, notable
-from siniantrust.report._leakage_figures import (
-    attack_figures,
-    attack_keys,
-    metrics_of,
-    screen_figure,
-    screen_keys,
-    screen_rows,
-)
+from siniantrust.report._front_figure import front_figure
 from siniantrust.report._load import ReportError, Sources, load_sources
 from siniantrust.report._reconstructions import build_gallery
+from siniantrust.report._screens import screen_figure, screen_keys, screen_rows
 from siniantrust.report._threats import threats
 from siniantrust.report._verdict import judge
 

@@ -10,8 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from siniantrust.errors import AuditError
+from siniantrust.report._audit_input import AttackRead, AuditRead
 from siniantrust.report._cuts import CutView
-from siniantrust.report._inputs import AttackRead, AuditRead
 from siniantrust.report._load import Sources
 from siniantrust.report._text import clean, metric_title, raw
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from siniantrust.report._audit_input import CutRead
 from siniantrust.report._cuts import CutView
-from siniantrust.report._inputs import CutRead, ValueRead
 from siniantrust.report._load import Sources
+from siniantrust.report._plan_input import ValueRead
 from siniantrust.report._text import METRIC_MEANINGS, clean, in_policy_order, metric_title, score
 
 Status = Literal["within", "over", "open", "unknown", "nothing"]
@@ -101,10 +102,12 @@ def _status(sources: Sources, measured: CutRead | None) -> tuple[Status, str, st
         )
     if sources.audit is None:
         unseen = "Nothing on this page shows what the untrusted side can reconstruct."
+        if sources.plan.audit_id is not None:
+            unseen = f"Leakage below is the plan's word, from audit {sources.plan.audit_id[:12]}, and was not checked."
         return (
             "unknown",
             "Leakage was not measured: no audit was given to this report",
-            f"{unseen} Audit the model before private data goes through it.",
+            f"{unseen} Give the audit before private data goes through the model.",
         )
     if measured is None:
         return (

@@ -200,11 +200,18 @@ def _free(opened: tuple[Device, Executable]) -> None:
 
 
 def device_spec(policy: Policy, name: str, overrides: Mapping[str, DeviceSpec]) -> DeviceSpec:
-    """Return how to open the policy's device ``name``: as the caller says, else as the policy does."""
+    """Return how to open the policy's device ``name``: as the caller says, else as the policy does.
+
+    Raises:
+        DeviceError: if ``overrides`` names a device that the policy does not have.
+    """
+    entries = {device.name: device for device in policy.device}
+    for other in overrides:
+        if other not in entries:
+            raise DeviceError(f"device {other!r}: the policy has no such device; it has {', '.join(sorted(entries))}")
     if name in overrides:
         return replace(overrides[name], name=name)
-    entry = next(device for device in policy.device if device.name == name)
-    return DeviceSpec(name=name, backend=entry.backend, options=dict(entry.options))
+    return DeviceSpec(name=name, backend=entries[name].backend, options=dict(entries[name].options))
 
 
 def enclave_spec(policy: Policy) -> EnclaveSpec:

@@ -13,7 +13,6 @@ from siniantrust.leakage.screens._maps import feature_maps, normalised, rescaled
 
 _SIDE = 32
 _MAX_CHANNELS = 32
-_STEPS = 80
 _BATCH = 64
 _TEST_ITEMS = 64
 
@@ -39,7 +38,7 @@ def score(view: ScreenView, budget: Budget, seed: int) -> ScreenScore | None:
     maps = torch.as_tensor(
         rescaled(normalised(feature_maps(view.features, slice(0, count), _MAX_CHANNELS)), _SIDE, _SIDE)
     )
-    judge = train_discriminator(inputs[held:], maps[held:], steps=_STEPS, batch=_BATCH, seed=seed)
+    judge = train_discriminator(inputs[held:], maps[held:], steps=budget.discriminator_steps, batch=_BATCH, seed=seed)
     with torch.no_grad():
         true_inputs = float((judge(inputs[:held]) > 0).float().mean())
         tested = maps[:held]

@@ -1,0 +1,70 @@
+"""What the report reads of run.json."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from siniantrust.report._inputs import Bytes, Provenance, Record, Seconds
+
+
+class MeasuredTermRead(Record):
+    """One addend of the measured latency, named as in the prediction."""
+
+    what: str
+    where: str
+    latency_s: Seconds
+
+
+class MeasuredRead(Record):
+    """Measured cost of one request: median, 95th percentile, and time between answers in a pipeline."""
+
+    latency_s: Seconds
+    latency_p95_s: Seconds
+    period_s: Seconds | None = None
+    terms: tuple[MeasuredTermRead, ...]
+
+
+class EnclaveRead(Record):
+    """The enclave that the run used. ``protections`` maps a name to ``active`` or to why it is missing."""
+
+    provider: str
+    provenance: Provenance
+    protections: dict[str, str]
+    memory_bytes: Bytes | None = None
+
+
+class DeviceRead(Record):
+    """A device that the run used, in its own words."""
+
+    name: str
+    backend: str
+    description: str
+
+
+class SpanRead(Record):
+    """When one item was in one stage; seconds since the run began."""
+
+    stage: str
+    item: int
+    start_s: Seconds
+    end_s: Seconds
+
+
+class RunRead(Record):
+    """A run over held-out items: the answers' difference from the uncut model, and what it cost."""
+
+    model_name: str
+    model_sha256: str
+    bundle_id: str
+    count: int = Field(ge=0)
+    max_abs_difference: float | None = None
+    accuracy: float | None = None
+    accuracy_uncut: float | None = None
+    measured: MeasuredRead
+    uncut_latency_s: Seconds | None = None
+    machine: str
+    enclave: EnclaveRead
+    devices: tuple[DeviceRead, ...]
+    timeline: tuple[SpanRead, ...] = ()
+    started: str
+    versions: dict[str, str]
