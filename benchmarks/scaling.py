@@ -48,7 +48,7 @@ def run(*, quick: bool) -> Outcome:
                     stem: partial(_call, [command, str(folder / f"{stem}.onnx"), *options, "--json"])
                     for stem in ("tiny", *(f"{shape}{nodes}" for nodes in sizes))
                 }
-                found = in_turns(contestants, turns=1 if quick else 5, warm_up=0 if quick else 1)
+                found = in_turns(contestants, turns=1 if quick else 3, warm_up=0)
                 start_s = float(np.median(found["tiny"]))
                 total_s = [float(np.median(found[f"{shape}{nodes}"])) for nodes in sizes]
                 rows.append(_row(command, shape, sizes, start_s, total_s))

@@ -9,7 +9,7 @@ the input, what costs time comes after it.
 from __future__ import annotations
 
 import argparse
-import io
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,7 @@ def train(network: nn.Sequential, inputs: torch.Tensor, labels: torch.Tensor, *,
     network.train()
     for epoch in range(epochs):
         total = 0.0
-        for chosen in torch.randperm(len(inputs))[: batches * BATCH].split(BATCH):
+        for chosen in torch.randperm(len(inputs))[: batches * BATCH].reshape(batches, BATCH):
             loss = loss_of(network(_augment(inputs[chosen], rng)), labels[chosen])
             optimiser.zero_grad()
             loss.backward()
@@ -83,20 +83,22 @@ def train(network: nn.Sequential, inputs: torch.Tensor, labels: torch.Tensor, *,
 
 def export(network: nn.Sequential) -> bytes:
     """Return the network as ONNX with a free batch size; batch normalisation is folded into the convolutions."""
-    stream = io.BytesIO()
-    torch.onnx.export(
-        network,
-        (torch.zeros(1, 3, 32, 32),),
-        stream,
-        dynamo=False,
-        input_names=["tile"],
-        output_names=["scene"],
-        dynamic_axes={"tile": {0: "batch"}, "scene": {0: "batch"}},
-        opset_version=17,
-    )
-    proto = onnx.load_from_string(stream.getvalue())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scenes.onnx"
+        torch.onnx.export(
+            network,
+            (torch.zeros(1, 3, 32, 32),),
+            path,
+            dynamo=False,
+            input_names=["tile"],
+            output_names=["scene"],
+            dynamic_axes={"tile": {0: "batch"}, "scene": {0: "batch"}},
+            opset_version=17,
+        )
+        proto = onnx.load(path)
     proto.graph.name = "scenes"
-    return proto.SerializeToString(deterministic=True)
+    written: bytes = proto.SerializeToString(deterministic=True)
+    return written
 
 
 def main() -> None:

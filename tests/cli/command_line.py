@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from deployments import Deployment, deploy, images_proto, missing_protections
+from runtime_deployments import Deployment, deploy, images_proto, missing_protections
 
 from siniantrust.cli import main
 from siniantrust.graph import load_model

@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1] / "planner"))
 
 import pytest
-from deployments import Deployment, deploy, images, vectors
+from runtime_deployments import Deployment, deploy, images, vectors
 
 from siniantrust.runtime import Session
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deployments import Deployment
 from planner_models import chain_model
+from runtime_deployments import Deployment
 
 from siniantrust.errors import DataError, SinianError
 from siniantrust.report import write_report

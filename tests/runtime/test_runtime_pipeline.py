@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from deployments import Deployment, deploy, images
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runtime_deployments import Deployment, deploy, images
 
 from siniantrust.runtime import Session, Span
 from siniantrust.runtime._pipeline import run_pipeline

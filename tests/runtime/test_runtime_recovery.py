@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deployments import Deployment, deploy, images
+from runtime_deployments import Deployment, deploy, images
 
 from siniantrust.errors import DeviceLostError, EnclaveLostError, SinianError, TrustError
 from siniantrust.odla import Executable

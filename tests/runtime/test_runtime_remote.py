@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deployments import Deployment, deploy, images, vectors
 from planner_models import chain_model
+from runtime_deployments import Deployment, deploy, images, vectors
 
 from siniantrust.errors import DeviceError, DeviceLostError
 from siniantrust.odla import DeviceSpec

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deployments import Deployment, deploy, images
 from onnx import TensorProto, helper
 from planner_models import build
+from runtime_deployments import Deployment, deploy, images
 
 from siniantrust.errors import BundleError, DataError, DeviceError, SinianError
 from siniantrust.graph import load_model

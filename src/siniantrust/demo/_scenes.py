@@ -60,7 +60,7 @@ def _photograph(path: Path, shrink: int) -> np.ndarray:
     if not path.is_file():
         raise DataError(f"demo photograph {path.name}: not in this version of its package; expected it at {path}")
     with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+        pixels: np.ndarray = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
     height, width = (side // shrink * shrink for side in pixels.shape[:2])
     pixels = pixels[:height, :width].reshape(height // shrink, shrink, width // shrink, shrink, 3).mean(axis=(1, 3))
     return pixels.transpose(2, 0, 1)
@@ -84,8 +84,9 @@ def _tiles(regions: np.ndarray) -> np.ndarray:
     count = len(regions)
     quarters = regions.reshape(count, 3, 2, TILE, 2, TILE).transpose(0, 2, 4, 1, 3, 5).reshape(-1, 3, TILE, TILE)
     halved = regions.reshape(count, 3, TILE, 2, TILE, 2).mean(axis=(3, 5), dtype=np.float32)
-    tiles = np.concatenate([quarters, halved])
-    return tiles[tiles.std(axis=(1, 2, 3)) > _FLAT]
+    tiles: np.ndarray = np.concatenate([quarters, halved])
+    kept: np.ndarray = tiles[tiles.std(axis=(1, 2, 3)) > _FLAT]
+    return kept
 
 
 def load_scenes(*, heldout: int = 1000, seed: int = 0) -> Scenes:

@@ -90,8 +90,9 @@ def fit_encoder(sample: np.ndarray, *, max_elements: int, max_side: int, seed: i
     sample = sample.reshape(len(sample), *item)
     # Maps (C, H, W) keep one scale per channel, sequences (T, D) one per feature, anything else one per number.
     axes = {3: (0, 2, 3), 2: (0, 1)}.get(len(item), (0,))
-    mean = sample.mean(axis=axes, keepdims=True)
-    spread = sample.std(axis=axes, keepdims=True)
+    # In double precision: large but finite values must not overflow when squared.
+    mean = sample.mean(axis=axes, keepdims=True, dtype=np.float64).astype(np.float32)
+    spread = sample.std(axis=axes, keepdims=True, dtype=np.float64)
     scale = np.where(spread > 0, spread, 1).astype(np.float32)
     elements = math.prod(item)
     if elements <= max_elements:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -44,7 +44,7 @@ class DevicePolicy(_Section):
 class LeakagePolicy(_Section):
     """``[leakage]``: how much an attacker may get from what leaves the enclave, prior-corrected, 0 to 1."""
 
-    max: dict[Metric, float] = Field(
+    max: dict[Metric, Annotated[float, Field(ge=0, le=1)]] = Field(
         default={"ssim": 0.2, "reidentification": 0.1},
         min_length=1,
         description="bound per metric, held against the upper 95 % bound of the best attack",
@@ -86,8 +86,8 @@ def load_policy(path: Path) -> Policy:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PolicyError(f"policy {path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PolicyError(f"policy {path}: not a TOML file ({error})") from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, endless digits, brackets without end
+        raise PolicyError(f"policy {path}: not a TOML file ({_one_line(str(error))})") from None
     return parse_policy(raw, origin=str(path))
 
 
@@ -102,8 +102,12 @@ def parse_policy(raw: dict[str, object], *, origin: str) -> Policy:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(step) for step in first["loc"]) or "the file"
-        raise PolicyError(f"policy {origin}: {place}: {first['msg']}") from None
+        raise PolicyError(_one_line(f"policy {origin}: {place}: {first['msg']}")) from None
     names = [device.name for device in policy.device]
     if "enclave" in names or len(set(names)) != len(names):
         raise PolicyError(f"policy {origin}: device: names must differ, and 'enclave' is reserved; found {names}")
     return policy
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -17,6 +17,8 @@ _SEARCH_ITEMS = 800
 _SEARCH_DIRECTIONS = 128
 _PENALTIES = tuple(10.0**power for power in range(-5, 2))
 _WIDTHS = (1.0, 4.0, 16.0)
+# A smaller improvement over the mean input, as a share of its error, is rounding.
+_LEAST_GAIN = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,8 @@ def _regress(problem: Problem, budget: Budget, seed: int) -> Regression:
             error = _validation_error(kernel[:search], kernel[count:], projected[:search], wanted, penalty)
             if error is not None and (best is None or error < best[0]):
                 best = (error, name, penalty)
-    prior_error = float((wanted**2).mean())
-    if best is None or best[0] >= prior_error:
+    prior_error = float(wanted.square().mean())
+    if best is None or best[0] > (1 - _LEAST_GAIN) * prior_error:
         return _mean_answer(mean, problem)
 
     _, name, penalty = best
