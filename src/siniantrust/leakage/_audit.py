@@ -21,6 +21,7 @@ from siniantrust.leakage._classifier import image_classifier
 from siniantrust.leakage._data import Data, check_data
 from siniantrust.leakage._features import Observed, observe
 from siniantrust.leakage._observe import Observer
+from siniantrust.leakage._parallel import one_at_a_time, run_all, workers_for
 from siniantrust.leakage._pictures import strip_png
 from siniantrust.leakage._ranking import summarise
 from siniantrust.leakage._registry import Attack, Screen, ScreenView, list_attacks, list_screens
@@ -85,8 +86,8 @@ def audit(
     threads = budget.threads or len(os.sched_getaffinity(0))
     units = 1 + len(kept) * (len(chosen_attacks) + len(chosen_screens))
     bar = nullcontext(progress) if progress is not None else _progress.progress("audit", units)
-    with _writing(out) as folder, bar as step, _torch_threads(threads):
-        run = _Run(setting, chosen_attacks, chosen_screens, folder, step)
+    with _writing(out) as folder, bar as step:
+        run = _Run(setting, chosen_attacks, chosen_screens, folder, one_at_a_time(step))
         with _observed(model, data, kept, setting, threads, step) as observed:
             skipped |= _refused(kept, observed)
             usable = [cut for cut in kept if cut.id not in skipped]
@@ -94,10 +95,18 @@ def audit(
                 raise AuditError(f"model {model.name}: none of its cuts can be audited: {next(iter(skipped.values()))}")
             with Observer(model, (), threads=threads) as plain:
                 classify = image_classifier(plain, model, data, setting.low, setting.high)
-                audited = [
-                    run.at_cut(observed, cut, setting.view(observed, cut, classify, model.flops), index)
-                    for index, cut in enumerate(usable)
-                ]
+
+                def at_cut(index: int, cut: Cut) -> CutAudit:
+                    return run.at_cut(observed, cut, setting.view(observed, cut, classify, model.flops), index)
+
+                workers = workers_for(
+                    len(usable),
+                    items=len(setting.targets),
+                    attackers=setting.attackers,
+                    threads=threads,
+                    budget=budget,
+                )
+                audited = run_all(at_cut, usable, workers=workers, threads=threads)
             outputs = observed.outputs[model.outputs[0].name]
         if setting.kind == "image":
             (folder / _ORIGINALS).write_bytes(strip_png(setting.judge.originals))
@@ -206,19 +215,6 @@ def _writing(out: Path) -> Iterator[Path]:
             yield folder
     except OSError as error:
         raise AuditError(f"audit folder {out}: cannot be written ({error.strerror or error})") from error
-
-
-@contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    """Let torch compute with ``threads`` threads for a while."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _machine(threads: int) -> str:

@@ -25,7 +25,7 @@ class Budget:
         classifier_flops: most floating-point operations that one screen at one cut may spend in a classifier.
         max_side: images are averaged down to at most this side before they are attacked.
         feature_elements: most numbers per item that are kept of one tensor.
-        memory_bytes: features beyond this lie on disk.
+        memory_bytes: features beyond this lie on disk; cuts are attacked at the same time as far as they fit in it.
         threads: threads of the computation; None for every core the process may use.
     """
 
@@ -52,7 +52,7 @@ class Budget:
         if name == "quick":
             return cls()
         return cls(
-            attacker_items=20_000,
+            attacker_items=10_000,
             kernel_features=16_384,
             patch_rows=200_000,
             steps=3000,

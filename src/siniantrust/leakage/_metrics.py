@@ -80,7 +80,7 @@ def reidentified(reconstructed: np.ndarray, originals: np.ndarray) -> np.ndarray
 
 
 def _standardised(items: np.ndarray) -> np.ndarray:
-    flat = items.reshape(len(items), -1).astype(np.float64)
+    flat = items.reshape(len(items), -1).astype(np.float32)
     centred = flat - flat.mean(axis=1, keepdims=True)
     spread = centred.std(axis=1, keepdims=True)
     # A flat item has no pattern to compare: it stays all zeros, equally far from every other.

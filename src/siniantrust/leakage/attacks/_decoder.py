@@ -13,6 +13,7 @@ from torch.nn import functional
 from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._features import FeatureSet
 from siniantrust.leakage._metrics import has_ssim
+from siniantrust.leakage._parallel import seeded
 from siniantrust.leakage._registry import Problem
 from siniantrust.leakage._similarity import ssim
 from siniantrust.leakage.attacks._grid import decoder_cell, to_grid
@@ -143,34 +144,34 @@ def train_decoder(problem: Problem, base: Regression, budget: Budget, seed: int)
         value = (answer - wanted).square().mean() / prior_error
         return value + 1 - ssim(answer, wanted).mean() if structural else value
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         kind = ImageDecoder if problem.kind == "image" else ArrayDecoder
         decoder = kind(problem.attacker.shapes, target, budget.width)
-        optimiser = torch.optim.AdamW(decoder.parameters(), lr=_LEARNING_RATE, weight_decay=1e-2)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LEARNING_RATE, total_steps=budget.steps + 1)
-        started = time.monotonic()
-        best = float(loss(bases[1], checks))
-        first, kept, done = best, {name: value.clone() for name, value in decoder.state_dict().items()}, 0
-        for done in range(1, budget.steps + 1):
-            rows = torch.randint(0, len(truth), (budget.batch_items,))
-            error = loss(decoder(_tensors(problem.attacker, rows), bases[0][rows]), truth[rows])
-            optimiser.zero_grad()
-            torch.autograd.backward(error)
-            optimiser.step()
-            schedule.step()
-            late = time.monotonic() - started > budget.attack_time_s
-            if done % _CHECK_STEPS == 0 or done == budget.steps or late:
-                value = float(loss(_answer(decoder, problem.validation, bases[1]), checks))
-                if value < best:
-                    best, kept = value, {name: value.clone() for name, value in decoder.state_dict().items()}
-            if late:
-                break
-        decoder.load_state_dict(kept)
-        detail = f"{done} steps, validation loss {first:.3f} to {best:.3f}"
-        if done < budget.steps:
-            detail += f", stopped at {budget.attack_time_s:g} s of {budget.steps} steps"
-        return _answer(decoder, problem.heldout, bases[2]), detail
+    optimiser = torch.optim.AdamW(decoder.parameters(), lr=_LEARNING_RATE, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LEARNING_RATE, total_steps=budget.steps + 1)
+    generator = torch.Generator().manual_seed(seed)
+    started = time.monotonic()
+    best = float(loss(bases[1], checks))
+    first, kept, done = best, {name: value.clone() for name, value in decoder.state_dict().items()}, 0
+    for done in range(1, budget.steps + 1):
+        rows = torch.randint(0, len(truth), (budget.batch_items,), generator=generator)
+        error = loss(decoder(_tensors(problem.attacker, rows), bases[0][rows]), truth[rows])
+        optimiser.zero_grad()
+        torch.autograd.backward(error)
+        optimiser.step()
+        schedule.step()
+        late = time.monotonic() - started > budget.attack_time_s
+        if done % _CHECK_STEPS == 0 or done == budget.steps or late:
+            value = float(loss(_answer(decoder, problem.validation, bases[1]), checks))
+            if value < best:
+                best, kept = value, {name: value.clone() for name, value in decoder.state_dict().items()}
+        if late:
+            break
+    decoder.load_state_dict(kept)
+    detail = f"{done} steps, validation loss {first:.3f} to {best:.3f}"
+    if done < budget.steps:
+        detail += f", stopped at {budget.attack_time_s:g} s of {budget.steps} steps"
+    return _answer(decoder, problem.heldout, bases[2]), detail
 
 
 def _tensors(features: FeatureSet, rows: torch.Tensor | slice) -> list[torch.Tensor]:

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from siniantrust.leakage._parallel import seeded
+
 _LEARNING_RATE = 2e-3
 
 
@@ -16,8 +18,7 @@ def train_discriminator(
 
     ``inputs`` are (N, 1, S, S), ``maps`` (N, channels, S, S); each batch holds as many of either.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         side = inputs.shape[-1] // 8
         judge = nn.Sequential(
             nn.Conv2d(1, 16, 4, stride=2, padding=1),
@@ -29,15 +30,16 @@ def train_discriminator(
             nn.Flatten(),
             nn.Linear(32 * side * side, 1),
         )
-        optimiser = torch.optim.Adam(judge.parameters(), lr=_LEARNING_RATE, betas=(0.5, 0.999))
-        half = batch // 2
-        wanted = torch.cat([torch.ones(half, 1), torch.zeros(half, 1)])
-        for _ in range(steps):
-            real = inputs[torch.randint(0, len(inputs), (half,))]
-            rows = torch.randint(0, len(maps), (half,))
-            fake = maps[rows, torch.randint(0, maps.shape[1], (half,))][:, None]
-            error = functional.binary_cross_entropy_with_logits(judge(torch.cat([real, fake])), wanted)
-            optimiser.zero_grad()
-            torch.autograd.backward(error)
-            optimiser.step()
+    optimiser = torch.optim.Adam(judge.parameters(), lr=_LEARNING_RATE, betas=(0.5, 0.999))
+    half = batch // 2
+    wanted = torch.cat([torch.ones(half, 1), torch.zeros(half, 1)])
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        real = inputs[torch.randint(0, len(inputs), (half,), generator=generator)]
+        rows = torch.randint(0, len(maps), (half,), generator=generator)
+        fake = maps[rows, torch.randint(0, maps.shape[1], (half,), generator=generator)][:, None]
+        error = functional.binary_cross_entropy_with_logits(judge(torch.cat([real, fake])), wanted)
+        optimiser.zero_grad()
+        torch.autograd.backward(error)
+        optimiser.step()
     return judge
