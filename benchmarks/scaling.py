@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import subprocess
 import sys
 import tempfile
@@ -44,14 +45,23 @@ def run(*, quick: bool) -> Outcome:
                 ("inspect", ()),
                 ("plan", ("--policy", str(policy), "--out", str(folder / "plan"))),
             ):
+                cpu_s: dict[str, list[float]] = {}
                 contestants = {
-                    stem: partial(_call, [command, str(folder / f"{stem}.onnx"), *options, "--json"])
+                    stem: partial(
+                        _call, cpu_s.setdefault(stem, []), [command, str(folder / f"{stem}.onnx"), *options, "--json"]
+                    )
                     for stem in ("tiny", *(f"{shape}{nodes}" for nodes in sizes))
                 }
                 found = in_turns(contestants, turns=1 if quick else 3, warm_up=0)
                 start_s = float(np.median(found["tiny"]))
                 total_s = [float(np.median(found[f"{shape}{nodes}"])) for nodes in sizes]
-                rows.append(_row(command, shape, sizes, start_s, total_s))
+                row = _row(command, shape, sizes, start_s, total_s)
+                row |= {
+                    f"{nodes:,} nodes, CPU s": float(np.median(cpu_s[f"{shape}{nodes}"]))
+                    for nodes in sizes
+                    if nodes <= _BARRED_NODES
+                }
+                rows.append(row)
                 if not quick:
                     barred_s = total_s[sizes.index(_BARRED_NODES)]
                     at_bar[command] = max(at_bar.get(command, 0.0), barred_s)
@@ -60,7 +70,8 @@ def run(*, quick: bool) -> Outcome:
         method=(
             "Seconds of the whole process, from start to exit, medians over runs in turns. *Start* is the same command "
             "on two nodes. The exponent is the slope of log(time beyond start) over log(nodes) between the two largest "
-            "sizes: 1 is linear. `plan` runs without an audit and launches, attests and measures an enclave."
+            "sizes: 1 is linear. *CPU s* is what processors worked, which other work "
+            "on the machine changes little. `plan` runs without an audit and launches, attests and measures an enclave."
         ),
         rows=rows,
         bars=[
@@ -81,5 +92,9 @@ def _row(command: str, shape: str, sizes: tuple[int, ...], start_s: float, total
     return row
 
 
-def _call(arguments: list[str]) -> None:
+def _call(cpu_s: list[float], arguments: list[str]) -> None:
+    """Run the command and append the processor seconds that it and its children took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([*_COMMAND, *arguments], check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)

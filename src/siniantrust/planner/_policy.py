@@ -44,7 +44,7 @@ class DevicePolicy(_Section):
 class LeakagePolicy(_Section):
     """``[leakage]``: how much an attacker may get from what leaves the enclave, prior-corrected, 0 to 1."""
 
-    max: dict[Metric, Annotated[float, Field(ge=0, le=1)]] = Field(
+    max: dict[Metric, Annotated[float, Field(le=1)]] = Field(
         default={"ssim": 0.2, "reidentification": 0.1},
         min_length=1,
         description="bound per metric, held against the upper 95 % bound of the best attack",
