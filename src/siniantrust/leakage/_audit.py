@@ -19,6 +19,7 @@ from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._choose import choose_cuts
 from siniantrust.leakage._classifier import image_classifier
 from siniantrust.leakage._data import Data, check_data
+from siniantrust.leakage._downstream import NAME, SUMMARY, with_downstream
 from siniantrust.leakage._features import Observed, observe
 from siniantrust.leakage._observe import Observer
 from siniantrust.leakage._parallel import one_at_a_time, run_all, workers_for
@@ -107,6 +108,7 @@ def audit(
                     budget=budget,
                 )
                 audited = run_all(at_cut, usable, workers=workers, threads=threads)
+            audited = with_downstream(model, usable, audited, tolerance=budget.tolerance)
             outputs = observed.outputs[model.outputs[0].name]
         if setting.kind == "image":
             (folder / _ORIGINALS).write_bytes(strip_png(setting.judge.originals))
@@ -124,7 +126,8 @@ def audit(
                 attacks={
                     name: AttackSummary(title=attack.title, source=attack.source, knowledge=attack.knowledge)
                     for name, attack in chosen_attacks.items()
-                },
+                }
+                | ({NAME: SUMMARY} if any(NAME in cut.attacks for cut in audited) else {}),
                 originals_picture=_ORIGINALS if setting.kind == "image" else None,
                 class_mean_prior=setting.class_prior(outputs),
                 heldout_accuracy=setting.accuracy(outputs, data.labels),

@@ -36,7 +36,8 @@ class Encoder:
         """Return the kept form of ``values``, float16 (N, *shape)."""
         kept = (np.asarray(values, dtype=np.float32) - self.mean) / self.scale
         if self.components is not None:
-            kept = np.einsum("nchw,kc->nkhw", space_to_channels(kept, self.block), self.components, optimize=True)
+            maps = space_to_channels(kept, self.block)
+            kept = self.components @ maps.reshape(*maps.shape[:2], -1)
         elif self.sketch is not None:
             kept = self.sketch.apply(kept.reshape(len(kept), -1))
         halves: np.ndarray = np.clip(kept, -_HALF_MAX, _HALF_MAX).astype(np.float16)

@@ -16,6 +16,8 @@ from siniantrust.leakage._encode import Encoder, fit_encoder
 from siniantrust.leakage._observe import Observer
 
 _FIT_ITEMS = 128
+_FIT_MIN_ITEMS = 8
+_FIT_BYTES = 32 << 20
 _CHUNK_ITEMS = 128
 
 
@@ -109,16 +111,16 @@ def observe(
     Tensors that hold a number that is not finite are named in ``refused`` with the reason.
     """
     count = len(next(iter(inputs.values())))
-    first = observer.run({name: array[: min(count, _FIT_ITEMS)] for name, array in inputs.items()})
     encoders: dict[str, Encoder] = {}
     refused: dict[str, str] = {}
+    samples = _samples(observer, {name: array[:_FIT_ITEMS] for name, array in inputs.items()}, watched)
     for index, name in enumerate(watched):
-        if not np.isfinite(first[name]).all():
+        if np.isfinite(samples[name]).all():
+            encoders[name] = fit_encoder(
+                samples.pop(name), max_elements=budget.feature_elements, max_side=budget.max_side, seed=seed + index
+            )
+        else:
             refused[name] = _not_finite(name)
-            continue
-        encoders[name] = fit_encoder(
-            first[name], max_elements=budget.feature_elements, max_side=budget.max_side, seed=seed + index
-        )
     outputs: dict[str, list[np.ndarray]] = {name: [] for name in observer.output_names}
     with tempfile.TemporaryDirectory(prefix="siniantrust-features-") as folder:
         stores = _make_stores(encoders, count, budget.memory_bytes, Path(folder))
@@ -140,6 +142,20 @@ def observe(
             refused=refused,
             outputs={name: np.concatenate(parts) for name, parts in outputs.items()},
         )
+
+
+def _samples(observer: Observer, inputs: Mapping[str, np.ndarray], watched: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the watched values of the first items, of a large tensor fewer, so that all of them fit into memory."""
+    kept: dict[str, list[np.ndarray]] = {name: [] for name in watched}
+    count = len(next(iter(inputs.values())))
+    for start in range(0, count, observer.batch_items):
+        stop = start + observer.batch_items
+        batch = observer.run({name: array[start:stop] for name, array in inputs.items()})
+        for name in watched:
+            most = max(_FIT_MIN_ITEMS, _FIT_BYTES // max(batch[name][:1].nbytes, 1))
+            if start < most:
+                kept[name].append(batch[name][: most - start])
+    return {name: np.concatenate(parts) for name, parts in kept.items()}
 
 
 def _not_finite(name: str) -> str:

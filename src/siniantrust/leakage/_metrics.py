@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from siniantrust.leakage._products import products
+
 Metric = Literal["ssim", "nmse", "reidentification"]
 MIN_SSIM_SIDE = 7
 _TIE = 1e-5
@@ -71,7 +73,7 @@ def reidentified(reconstructed: np.ndarray, originals: np.ndarray) -> np.ndarray
     queries, gallery = _standardised(reconstructed), _standardised(originals)
     width = queries.shape[1]
     distances = (
-        (queries**2).sum(axis=1)[:, None] + (gallery**2).sum(axis=1)[None, :] - 2 * queries @ gallery.T
+        (queries**2).sum(axis=1)[:, None] + (gallery**2).sum(axis=1)[None, :] - 2 * products(queries, gallery)
     ) / width
     own = np.diag(distances)[:, None]
     nearest = distances.min(axis=1, keepdims=True)

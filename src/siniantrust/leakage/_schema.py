@@ -67,7 +67,10 @@ class AttackResult(_Record):
 
 
 class CutAudit(_Record):
-    """Everything measured at one cut. ``leakage`` is, per metric, the best attack's estimate."""
+    """Everything measured at one cut. ``leakage`` is, per metric, the best attack's estimate.
+
+    The attack ``downstream``, where it stands, is the best one at a later cut: whoever sees this cut can compute that.
+    """
 
     cut_id: str
     tensors: tuple[str, ...]

@@ -8,6 +8,7 @@ import numpy as np
 
 from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._plateau import plateau
+from siniantrust.leakage._products import products
 from siniantrust.leakage._registry import Screen, ScreenScore, ScreenView
 
 _MIN_ITEMS = 4
@@ -38,9 +39,9 @@ def pick(scores: Sequence[ScreenScore]) -> int | None:
 def _distances(rows: np.ndarray) -> np.ndarray:
     # Around the mean, inner products lose least to rounding.
     rows = rows - rows.mean(axis=0)
-    products = (rows @ rows.T).astype(np.float64)
-    norms = np.diag(products)
-    squared = np.maximum(norms[:, None] + norms[None, :] - 2 * products, 0)
+    inner = products(rows, rows).astype(np.float64)
+    norms = np.diag(inner)
+    squared = np.maximum(norms[:, None] + norms[None, :] - 2 * inner, 0)
     np.fill_diagonal(squared, 0)
     result: np.ndarray = np.sqrt(squared)
     return result

@@ -9,6 +9,7 @@ import numpy as np
 from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._metrics import psnr
 from siniantrust.leakage._plateau import plateau
+from siniantrust.leakage._products import products, solved
 from siniantrust.leakage._registry import Screen, ScreenScore, ScreenView
 
 _PENALTY = 1e-2
@@ -25,12 +26,12 @@ def score(view: ScreenView, budget: Budget, seed: int) -> ScreenScore:
     fitted = max(1, count * 3 // 4)
     rows = view.features.flat(slice(0, count))
     rows = rows - rows[:fitted].mean(axis=0)
-    products = (rows @ rows[:fitted].T).astype(np.float64)
-    products /= max(float(np.trace(products[:fitted])) / fitted, 1e-12)
+    inner = products(rows, rows[:fitted]).astype(np.float64)
+    inner /= max(float(np.trace(inner[:fitted])) / fitted, 1e-12)
     inputs = view.inputs[:count].reshape(count, -1).astype(np.float64)
     mean = inputs[:fitted].mean(axis=0)
-    weights = np.linalg.solve(products[:fitted] + _PENALTY * np.eye(fitted), inputs[:fitted] - mean)
-    guessed = products[fitted:] @ weights + mean
+    weights = solved(inner[:fitted] + _PENALTY * np.eye(fitted), inputs[:fitted] - mean)
+    guessed = products(inner[fitted:], weights.T) + mean
     raw = {
         "psnr": psnr(guessed, inputs[fitted:]),
         "psnr_mean": psnr(np.broadcast_to(mean, guessed.shape), inputs[fitted:]),
