@@ -17,7 +17,7 @@ from siniantrust.trust import _channel, _cipher, _codec
 
 _WAY = (
     "One way is two cipher passes (counted) and two copies (read from the code: each pass of a record goes with one "
-    "copy between private and shared memory). The sender's cipher writes into a private buffer of 512 KiB that stays "
+    "copy between private and shared memory). The sender's cipher writes into a private buffer of 128 KiB that stays "
     "in cache, and each such piece is copied once into shared memory; the receiver copies it once out of shared memory "
     "into a buffer of the same kind and decrypts from there into the final array."
 )

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
-
-# The helpers of the planner's and the runtime's tests are of use here too, also when these tests run alone.
-sys.path.extend(str(Path(__file__).parents[1] / room) for room in ("planner", "runtime"))
 
 import pytest
 from command_line import Command, Outcome, Workshop, make_workshop, run_here

@@ -232,14 +232,19 @@ def test_an_interrupt_ends_a_command_in_one_line(workshop: Workshop, tmp_path: P
     fifo = tmp_path / "wait.npy"
     os.mkfifo(fifo)
     command = [sys.executable, *START, "run", str(workshop.bundle), str(fifo), "--keys", str(workshop.keys)]
+    # The children of a job in a shell's background ignore interrupts from birth.
+    command = ["env", "--default-signal=INT", *command]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         # The session is open when the data are read, and then the pipe has a reader.
         writer = _open_for_reader(fifo, process)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        _, complaint = process.communicate(timeout=20)
-        os.close(writer)
+        try:
+            _, complaint = process.communicate(timeout=20)
+        finally:
+            process.kill()
+            os.close(writer)
     assert (process.returncode, complaint) == (130, "sinian: error: interrupted\n")
     assert children
     assert not any(Path(f"/proc/{child}").exists() for child in children)

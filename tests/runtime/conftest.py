@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
-
-# The planner's test models are of use here too, also when these tests run alone.
-sys.path.append(str(Path(__file__).parents[1] / "planner"))
 
 import pytest
 from runtime_deployments import Deployment, deploy, images, vectors

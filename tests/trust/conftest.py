@@ -1,58 +1,32 @@
-"""What the tests of the trust room share: small parts, keys, and launched enclaves."""
+"""What the tests of the trust room share: keys and launched enclaves."""
 
 from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from trust_parts import CONTEXT, Launch, LoadPart, MakePart, build_part
 
-from siniantrust.graph import Part, Tensor
+from siniantrust.graph import Part
 from siniantrust.trust import Enclave, EnclaveSpec, Provenance, launch, seal_part
 from siniantrust.trust._checks import host_checks
-
-Info = tuple[str, int, list[int | str]]
-MakePart = Callable[..., Part]
-Launch = Callable[..., Enclave]
-LoadPart = Callable[[Enclave, str, Part], bytes]
-
-CONTEXT = b"tests of the trust room"
-
-
-def _make_part(
-    nodes: list[onnx.NodeProto],
-    inputs: list[Info],
-    outputs: list[Info],
-    weights: dict[str, np.ndarray] | None = None,
-) -> Part:
-    graph = helper.make_graph(
-        nodes,
-        "part",
-        [helper.make_tensor_value_info(*entry) for entry in inputs],
-        [helper.make_tensor_value_info(*entry) for entry in outputs],
-        [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()],
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(proto)
-    as_tensors = [tuple(Tensor(name, "float32", (1,)) for name, _, _ in entries) for entries in (inputs, outputs)]
-    return Part("part", proto, as_tensors[0], as_tensors[1], tuple(node.name for node in nodes), None)
 
 
 @pytest.fixture(scope="session")
 def make_part() -> MakePart:
     """Return the function that builds a part from nodes, inputs, outputs and weights."""
-    return _make_part
+    return build_part
 
 
 @pytest.fixture(scope="session")
 def conv_part() -> Part:
     """Return a convolution with weights: (n, 3, 16, 16) to (n, 8, 16, 16)."""
     weights = np.random.default_rng(0).normal(size=(8, 3, 3, 3)).astype(np.float32)
-    return _make_part(
+    return build_part(
         [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])],
         [("x", TensorProto.FLOAT, ["n", 3, 16, 16])],
         [("y", TensorProto.FLOAT, ["n", 8, 16, 16])],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Launch, LoadPart
+from trust_parts import Launch, LoadPart
 
 from siniantrust.errors import EnclaveError
 from siniantrust.graph import Part

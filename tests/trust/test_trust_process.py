@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import CONTEXT, Launch, LoadPart, MakePart
 from onnx import TensorProto, helper
+from trust_parts import CONTEXT, Launch, LoadPart, MakePart
 
 from siniantrust.errors import (
     AttestationError,

@@ -7,10 +7,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import MakePart
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from trust_parts import MakePart
 
 from siniantrust.errors import TrustError
 from siniantrust.graph import Part

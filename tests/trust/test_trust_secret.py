@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Launch, LoadPart
+from trust_parts import Launch, LoadPart
 
 from siniantrust.graph import Part
 from siniantrust.trust._protections import ACTIVE

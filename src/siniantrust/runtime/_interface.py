@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -33,28 +34,38 @@ class Interface:
         Raises:
             DataError: naming the input that is missing, unknown, of another dtype or shape, or not finite.
         """
-        expected = {tensor.name: tensor for tensor in self.inputs}
-        if set(request) != set(expected):
-            raise DataError(f"inputs: expected {sorted(expected)}, found {sorted(map(str, request))}")
-        for name, tensor in expected.items():
-            self._check_input(tensor, request[name])
+        if request.keys() != self._names:
+            raise DataError(f"inputs: expected {sorted(self._names)}, found {sorted(map(str, request))}")
+        for tensor in self.inputs:
+            self._check_input(tensor, request[tensor.name])
+        if len(self.inputs) > 1:
+            self._check_batches(request)
+        return {tensor.name: request[tensor.name] for tensor in self.inputs}
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(tensor.name for tensor in self.inputs)
+
+    def _check_batches(self, request: Arrays) -> None:
         batches = {tensor.name: len(request[tensor.name]) for tensor in self.inputs if tensor.batch_axis == 0}
         if len(set(batches.values())) > 1:
             raise DataError(f"inputs: expected one batch size, found {batches}")
-        return {name: request[name] for name in expected}
 
     def _check_input(self, tensor: Tensor, array: object) -> None:
-        origin = f"input {tensor.name!r}"
         if not isinstance(array, np.ndarray):
-            raise DataError(f"{origin}: expected a numpy array, found {type(array).__name__}")
-        if array.dtype.name != tensor.dtype or not tensor.fits(array.shape):
+            raise DataError(f"input {tensor.name!r}: expected a numpy array, found {type(array).__name__}")
+        if array.dtype != tensor.dtype or not tensor.fits(array.shape):
             shape: list[int | str] = list(tensor.shape)
             if tensor.batch_axis is not None:
                 shape[tensor.batch_axis] = "batch"
             wanted = f"{tensor.dtype} of shape [{', '.join(map(str, shape))}]"
-            raise DataError(f"{origin}: expected {wanted}, found {array.dtype} of shape {list(array.shape)}")
+            raise DataError(
+                f"input {tensor.name!r}: expected {wanted}, found {array.dtype} of shape {list(array.shape)}"
+            )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise DataError(f"{origin}: it holds NaN or infinity; the model was audited on finite data only")
+            raise DataError(
+                f"input {tensor.name!r}: it holds NaN or infinity; the model was audited on finite data only"
+            )
 
     def cut(self, inputs: Arrays, *, batch_items: int) -> list[Results]:
         """Cut arrays with one row per item into requests; an input without rows goes whole into each.

@@ -25,7 +25,7 @@ from siniantrust.errors import ChannelError
 TAG_BYTES = 16
 KEY_BYTES = 32
 SESSION_ID_BYTES = 16
-MAX_RECORD_BYTES = 512 << 10
+MAX_RECORD_BYTES = 128 << 10
 _MAX_COUNTER = (1 << 64) - 1
 _AAD = struct.Struct(">16sBQBQ")
 _NONCE = struct.Struct(">IQ")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,8 @@ MAX_TENSORS = 256
 MAX_NAME_BYTES = 512
 MAX_RANK = 16
 MAX_TENSOR_BYTES = 1 << 40
+# A deployment repeats a few messages for ever; what is kept is names and shapes, never a tensor.
+_KEPT_MESSAGES = 64
 
 DTYPES: tuple[str, ...] = (
     "bool",
@@ -35,6 +38,7 @@ DTYPES: tuple[str, ...] = (
     "float32",
     "float64",
 )
+NAME_OF_DTYPE = {np.dtype(name): name for name in DTYPES}
 _ITEM_BYTES = {name: np.dtype(name).itemsize for name in DTYPES}
 _CODE_OF_DTYPE = {name: code for code, name in enumerate(DTYPES)}
 _HEAD = struct.Struct(">BIH")
@@ -55,8 +59,7 @@ class Operation(IntEnum):
     REFUSED_ENCLAVE = 19
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
+class TensorSpec(NamedTuple):
     """Name, dtype (numpy's name) and shape of one tensor."""
 
     name: str
@@ -69,8 +72,7 @@ class TensorSpec:
         return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One control message. ``text`` is a part's name in a request, and the reason in a refusal."""
 
     operation: Operation
@@ -78,6 +80,7 @@ class Message:
     tensors: tuple[TensorSpec, ...] = ()
 
 
+@lru_cache(_KEPT_MESSAGES)
 def encode(message: Message) -> bytes:
     """Return the message as bytes.
 
@@ -107,6 +110,7 @@ def encode(message: Message) -> bytes:
     return raw
 
 
+@lru_cache(_KEPT_MESSAGES)
 def decode(raw: bytes) -> Message:
     """Read a message; the inverse of ``encode``.
 

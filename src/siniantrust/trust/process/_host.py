@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -173,16 +173,21 @@ class ProcessEnclave:
                 self._check_open()
                 plain = self._channel.prepare(operation, text, payloads)
                 ticket = self._issued
-                with self._ended_by_faults():
+                try:
                     self._channel.send(plain, payloads)
+                except BaseException as fault:  # noqa: BLE001 - an interrupt leaves half a frame, too
+                    raise self._broken(fault) from None
                 self._issued += 1
-            with self._ended_by_faults():
+            try:
                 with self._turn:
-                    self._turn.wait_for(lambda: self._answered == ticket or self._end is not None)
+                    while self._answered != ticket and self._end is None:
+                        self._turn.wait()
                 self._check_open()
                 message, arrays = self._channel.receive()
                 if operation is Operation.LOAD:
                     self._channel.release_outgoing(ticket)
+            except BaseException as fault:  # noqa: BLE001 - as above
+                raise self._broken(fault) from None
             with self._turn:
                 self._answered += 1
                 self._turn.notify_all()
@@ -201,19 +206,19 @@ class ProcessEnclave:
             text = f"{over_memory(self._name, self._spec)} ({text})"
         return _REFUSALS[operation](text)
 
-    @contextlib.contextmanager
-    def _ended_by_faults(self) -> Iterator[None]:
-        """End the session when a frame was not sent or received whole: what comes after could not be told apart."""
-        try:
-            yield
-        except PeerClosedError:
-            raise self._lost() from None
-        except ChannelError as fault:
-            raise self._finish(ChannelError(f"{self._name}: {fault}")) from None
-        except BaseException as fault:
-            self._check_open()
-            self._finish(EnclaveError(f"{self._name}: closed, because a call was interrupted ({type(fault).__name__})"))
-            raise
+    def _broken(self, fault: BaseException) -> BaseException:
+        """End the session after a frame that was not sent or received whole: what comes next could not be told apart.
+
+        Returns:
+            The error to raise.
+        """
+        if isinstance(fault, PeerClosedError):
+            return self._lost()
+        if isinstance(fault, ChannelError):
+            return self._finish(ChannelError(f"{self._name}: {fault}"))
+        self._check_open()
+        self._finish(EnclaveError(f"{self._name}: closed, because a call was interrupted ({type(fault).__name__})"))
+        return fault
 
     def _lost(self) -> SinianError:
         """Find out why the enclave is gone; return the error to raise."""

@@ -71,7 +71,7 @@ class LoadedPart:
             fits = len(array.shape) == len(shape) and all(
                 size == found or not isinstance(size, int) for size, found in zip(shape, array.shape, strict=True)
             )
-            if not fits or array.dtype.name != dtype:
+            if not fits or array.dtype != dtype:
                 raise DataError(
                     f"part {self._name}: input {name}: expected {dtype} of shape {list(shape)}, found "
                     f"{array.dtype} of shape {list(array.shape)}"
