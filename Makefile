@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MLSERVER := .venvs/mlserver
 LOCKS := requirements/torch.lock requirements/dev.lock
+TORCH := $(shell grep -v '^\#' requirements/torch.lock)
 TEST_WORKERS ?= 2
 
 export SINIAN_MLSERVER := $(CURDIR)/$(MLSERVER)/bin/mlserver
@@ -53,7 +54,10 @@ $(STAMP): $(LOCKS) pyproject.toml | system
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "make: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -r requirements/torch.lock --no-deps
+	@$(BIN)/python -m pip install --quiet --no-deps "$(TORCH)+cpu" 2>/dev/null || { \
+		echo "make: no CPU build of PyTorch in pip's indexes; installing the default build with its GPU libraries" \
+			"(to save gigabytes, name PyTorch's CPU index in PIP_EXTRA_INDEX_URL)"; \
+		$(BIN)/python -m pip install --quiet "$(TORCH)"; }
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/dev.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
