@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,10 +14,35 @@ from siniantrust.errors import AuditError
 from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._features import FeatureSet
 
+if TYPE_CHECKING:
+    import torch
+
 _T = TypeVar("_T")
 
 Classifier = Callable[[np.ndarray], np.ndarray]
 """Images (N, channels, height, width) in unit scale to class probabilities (N, classes)."""
+
+
+class InapplicableError(Exception):
+    """An attack cannot be mounted on this problem; the message says what it lacks."""
+
+
+class WhiteBox(Protocol):
+    """The network on both sides of a cut as an attacker knows it: differentiable, in torch, one for each cut."""
+
+    def features(self, targets: torch.Tensor) -> list[torch.Tensor]:
+        """Return what leaves the trusted side for ``targets`` (N, *target shape) in unit scale.
+
+        One tensor (N, *shape) for each of the cut's tensors, in the form in which the problem's feature sets keep
+        them. Differentiable with respect to ``targets``.
+        """
+
+    def outputs(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """Return the model's first output (N, ...) for features in that form, as the untrusted side computes it.
+
+        Raises:
+            InapplicableError: if the features were reduced to be kept, so that the model cannot go on from them.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +51,7 @@ class Problem:
 
     Targets are float32 (N, *shape) in unit scale: 0 and 1 are the smallest and largest value of the attacker's data.
     The held-out inputs are not here; no attack can see them. ``memo`` keeps what several attacks compute alike, and
-    ``whole`` is the problem that this one is half of.
+    ``whole`` is the problem that this one is half of. ``white_box`` makes the network itself, for attacks that know it.
     """
 
     kind: Literal["image", "array"]
@@ -36,6 +61,7 @@ class Problem:
     validation_targets: np.ndarray = field(repr=False)
     heldout: FeatureSet
     whole: Problem | None = field(default=None, repr=False)
+    white_box: Callable[[], WhiteBox] | None = field(default=None, repr=False)
     memo: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
 
     def half(self) -> Problem:
@@ -49,6 +75,7 @@ class Problem:
             validation_targets=self.validation_targets,
             heldout=self.heldout,
             whole=self,
+            white_box=self.white_box,
         )
 
 
@@ -62,11 +89,16 @@ class Reconstruction:
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """An attack: ``run(problem, budget, seed)`` reconstructs the held-out inputs from their features."""
+    """An attack: ``run(problem, budget, seed)`` reconstructs the held-out inputs from their features.
+
+    ``run`` raises ``InapplicableError`` where the attack cannot be mounted. ``knowledge`` is its threat model in words;
+    ``cost`` says what it takes, for how much data.
+    """
 
     title: str
     source: str
     knowledge: str
+    cost: str
     run: Callable[[Problem, Budget, int], Reconstruction]
 
 

@@ -31,5 +31,6 @@ ATTACK = Attack(
         "black box: data of the same distribution and the features that the trusted side answers for them; "
         "trains a network on them; honest but curious"
     ),
+    cost="a minute at a cut, or as long as the budget says: gradient steps of a small network",
     run=run,
 )
