@@ -26,6 +26,11 @@ class Budget:
         max_side: images are averaged down to at most this side before they are attacked.
         feature_elements: most numbers per item that are kept of one tensor.
         memory_bytes: features beyond this lie on disk; cuts are attacked at the same time as far as they fit in it.
+        seeds: runs of every attack with other random numbers.
+        max_doublings: how often data, training and width may double while an attack still gains by it.
+        optimised_items: held-out items that attacks invert which optimise each item by itself.
+        optimisation_steps: gradient steps of such an attack.
+        repeats: times that an attacker asks for the same item where what crosses the cut is random.
         threads: threads of the computation; None for every core the process may use.
     """
 
@@ -44,6 +49,11 @@ class Budget:
     max_side: int = 64
     feature_elements: int = 65_536
     memory_bytes: int = 2 << 30
+    seeds: int = 3
+    max_doublings: int = 0
+    optimised_items: int = 32
+    optimisation_steps: int = 60
+    repeats: int = 16
     threads: int | None = None
 
     @classmethod
@@ -68,4 +78,13 @@ class Budget:
 
     def half(self) -> Budget:
         """Return the budget with half the training, which the convergence check compares with."""
-        return replace(self, steps=max(1, self.steps // 2), patch_rows=max(1, self.patch_rows // 2))
+        return replace(
+            self,
+            steps=max(1, self.steps // 2),
+            patch_rows=max(1, self.patch_rows // 2),
+            optimisation_steps=max(1, self.optimisation_steps // 2),
+        )
+
+    def narrow(self) -> Budget:
+        """Return the budget for networks of half the width, which the convergence check compares with."""
+        return replace(self, width=max(1, self.width // 2))

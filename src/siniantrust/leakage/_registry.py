@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
 from siniantrust.errors import AuditError
 from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._features import FeatureSet
+from siniantrust.leakage._targets import Kind
 
 if TYPE_CHECKING:
     import torch
@@ -52,38 +53,55 @@ class Problem:
     Targets are float32 (N, *shape) in unit scale: 0 and 1 are the smallest and largest value of the attacker's data.
     The held-out inputs are not here; no attack can see them. ``memo`` keeps what several attacks compute alike, and
     ``whole`` is the problem that this one is half of. ``white_box`` makes the network itself, for attacks that know it.
+    ``attacker_attribute`` and ``validation_attribute`` (N,) hold a private label of those items, where the data have one.
+    Token targets are integers (N, length).
     """
 
-    kind: Literal["image", "array"]
+    kind: Kind
     attacker: FeatureSet
     attacker_targets: np.ndarray = field(repr=False)
     validation: FeatureSet
     validation_targets: np.ndarray = field(repr=False)
     heldout: FeatureSet
     whole: Problem | None = field(default=None, repr=False)
+    attacker_attribute: np.ndarray | None = field(default=None, repr=False)
+    validation_attribute: np.ndarray | None = field(default=None, repr=False)
     white_box: Callable[[], WhiteBox] | None = field(default=None, repr=False)
     memo: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
 
-    def half(self) -> Problem:
-        """Return the problem of an attacker with the first half of the data."""
-        count = (len(self.attacker_targets) + 1) // 2
-        return Problem(
-            kind=self.kind,
+    def first(self, count: int) -> Problem:
+        """Return the problem of an attacker who has only the first ``count`` items to learn from."""
+        attribute = self.attacker_attribute
+        return replace(
+            self,
             attacker=self.attacker.head(count),
             attacker_targets=self.attacker_targets[:count],
-            validation=self.validation,
-            validation_targets=self.validation_targets,
-            heldout=self.heldout,
-            whole=self,
-            white_box=self.white_box,
+            attacker_attribute=None if attribute is None else attribute[:count],
+            whole=None,
+            memo={},
         )
+
+    def half(self) -> Problem:
+        """Return the problem of an attacker with the first half of the data, who may look at what this one computed."""
+        return replace(self.first((len(self.attacker_targets) + 1) // 2), whole=self)
 
 
 @dataclass(frozen=True, slots=True)
 class Reconstruction:
-    """An attack's answer: (heldout items, *target shape) float32 in unit scale, and how it got there."""
+    """An attack's answer: (items, *target shape) float32 in unit scale (tokens: integers), and how it got there.
+
+    ``items`` may be fewer than the held-out ones: the first of them, where each takes an optimisation of its own.
+    """
 
     heldout: np.ndarray = field(repr=False)
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """The answer of an attack on a private label: (held-out items,) the labels it guesses, and how it got there."""
+
+    attribute: np.ndarray = field(repr=False)
     detail: str
 
 
@@ -91,15 +109,25 @@ class Reconstruction:
 class Attack:
     """An attack: ``run(problem, budget, seed)`` reconstructs the held-out inputs from their features.
 
-    ``run`` raises ``InapplicableError`` where the attack cannot be mounted. ``knowledge`` is its threat model in words;
-    ``cost`` says what it takes, for how much data.
+    ``run`` raises ``InapplicableError`` where the attack cannot be mounted. The same seed gives the same answer.
+
+    Attributes:
+        title: what to call it in a report.
+        source: the paper it comes from.
+        knowledge: its threat model in words: what it knows and has.
+        cost: what it takes, for how much data.
+        run: the attack.
+        kinds: the kinds of data that it reconstructs; at others it is not run.
+        trained: whether it trains a network; then it is run at two widths as well as on two amounts of data.
     """
 
     title: str
     source: str
     knowledge: str
     cost: str
-    run: Callable[[Problem, Budget, int], Reconstruction]
+    run: Callable[[Problem, Budget, int], Reconstruction | Guess]
+    kinds: tuple[Kind, ...] = ("image", "array")
+    trained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +135,16 @@ class ScreenView:
     """What a screen at one cut looks at: the same items as features and as inputs (float32, unit scale).
 
     ``classify`` is the audited model as a classifier of images, or None where it is none; ``classify_flops`` is what
-    it costs per image.
+    it costs per image. ``white_box`` is as in a problem; ``labels`` (N,) are the items' classes, where the data name them.
     """
 
-    kind: Literal["image", "array"]
+    kind: Kind
     features: FeatureSet
     inputs: np.ndarray = field(repr=False)
     classify: Classifier | None
     classify_flops: int
+    white_box: Callable[[], WhiteBox] | None = field(default=None, repr=False)
+    labels: np.ndarray | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._estimates import estimates
 from siniantrust.leakage._metrics import Metric, Scores, measure
-from siniantrust.leakage._registry import Attack, Problem
+from siniantrust.leakage._registry import Attack, Guess, Problem, Reconstruction
 from siniantrust.leakage._schema import AttackResult, Estimate
 
 
@@ -39,8 +39,8 @@ def run_attack(
     that falls by more is unsteady, which is no reason for trust either.
     """
     started = time.monotonic()
-    before = judge.leakage(attack.run(half, budget.half(), seed).heldout)
-    answer = attack.run(problem, budget, seed)
+    before = judge.leakage(_reconstruction(attack.run(half, budget.half(), seed)).heldout)
+    answer = _reconstruction(attack.run(problem, budget, seed))
     leakage = judge.leakage(answer.heldout)
     gains = {metric: leakage[metric].mean - before[metric].mean for metric in leakage}
     gain = max(gains.values(), key=abs)
@@ -54,6 +54,12 @@ def run_attack(
         time_s=time.monotonic() - started,
     )
     return result, answer.heldout
+
+
+def _reconstruction(answer: Reconstruction | Guess) -> Reconstruction:
+    if isinstance(answer, Guess):
+        raise TypeError("this attack guesses a label")
+    return answer
 
 
 def best_of(results: Mapping[str, AttackResult]) -> tuple[dict[str, Estimate], dict[str, str]]:

@@ -7,6 +7,9 @@ from typing import Literal
 
 import numpy as np
 
+Kind = Literal["image", "array", "token"]
+"""What the attacks reconstruct: pictures (spectrograms among them), numbers, or token numbers."""
+
 _CHANNELS = (1, 3)
 
 
