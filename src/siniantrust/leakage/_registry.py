@@ -53,7 +53,7 @@ class Problem:
     Targets are float32 (N, *shape) in unit scale: 0 and 1 are the smallest and largest value of the attacker's data.
     The held-out inputs are not here; no attack can see them. ``memo`` keeps what several attacks compute alike, and
     ``whole`` is the problem that this one is half of. ``white_box`` makes the network itself, for attacks that know it.
-    ``attacker_attribute`` and ``validation_attribute`` (N,) hold a private label of those items, where the data have one.
+    ``attacker_attribute`` and ``validation_attribute`` (N,) hold a private label of those items, where there is one.
     Token targets are integers (N, length).
     """
 
@@ -135,7 +135,7 @@ class ScreenView:
     """What a screen at one cut looks at: the same items as features and as inputs (float32, unit scale).
 
     ``classify`` is the audited model as a classifier of images, or None where it is none; ``classify_flops`` is what
-    it costs per image. ``white_box`` is as in a problem; ``labels`` (N,) are the items' classes, where the data name them.
+    it costs per image. ``white_box`` is as in a problem; ``labels`` (N,) are the items' classes, where they are known.
     """
 
     kind: Kind
