@@ -53,8 +53,9 @@ class Problem:
     Targets are float32 (N, *shape) in unit scale: 0 and 1 are the smallest and largest value of the attacker's data.
     The held-out inputs are not here; no attack can see them. ``memo`` keeps what several attacks compute alike, and
     ``whole`` is the problem that this one is half of. ``white_box`` makes the network itself, for attacks that know it.
-    ``attacker_attribute`` and ``validation_attribute`` (N,) hold a private label of those items, where there is one.
-    Token targets are integers (N, length).
+    ``attacker_labels`` (N,) are the classes of the model's task, where the data name them. ``attacker_attribute`` and
+    ``validation_attribute`` (N,) hold a private label of those items, where there is one. Token targets are integers
+    (N, length).
     """
 
     kind: Kind
@@ -64,6 +65,7 @@ class Problem:
     validation_targets: np.ndarray = field(repr=False)
     heldout: FeatureSet
     whole: Problem | None = field(default=None, repr=False)
+    attacker_labels: np.ndarray | None = field(default=None, repr=False)
     attacker_attribute: np.ndarray | None = field(default=None, repr=False)
     validation_attribute: np.ndarray | None = field(default=None, repr=False)
     white_box: Callable[[], WhiteBox] | None = field(default=None, repr=False)
@@ -71,11 +73,12 @@ class Problem:
 
     def first(self, count: int) -> Problem:
         """Return the problem of an attacker who has only the first ``count`` items to learn from."""
-        attribute = self.attacker_attribute
+        labels, attribute = self.attacker_labels, self.attacker_attribute
         return replace(
             self,
             attacker=self.attacker.head(count),
             attacker_targets=self.attacker_targets[:count],
+            attacker_labels=None if labels is None else labels[:count],
             attacker_attribute=None if attribute is None else attribute[:count],
             whole=None,
             memo={},
@@ -159,11 +162,12 @@ class ScreenScore:
 class Screen:
     """A screen: ``score`` returns None where it does not apply; ``pick`` is its own rule for the earliest safe cut.
 
-    ``pick`` gets the scores of the cuts in topological order and returns an index, or None.
+    ``cost`` says what it takes. ``pick`` gets the scores of the cuts in topological order and returns an index, or None.
     """
 
     title: str
     source: str
+    cost: str
     score: Callable[[ScreenView, Budget, int], ScreenScore | None]
     pick: Callable[[Sequence[ScreenScore]], int | None]
 
