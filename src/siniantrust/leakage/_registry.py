@@ -162,7 +162,7 @@ class ScreenScore:
 class Screen:
     """A screen: ``score`` returns None where it does not apply; ``pick`` is its own rule for the earliest safe cut.
 
-    ``cost`` says what it takes. ``pick`` gets the scores of the cuts in topological order and returns an index, or None.
+    ``cost`` says what it takes. ``pick`` gets the scores of the cuts in topological order; it returns an index or None.
     """
 
     title: str
