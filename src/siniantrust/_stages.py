@@ -30,8 +30,12 @@ def audit(
     out: str | Path,
     seed: int = 0,
     effort: Literal["quick", "standard"] | leakage.Budget = "standard",
+    policy: str | Path | planner.Policy | None = None,
     attacks: Sequence[str] | None = None,
     max_cuts: int | None = None,
+    private_input: str | None = None,
+    cache: str | Path | None = None,
+    cluster: Literal["processes", "ray"] = "processes",
 ) -> leakage.Audit:
     """Attack every useful cut of ``model`` and write ``audit.json`` with its pictures to the folder ``out``.
 
@@ -41,11 +45,17 @@ def audit(
         out: folder to write.
         seed: of everything random in it.
         effort: how strong the attackers are; ``quick`` is a first look.
+        policy: a policy file, or a policy: cuts that surely leak more than it allows are given up early.
         attacks: names of the attacks to run; None for all.
         max_cuts: audit at most so many cuts, spread evenly; None for all.
+        private_input: the private input, where the model has several and ``data`` is a file.
+        cache: folder where features and finished work are kept, so that a killed audit goes on; None keeps nothing.
+        cluster: where the work runs: in processes here, or on the Ray cluster that Ray finds.
 
     Raises:
         DataError: if the data do not fit the model, are empty or not finite.
+        PolicyError: if the policy is malformed.
+        AuditError: if a worker dies or a folder cannot be written; what was finished is kept in ``cache``.
         MissingExtraError: if torch or another library of the extra ``leakage`` is not installed.
     """
     if isinstance(data, np.ndarray):
@@ -53,7 +63,9 @@ def audit(
             raise DataError(f"model {model.name}: it has {len(model.inputs)} inputs; give a .npz file with all of them")
         data = leakage.Data(inputs=data, labels=None, input_name=model.inputs[0].name)
     elif not isinstance(data, leakage.Data):
-        data = leakage.load_data(Path(data), model)
+        data = leakage.load_data(Path(data), model, private_input=private_input)
+    if policy is not None and not isinstance(policy, planner.Policy):
+        policy = planner.load_policy(Path(policy))
     return leakage.audit(
         model,
         data,
@@ -63,6 +75,9 @@ def audit(
         attacks=attacks,
         max_cuts=max_cuts,
         budget=leakage.Budget.preset(effort) if isinstance(effort, str) else effort,
+        bounds=None if policy is None else policy.leakage.max,
+        cache=None if cache is None else Path(cache),
+        cluster=cluster,
     )
 
 

@@ -11,12 +11,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from siniantrust.leakage import Budget, Data, Problem
+from siniantrust.leakage import AttackResult, Budget, Data, Problem, list_attacks
+from siniantrust.leakage._climb import Problems, climb
 from siniantrust.leakage._encode import fit_encoder
 from siniantrust.leakage._features import FeatureSet
 from siniantrust.leakage._registry import Classifier, ScreenView
 from siniantrust.leakage._setting import Setting, make_setting
 from siniantrust.leakage._split import split_items
+from siniantrust.leakage._suite import attack_result
 
 SIDE = 16
 SMALL = Budget(
@@ -75,6 +77,12 @@ def problem_of(values: np.ndarray, inputs: np.ndarray, budget: Budget = SMALL) -
         heldout=part(second, total),
     )
     return problem, setting
+
+
+def leakage_of(name: str, problem: Problem, setting: Setting, budget: Budget = SMALL) -> AttackResult:
+    """Return what the attack ``name`` comes to on ``problem``, climbing as in an audit."""
+    trial = climb(name, list_attacks([name])[name], Problems(problem), setting.judge, budget, seed=0, bounds={})
+    return attack_result([trial], setting.judge, {}, tolerance=budget.tolerance)
 
 
 def view_of(values: np.ndarray, inputs: np.ndarray, classify: Classifier | None = None) -> ScreenView:

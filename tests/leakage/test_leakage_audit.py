@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _load(place, small_network()),
         Data(photo_tiles(), labels, "x"),
         place / "audit",
-        budget=SMALL,
+        budget=replace(SMALL, seeds=2),
         attacks=None,
         screens=None,
     )
@@ -56,13 +58,19 @@ def test_a_whole_audit_reads_back(folder: Path) -> None:
     assert found == load_audit(folder / "audit.json")
     assert [cut.tensors for cut in found.cuts] == [("mixed",), ("r1",), ("r2",)]
     for cut in found.cuts:
-        assert set(cut.attacks) - {"downstream"} == set(found.attacks) - {"downstream"} == set(list_attacks())
-        assert set(cut.screens) == set(found.screens) == set(list_screens())
+        mounted = set(cut.attacks) - {"downstream"}
+        pictorial = {name for name, attack in list_attacks().items() if "image" in attack.kinds}
+        assert mounted | set(cut.declined) == pictorial
+        assert set(cut.declined) == {"attribute"}
+        assert set(cut.screens) <= set(found.screens) == set(list_screens())
+        assert all(len(figure.by_seed) == found.seeds == 2 for figure in cut.leakage.values())
         assert set(cut.leakage) == {"ssim", "nmse", "reidentification"}
     assert found.data.attacker_count + found.data.validation_count + found.data.heldout_count <= 600
     assert found.heldout_accuracy is not None
-    assert found.class_mean_prior is not None
-    assert 0 < found.class_mean_prior["nmse"].mean < found.cuts[0].leakage["nmse"].mean
+    priors = {name: prior.leakage["nmse"].mean for name, prior in found.priors.items()}
+    assert 0 < priors["class mean"] < priors["nearest"] < found.cuts[0].leakage["nmse"].mean
+    for cut in found.cuts:
+        assert cut.over_priors["nearest"]["nmse"].mean < cut.leakage["nmse"].mean
 
 
 def test_leakage_falls_with_depth(folder: Path) -> None:
@@ -87,19 +95,22 @@ def test_cuts_left_out_say_why(folder: Path) -> None:
 
 
 def test_pictures_show_the_same_items(folder: Path) -> None:
-    """There is one strip of originals and one of each attack at each cut, eight tiles of 64 pixels each."""
+    """There is one strip of originals, and two of each attack at each cut: the first items and those that leak most."""
     found = load_audit(folder)
-    names = [
-        found.originals_picture,
-        *(cut.attacks[name].picture for cut in found.cuts for name in list_attacks()),
-    ]
-    assert len(set(names)) == 1 + 3 * 2
+    results = [result for cut in found.cuts for name, result in cut.attacks.items() if name != "downstream"]
     strips = {}
-    for name in names:
+    for name in (found.originals_picture, *(result.picture for result in results)):
         assert name is not None
         with Image.open(folder / name) as picture:
             assert (picture.mode, picture.size) == ("RGB", (8 * 64, 64))
             strips[name] = np.asarray(picture).astype(float)
+    for result in results:
+        with Image.open(folder / str(result.worst_picture)) as picture:
+            assert (picture.mode, picture.size) == ("RGB", (8 * 64, 2 * 64))
+            strips[str(result.worst_picture)] = np.asarray(picture).astype(float)
+    assert len(strips) == 1 + 2 * len(results)
+    worst = strips[str(found.cuts[0].attacks["inverter"].worst_picture)]
+    assert np.abs(worst[:64] - worst[64:]).mean() < 10
     first = found.cuts[0].attacks["inverter"].picture
     assert first is not None
     assert np.abs(strips[first] - strips[str(found.originals_picture)]).mean() < 10
@@ -133,12 +144,61 @@ def test_a_fixed_batch_gives_the_figures_of_a_free_one(tmp_path: Path) -> None:
             assert figure.mean == pytest.approx(second.leakage[metric].mean, abs=2e-3)
 
 
-def test_features_on_disk_give_the_figures_of_memory(tmp_path: Path) -> None:
-    """Where the features do not fit into the memory allowed, they lie on disk and the figures stay."""
+def test_cached_features_give_the_same_figures(tmp_path: Path) -> None:
+    """A second audit of other attacks takes the features from the cache; the first attack's figures are the same."""
     model, data = _load(tmp_path, small_network()), Data(photo_tiles(150), None, "x")
-    memory = _run(model, data, tmp_path / "a", max_cuts=1)
-    disk = _run(model, data, tmp_path / "b", max_cuts=1, budget=replace(BRIEF, memory_bytes=0))
-    assert memory.cuts[0].leakage == disk.cuts[0].leakage
+    first = _run(model, data, tmp_path / "a", cache=tmp_path / "cache")
+    features = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("features/*")}
+    assert len(features) == 1 + len(first.cuts)
+    again = _run(model, data, tmp_path / "b", cache=tmp_path / "cache", attacks=["inverter", "ridge"])
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("features/*")} == features
+    for one, other in zip(first.cuts, again.cuts, strict=True):
+        assert one.attacks["ridge"].leakage == other.attacks["ridge"].leakage
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the cache's disk is full, one line says so; no audit is written, and nothing counts as kept."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    model, data = _load(tmp_path, small_network()), Data(photo_tiles(60), None, "x")
+    with pytest.raises(AuditError, match="No space left on device") as caught:
+        _run(model, data, tmp_path / "a", cache=tmp_path / "cache")
+    assert str(tmp_path / "cache") in str(caught.value)
+    assert not (tmp_path / "a").exists()
+    monkeypatch.undo()
+    assert _run(model, data, tmp_path / "a", cache=tmp_path / "cache").cuts
+
+
+def test_a_damaged_cache_is_not_believed(tmp_path: Path) -> None:
+    """Cached pieces that were cut short are computed again; the figures stay."""
+    model, data = _load(tmp_path, small_network()), Data(photo_tiles(150), None, "x")
+    first = _run(model, data, tmp_path / "a", cache=tmp_path / "cache", max_cuts=1)
+    for path in (tmp_path / "cache").rglob("*.*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    again = _run(model, data, tmp_path / "b", cache=tmp_path / "cache", max_cuts=1)
+    assert first.cuts[0].leakage == again.cuts[0].leakage
+
+
+def test_a_lost_cut_is_given_up_early_and_never_passes(tmp_path: Path) -> None:
+    """With bounds, a cut that surely leaks more gets no further attacks and is not converged; others get them all."""
+    model, data = _load(tmp_path, small_network()), Data(photo_tiles(400), None, "x")
+    options = {"attacks": ["ridge", "inverter"], "screens": ["ridge_probe"], "budget": replace(BRIEF, seeds=2)}
+    whole = _run(model, data, tmp_path / "whole", **options)
+    found = _run(model, data, tmp_path / "short", bounds={"ssim": 0.5}, **options)
+    first, *_, last = found.cuts
+    assert first.cut_short is not None
+    assert "ssim is at least" in first.cut_short
+    assert set(first.attacks) == {"ridge"}
+    assert not first.converged
+    assert first.leakage["ssim"].lower is not None
+    assert last.cut_short is None
+    assert last.leakage == whole.cuts[-1].leakage
+    assert found.bounds == {"ssim": 0.5}
+    assert whole.bounds == {}
+    assert all(cut.cut_short is None for cut in whole.cuts)
 
 
 def test_reduced_features_are_declared(tmp_path: Path) -> None:
@@ -234,6 +294,10 @@ def test_requests_that_cannot_be_met_are_refused(tmp_path: Path) -> None:
         _run(model, data, tmp_path / "out", screens=["look"])
     with pytest.raises(AuditError, match="at least one attack"):
         _run(model, data, tmp_path / "out", attacks=[])
+    with pytest.raises(AuditError, match="attack attribute: it needs a private label"):
+        _run(model, data, tmp_path / "out", attacks=["attribute"])
+    with pytest.raises(AuditError, match="attack token_regression: it reconstructs token; these data are image"):
+        _run(model, data, tmp_path / "out", attacks=["token_regression"])
     with pytest.raises(AuditError, match="none of its 0 cuts"):
         audit(model, data, cuts=replace(enumerate_cuts(model), cuts=()), out=tmp_path / "out")
 
@@ -266,7 +330,7 @@ def test_a_failing_audit_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_progress_adds_up(tmp_path: Path) -> None:
-    """Progress counts one unit for the features and one for each screen and attack at each cut."""
+    """Progress counts one unit for the features and, at each cut, one for the screens and one for each seed."""
     model, data = _load(tmp_path, small_network()), Data(photo_tiles(60), None, "x")
     seen: list[float] = []
 
@@ -275,7 +339,7 @@ def test_progress_adds_up(tmp_path: Path) -> None:
         seen.append(advance)
 
     _run(model, data, tmp_path / "out", progress=note)
-    assert sum(seen) == pytest.approx(1 + 3 * 2)
+    assert sum(seen) == pytest.approx(1 + 3 * (1 + BRIEF.seeds))
 
 
 def _edit(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
@@ -304,7 +368,7 @@ def _resealed(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], b
         (_edit(lambda a: a.update(id="0" * 64)), "its id does not match"),
         (_edit(lambda a: a.pop("id")), "id: Field required"),
         (_edit(lambda a: a.update(more=1)), "more: Extra inputs"),
-        (_resealed(lambda a: a.update(schema_version=2)), "schema_version"),
+        (_resealed(lambda a: a.update(schema_version=1)), "schema_version"),
         (_resealed(lambda a: a["cuts"][0]["leakage"]["ssim"].update(upper="much")), "cuts.0.leakage.ssim.upper"),
         (lambda content: content.replace(b'"upper": ', b'"upper": NaN, "x": ', 1), "upper"),
         (lambda content: content[: len(content) // 2], "not a JSON file"),

@@ -1,44 +1,59 @@
 from __future__ import annotations
 
-import threading
+import os
+import signal
+import subprocess
+import sys
+import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from leakage_cases import photo_tiles, small_network, write_network
+from leakage_cases import SMALL, photo_tiles, small_network, write_network
 
+from siniantrust.errors import AuditError
 from siniantrust.graph import enumerate_cuts, load_model
-from siniantrust.leakage import Budget, Data, audit
-from siniantrust.leakage._parallel import one_at_a_time, run_all, seeded, workers_for
+from siniantrust.leakage import Budget, Data, audit, load_audit
+from siniantrust.leakage._parallel import computing, run_all, seeded, workers_for
 
 
-def test_results_come_in_order_and_threads_are_given_back() -> None:
-    """Results are in the order of the work, whoever ends first; torch has as many threads afterwards as before."""
-    before = torch.get_num_threads()
-
-    def work(index: int, pause_s: float) -> tuple[int, int]:
-        time.sleep(pause_s)
-        return index, torch.get_num_threads()
-
-    found = run_all(work, [0.1, 0.0, 0.05, 0.0], workers=2, threads=4)
-    assert found == [(0, 2), (1, 2), (2, 2), (3, 2)]
-    assert torch.get_num_threads() == before
+def _double(number: int, *, pause_s: float) -> tuple[int, int]:
+    time.sleep(pause_s)
+    return 2 * number, os.getpid()
 
 
-def test_the_first_error_stops_what_has_not_begun() -> None:
-    """An error in one piece of work is raised, and work that has not begun is not done."""
-    begun: list[int] = []
+def _die(number: int) -> int:
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
 
-    def work(index: int, _: int) -> None:
-        begun.append(index)
-        if index == 0:
-            raise ValueError("broken")
-        time.sleep(0.05)
 
+def _break(number: int) -> int:
+    raise ValueError(f"broken {number}")
+
+
+def test_several_workers_are_processes_of_their_own() -> None:
+    """Two workers compute in two other processes; one computes in this one."""
+    tasks = [((number,), {"pause_s": 0.2}) for number in range(4)]
+    found = list(run_all(_double, tasks, workers=2))
+    assert sorted(value for value, _ in found) == [0, 2, 4, 6]
+    assert os.getpid() not in {process for _, process in found}
+    assert {process for _, process in run_all(_double, tasks[:1], workers=1)} == {os.getpid()}
+
+
+def test_a_killed_worker_is_named() -> None:
+    """A worker that dies gives an error that says so and what to do, instead of waiting for ever."""
+    with pytest.raises(AuditError, match="a worker of the audit died"):
+        list(run_all(_die, [((number,), {}) for number in range(4)], workers=2))
+
+
+def test_an_error_in_a_worker_is_raised() -> None:
+    """An error in a worker comes out as it is."""
     with pytest.raises(ValueError, match="broken"):
-        run_all(work, range(50), workers=2, threads=2)
-    assert len(begun) < 10
+        list(run_all(_break, [((number,), {}) for number in range(4)], workers=2))
 
 
 def test_memory_bounds_how_many_cuts_run_at_a_time() -> None:
@@ -50,52 +65,89 @@ def test_memory_bounds_how_many_cuts_run_at_a_time() -> None:
     assert workers_for(8, items=30_000, attackers=20_000, threads=8, budget=budget) == 1
 
 
-def test_progress_is_reported_by_one_thread_at_a_time() -> None:
-    """A progress callback that is not made for threads is never entered twice at once."""
-    inside = 0
-    most = 0
-
-    def step(description: str, *, advance: float = 1.0) -> None:
-        nonlocal inside, most
-        inside += 1
-        most = max(most, inside)
-        time.sleep(0.002 * advance * len(description))
-        inside -= 1
-
-    guarded = one_at_a_time(step)
-    threads = [threading.Thread(target=guarded, args=("a",)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == 1
+def test_threads_are_given_back() -> None:
+    """Torch has as many threads after the work as before."""
+    before = torch.get_num_threads()
+    with computing(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
 
 
 def test_first_weights_depend_on_the_seed_alone() -> None:
-    """Layers made in several threads at once draw the same weights as those made alone."""
-    with seeded(4):
-        alone = torch.nn.Linear(50, 50).weight.detach().clone()
-
-    def work(index: int, seed: int) -> torch.Tensor:
+    """Layers draw the same weights under the same seed, and the global state is as it was."""
+    state = torch.random.get_rng_state()
+    drawn = []
+    for seed in (4, 4, 5):
         with seeded(seed):
-            time.sleep(0.001 * index)
-            return torch.nn.Linear(50, 50).weight.detach().clone()
-
-    for weights in run_all(work, [4] * 6, workers=3, threads=3):
-        assert torch.equal(weights, alone)
+            drawn.append(torch.nn.Linear(50, 50).weight.detach().clone())
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_cuts_attacked_together_give_the_figures_of_one_by_one(tmp_path: Path) -> None:
     """An audit gives the same figures with one worker and with two."""
     model = load_model(write_network(tmp_path / "model.onnx", small_network()))
     data, found = Data(photo_tiles(200), None, "x"), []
-    for memory_bytes in (0, 2 << 30):
-        budget = Budget(steps=4, width=8, screen_items=40, discriminator_steps=10, threads=2, memory_bytes=memory_bytes)
-        assert workers_for(3, items=200, attackers=150, threads=2, budget=budget) == (2 if memory_bytes else 1)
-        found.append(audit(model, data, cuts=enumerate_cuts(model), out=tmp_path / "out", budget=budget))
+    for threads in (1, 2):
+        budget = replace(SMALL, steps=4, seeds=2, discriminator_steps=10, threads=threads)
+        found.append(
+            audit(
+                model,
+                data,
+                cuts=enumerate_cuts(model),
+                out=tmp_path / "out",
+                budget=budget,
+                attacks=["ridge", "inverter"],
+                screens=["distance_correlation"],
+            )
+        )
     for first, second in zip(found[0].cuts, found[1].cuts, strict=True):
         assert first.cut_id == second.cut_id
         for metric, figure in first.leakage.items():
             assert figure.mean == pytest.approx(second.leakage[metric].mean, abs=2e-3)
         for name, screen in first.screens.items():
             assert screen.score == pytest.approx(second.screens[name].score, abs=1e-3)
+
+
+_SCRIPT = """
+    import sys
+    from dataclasses import replace
+    from pathlib import Path
+    import numpy as np
+    from leakage_cases import SMALL
+    from siniantrust.graph import enumerate_cuts, load_model
+    from siniantrust.leakage import Data, audit
+
+    if __name__ == "__main__":
+        folder = Path(sys.argv[1])
+        model = load_model(folder / "model.onnx")
+        said = lambda text, advance=1.0: print(text, flush=True)
+        audit(model, Data(np.load(folder / "data.npy"), None, "x"), cuts=enumerate_cuts(model), out=folder / "audit",
+              budget=replace(SMALL, steps=30, threads=1), cache=folder / "cache", progress=said,
+              attacks=["ridge", "inverter"], screens=["distance_correlation"])
+"""
+
+
+def test_a_killed_audit_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """An audit that is killed after its first cut leaves no audit, and the next run takes over what was finished."""
+    write_network(tmp_path / "model.onnx", small_network())
+    np.save(tmp_path / "data.npy", photo_tiles(300))
+    (tmp_path / "run.py").write_text(textwrap.dedent(_SCRIPT))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.rstrip().endswith(": attacks"):
+                process.kill()
+                break
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "audit").exists()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npz")}
+    trials = [path for path in kept if path.parent.name == "trials"]
+    assert len(trials) >= 2
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "cache").iterdir())
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert load_audit(tmp_path / "audit").cuts
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept

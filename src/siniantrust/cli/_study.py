@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,12 +13,8 @@ from siniantrust.cli._options import Devices, Dims, Json, ModelFile, Seed, parse
 from siniantrust.cli._show import figures, milliseconds, show_json, show_line, show_table, size
 from siniantrust.errors import SinianError
 
-
-class Effort(StrEnum):
-    """How strong the attackers are."""
-
-    QUICK = "quick"
-    STANDARD = "standard"
+if TYPE_CHECKING:
+    from siniantrust import leakage
 
 
 def inspect(
@@ -75,28 +71,52 @@ def audit(
     data: Annotated[Path, typer.Argument(metavar="DATA", help=".npy or .npz with items of the private input.")],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")] = Path("audit"),
-    effort: Annotated[Effort, typer.Option(help="How strong the attackers are.")] = Effort.STANDARD,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A first look: weaker attackers, and with --policy no time for lost cuts.")
+    ] = False,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", "-p", help="Give up cuts early that surely leak more than it allows.")
+    ] = None,
     attack: Annotated[list[str] | None, typer.Option(help="Run only this attack; repeat for more.")] = None,
     max_cuts: Annotated[int | None, typer.Option(min=1, help="Audit at most so many cuts, spread evenly.")] = None,
+    private_input: Annotated[str | None, typer.Option(help="The private input of a model with several.")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Keeps finished work, so that a killed audit goes on.", show_default=False),
+    ] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Run on the Ray cluster that Ray finds.")] = False,
     dim: Dims = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Attack every useful cut and write what leaks to a folder."""
     loaded = st.load(model, dims=parse_dims(dim))
-    result = st.audit(loaded, data, out=out, seed=seed, effort=effort.value, attacks=attack, max_cuts=max_cuts)
+    result = st.audit(
+        loaded,
+        data,
+        out=out,
+        seed=seed,
+        effort="quick" if quick else "standard",
+        policy=policy,
+        attacks=attack,
+        max_cuts=max_cuts,
+        private_input=private_input,
+        cache=cache or _cache_folder(),
+        cluster="ray" if ray else "processes",
+    )
     if as_json:
         show_json(result.model_dump(mode="json"))
         return
     metrics = list(dict.fromkeys(metric for cut in result.cuts for metric in cut.leakage))
     show_table(
-        ("cut", *(f"{metric}#" for metric in metrics), "best attacks", "converged"),
+        ("cut", *(f"{metric}#" for metric in metrics), "best attacks", "converged", "note"),
         (
             (
                 cut.cut_id,
                 *(f"{cut.leakage[name].upper:.3f}" if name in cut.leakage else "-" for name in metrics),
                 ", ".join(dict.fromkeys(cut.best_attack.values())),
-                "yes" if cut.converged else "NO",
+                "-" if cut.cut_short else "yes" if cut.converged else "NO",
+                _note(cut),
             )
             for cut in result.cuts
         ),
@@ -113,7 +133,29 @@ def audit(
             for screen in result.screens.values()
         ),
     )
+    for name, reasons in _declined(result).items():
+        show_line(f"attack {name} was not run: {reasons}")
     show_line(f"audit {result.id[:16]} written to {out} in {result.time_s:.0f} s")
+
+
+def _note(cut: leakage.CutAudit) -> str:
+    if cut.cut_short:
+        return f"given up early: {cut.cut_short}"
+    if cut.next_budget:
+        return "try " + ", ".join(f"{limit} {value}" for limit, value in cut.next_budget.items())
+    return ""
+
+
+def _declined(result: leakage.Audit) -> dict[str, str]:
+    """Return the attacks that could be mounted at no cut, with the reason."""
+    mounted = {name for cut in result.cuts for name in cut.attacks}
+    return {name: reason for cut in result.cuts for name, reason in cut.declined.items() if name not in mounted}
+
+
+def _cache_folder() -> Path:
+    """Return where this user's caches lie (XDG Base Directory Specification)."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home and Path(home).is_absolute() else Path.home() / ".cache") / "siniantrust" / "audits"
 
 
 def plan(

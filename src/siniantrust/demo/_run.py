@@ -49,9 +49,10 @@ def run_demo(out: Path, *, say: Callable[[str], None]) -> DemoResult:
     scenes = load_scenes(seed=SEED)
     _save_data(out, scenes)
     say(f"data: {len(scenes.train_inputs)} tiles for the attackers, {len(scenes.heldout_inputs)} held out")
-    audit = st.audit(model, out / "audit-data.npz", out=out / "audit", seed=SEED, effort="quick")
+    data, policy = out / "audit-data.npz", out / "policy.toml"
+    audit = st.audit(model, data, out=out / "audit", seed=SEED, effort="quick", policy=policy)
     say(f"audit: {len(audit.cuts)} cuts attacked in {audit.time_s:.0f} s")
-    plan = st.plan(model, audit=audit, policy=out / "policy.toml", seed=SEED)
+    plan = st.plan(model, audit=audit, policy=policy, seed=SEED)
     save_plan(plan, out / "plan.json")
     say(f"plan: {plan.reason}")
     keystore = KeyStore(out / "keys")

@@ -5,7 +5,19 @@ from siniantrust.leakage._audit import audit
 from siniantrust.leakage._audit_file import load_audit
 from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._data import Data, load_data
-from siniantrust.leakage._registry import Attack, Problem, Screen, ScreenScore, ScreenView, list_attacks, list_screens
+from siniantrust.leakage._metrics import Metric
+from siniantrust.leakage._registry import (
+    Attack,
+    Guess,
+    InapplicableError,
+    Problem,
+    Reconstruction,
+    Screen,
+    ScreenScore,
+    ScreenView,
+    list_attacks,
+    list_screens,
+)
 from siniantrust.leakage._schema import (
     SCHEMA_VERSION,
     AttackResult,
@@ -14,6 +26,8 @@ from siniantrust.leakage._schema import (
     CutAudit,
     DataDescription,
     Estimate,
+    PriorSummary,
+    Rung,
     ScreenResult,
     ScreenSummary,
 )
@@ -29,7 +43,13 @@ __all__ = [
     "Data",
     "DataDescription",
     "Estimate",
+    "Guess",
+    "InapplicableError",
+    "Metric",
+    "PriorSummary",
     "Problem",
+    "Reconstruction",
+    "Rung",
     "Screen",
     "ScreenResult",
     "ScreenScore",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 from siniantrust import _progress
@@ -17,21 +19,28 @@ from siniantrust.graph import Cut, CutSet, Model
 from siniantrust.leakage._audit_file import FILE_NAME, audit_bytes, sealed
 from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._choose import choose_cuts
-from siniantrust.leakage._classifier import image_classifier
+from siniantrust.leakage._collect import collect, load_collected
 from siniantrust.leakage._data import Data, check_data
 from siniantrust.leakage._downstream import NAME, SUMMARY, with_downstream
-from siniantrust.leakage._features import Observed, observe
+from siniantrust.leakage._estimates import estimates
+from siniantrust.leakage._features import Observed
 from siniantrust.leakage._observe import Observer
-from siniantrust.leakage._parallel import one_at_a_time, run_all, workers_for
+from siniantrust.leakage._parallel import Cluster, Task, run_all, workers_for
 from siniantrust.leakage._pictures import strip_png
+from siniantrust.leakage._priors import PRIOR_TITLES
+from siniantrust.leakage._random import random_tensors
 from siniantrust.leakage._ranking import summarise
-from siniantrust.leakage._registry import Attack, Screen, ScreenView, list_attacks, list_screens
-from siniantrust.leakage._schema import AttackSummary, Audit, CutAudit, ScreenResult
+from siniantrust.leakage._registry import Attack, Screen, list_attacks, list_screens
+from siniantrust.leakage._result import Pictures, cut_audit, summaries
+from siniantrust.leakage._schema import Audit, CutAudit, PriorSummary, Rung, ScreenResult
 from siniantrust.leakage._setting import Setting, describe_data, make_setting
 from siniantrust.leakage._split import split_items
-from siniantrust.leakage._suite import best_of, run_attack, suite_converged
+from siniantrust.leakage._store import Store, open_store
+from siniantrust.leakage._study import Study
+from siniantrust.leakage._work import CutTrials, attack_cut, screen_cut
 
 _ORIGINALS = "originals.png"
+_PROBE = "ridge_probe"
 
 
 def audit(
@@ -46,34 +55,43 @@ def audit(
     include_fusable: bool = False,
     max_cuts: int | None = None,
     budget: Budget | None = None,
+    bounds: Mapping[str, float] | None = None,
+    cache: Path | None = None,
+    cluster: Cluster = "processes",
     progress: _progress.Step | None = None,
 ) -> Audit:
     """Measure what leaks at the cuts of ``model`` and write ``audit.json`` and pictures to the folder ``out``.
 
     The items are split into the attacker's, a validation set and a held-out set. One pass computes the features of all
-    cuts; then every screen and every attack runs at every useful cut. The same seed gives the same figures.
+    cuts; then every screen and every attack runs at every useful cut, in several processes. The same seed gives the
+    same figures.
 
     Args:
         model: The model to audit.
         data: Items of its private input.
         cuts: The model's cuts; those that cannot be audited end up in ``skipped`` with the reason.
         out: Folder to write; an earlier audit there is replaced.
-        seed: Seed of the split, the attacks and the bootstrap.
+        seed: Seed of the split, the first run of each attack and the bootstrap.
         attacks: Names of the attacks to run; None for all.
         screens: Names of the screens to run; None for all.
         include_fusable: Also audit cuts that only separate a fusable activation.
         max_cuts: Audit at most so many cuts, spread evenly.
         budget: How much work to do; None for the ``quick`` preset.
-        progress: Called with one unit for the features and one per screen and attack at a cut; None draws a bar.
+        bounds: Leakage allowed, by metric. A cut that surely leaks more (by the ridge probe's or an attack's lower
+            bound) is given up early; it is never passed early. None gives every cut the whole suite.
+        cache: Folder where features and finished work are kept, so that a killed audit goes on; None keeps nothing.
+        cluster: Where the work runs: in processes here, or on the Ray cluster that Ray finds.
+        progress: Called as the work goes on; None draws a bar.
 
     Raises:
         DataError: if the data do not fit the model or are too few.
-        AuditError: if a name is unknown, no cut can be audited, or ``out`` cannot be written.
-        MissingExtraError: if torch, scipy or pillow is not installed.
+        AuditError: if a name is unknown, an attack is asked for that the data do not allow, no cut can be audited, a
+            worker dies, or a folder cannot be written.
+        MissingExtraError: if torch, scipy, joblib or pillow is not installed.
     """
     started = time.monotonic()
     budget = budget or Budget.preset("quick")
-    for module in ("torch", "scipy.stats", "PIL.Image"):
+    for module in ("torch", "scipy.stats", "PIL.Image", "joblib"):
         require(module, extra="leakage")
     chosen_attacks, chosen_screens = list_attacks(attacks), list_screens(screens)
     if not chosen_attacks:
@@ -84,32 +102,36 @@ def audit(
         raise AuditError(f"model {model.name}: none of its {len(cuts.cuts)} cuts can be audited")
     split = split_items(len(data), budget, seed=seed, marked=data.heldout)
     setting = make_setting(data, split, budget, seed=seed)
+    if attacks is not None:
+        _check_applicable(chosen_attacks, setting)
     threads = budget.threads or len(os.sched_getaffinity(0))
-    units = 1 + len(kept) * (len(chosen_attacks) + len(chosen_screens))
-    bar = nullcontext(progress) if progress is not None else _progress.progress("audit", units)
-    with _writing(out) as folder, bar as step:
-        run = _Run(setting, chosen_attacks, chosen_screens, folder, one_at_a_time(step))
-        with _observed(model, data, kept, setting, threads, step) as observed:
-            skipped |= _refused(kept, observed)
-            usable = [cut for cut in kept if cut.id not in skipped]
-            if not usable:
-                raise AuditError(f"model {model.name}: none of its cuts can be audited: {next(iter(skipped.values()))}")
-            with Observer(model, (), threads=threads) as plain:
-                classify = image_classifier(plain, model, data, setting.low, setting.high)
-
-                def at_cut(index: int, cut: Cut) -> CutAudit:
-                    return run.at_cut(observed, cut, setting.view(observed, cut, classify, model.flops), index)
-
-                workers = workers_for(
-                    len(usable),
-                    items=len(setting.targets),
-                    attackers=setting.attackers,
-                    threads=threads,
-                    budget=budget,
-                )
-                audited = run_all(at_cut, usable, workers=workers, threads=threads)
-            audited = with_downstream(model, usable, audited, tolerance=budget.tolerance)
-            outputs = observed.outputs[model.outputs[0].name]
+    total = 1 + len(kept) * (1 + max(budget.seeds, 1))
+    bar = nullcontext(progress) if progress is not None else _progress.progress("audit", total)
+    with _writing(out) as folder, _store(model, data, kept, setting, cache) as store, bar as step:
+        study = _study(model, data, kept, setting, store, threads, step)
+        skipped |= _refused(kept, study.observed)
+        usable = [cut for cut in kept if cut.id not in skipped]
+        if not usable:
+            raise AuditError(f"model {model.name}: none of its cuts can be audited: {next(iter(skipped.values()))}")
+        work = _Work(study, usable, chosen_attacks, chosen_screens, bounds or {}, threads, cluster, step)
+        screened = work.screens()
+        trials, cut_short = work.attacks(screened)
+        outputs = study.observed.outputs[model.outputs[0].name]
+        stronger = setting.stronger_priors(outputs)
+        pictures = Pictures(folder, setting)
+        audited: list[CutAudit] = []
+        for index, cut in enumerate(usable):
+            found = cut_audit(
+                cut, index, screened[cut.id], trials[cut.id], cut_short.get(cut.id), setting, stronger, pictures
+            )
+            if found is None:
+                skipped[cut.id] = "no attack of the suite can be mounted here, so that nothing is known of it"
+            else:
+                audited.append(found)
+        if not audited:
+            raise AuditError(f"model {model.name}: no attack can be mounted at any of its cuts")
+        measured = [cut for cut in usable if cut.id not in skipped]
+        audited = with_downstream(model, measured, audited, tolerance=budget.tolerance)
         if setting.kind == "image":
             (folder / _ORIGINALS).write_bytes(strip_png(setting.judge.originals))
         result = sealed(
@@ -123,15 +145,21 @@ def audit(
                 cuts=tuple(audited),
                 skipped=skipped,
                 screens=summarise(chosen_screens, audited),
-                attacks={
-                    name: AttackSummary(title=attack.title, source=attack.source, knowledge=attack.knowledge)
-                    for name, attack in chosen_attacks.items()
-                }
+                attacks=summaries(chosen_attacks, audited, repeats=budget.repeats)
                 | ({NAME: SUMMARY} if any(NAME in cut.attacks for cut in audited) else {}),
                 originals_picture=_ORIGINALS if setting.kind == "image" else None,
-                class_mean_prior=setting.class_prior(outputs),
-                heldout_accuracy=setting.accuracy(outputs, data.labels),
-                machine=_machine(threads),
+                priors={
+                    name: PriorSummary(
+                        title=PRIOR_TITLES[name], leakage=estimates(scores, setting.judge.prior, seed=seed)
+                    )
+                    for name, scores in stronger.items()
+                },
+                seeds=budget.seeds,
+                budget=asdict(budget),
+                bounds=dict(bounds or {}),
+                averaged_queries=None if study.averaged is None else budget.repeats,
+                heldout_accuracy=setting.accuracy(outputs),
+                machine=_machine(threads, cluster),
                 time_s=time.monotonic() - started,
             )
         )
@@ -139,67 +167,166 @@ def audit(
     return result
 
 
-class _Run:
-    """The screens and attacks of one audit, and where their pictures go."""
+class _Work:
+    """The audit's tasks: what depends on what, and how far it is."""
 
     def __init__(
         self,
-        setting: Setting,
+        study: Study,
+        cuts: Sequence[Cut],
         attacks: Mapping[str, Attack],
         screens: Mapping[str, Screen],
-        folder: Path,
+        bounds: Mapping[str, float],
+        threads: int,
+        cluster: Cluster,
         step: _progress.Step,
     ) -> None:
-        self._setting = setting
-        self._attacks = attacks
-        self._screens = screens
-        self._folder = folder
+        setting = study.setting
+        self._study = study
+        self._cuts = list(cuts)
+        self._attacks = tuple(attacks)
+        self._screens = tuple(screens)
+        self._bounds = bounds
+        self._cluster = cluster
         self._step = step
-
-    def at_cut(self, observed: Observed, cut: Cut, view: ScreenView, index: int) -> CutAudit:
-        """Run everything at one cut; ``index`` numbers its pictures."""
-        setting = self._setting
-        screened: dict[str, ScreenResult] = {}
-        for name, screen in self._screens.items():
-            started = time.monotonic()
-            found = screen.score(view, setting.budget, setting.seed)
-            if found is not None:
-                screened[name] = ScreenResult(score=found.score, raw=found.raw, time_s=time.monotonic() - started)
-            self._step(f"{cut.id}: {name}")
-        problem = setting.problem(observed, cut)
-        half = problem.half()
-        results = {}
-        for name, attack in self._attacks.items():
-            result, answer = run_attack(attack, problem, half, setting.judge, setting.budget, seed=setting.seed)
-            if setting.kind == "image":
-                picture = f"cut{index:03d}-{name}.png"
-                (self._folder / picture).write_bytes(strip_png(answer))
-                result = result.model_copy(update={"picture": picture})
-            results[name] = result
-            self._step(f"{cut.id}: {name}")
-        leakage, best = best_of(results)
-        return CutAudit(
-            cut_id=cut.id,
-            tensors=cut.tensors,
-            screens=screened,
-            attacks=results,
-            leakage=leakage,
-            best_attack=best,
-            converged=suite_converged(results, tolerance=setting.budget.tolerance),
+        self._workers = workers_for(
+            len(cuts),
+            items=len(setting.targets),
+            attackers=min(setting.attackers, setting.budget.attacker_items),
+            threads=threads,
+            budget=setting.budget,
         )
+        self._threads = max(1, threads // self._workers)
+
+    def screens(self) -> dict[str, dict[str, ScreenResult]]:
+        """Return what every screen says of every cut."""
+        tasks: list[Task] = [((self._study, cut, self._screens, self._threads), {}) for cut in self._cuts]
+        found = {}
+        for cut_id, results in run_all(screen_cut, tasks, workers=self._workers, cluster=self._cluster):
+            found[cut_id] = results
+            self._step(f"{cut_id}: screens")
+        return found
+
+    def attacks(
+        self, screened: Mapping[str, Mapping[str, ScreenResult]]
+    ) -> tuple[dict[str, list[CutTrials]], dict[str, str]]:
+        """Return every cut's trials, the first seed's first, and why some cuts were given up early."""
+        cut_short = {cut.id: excess for cut in self._cuts if (excess := _probed_beyond(screened[cut.id], self._bounds))}
+        setting = self._study.setting
+        # Where a screen excludes a cut, the cheapest attack still says how much leaks there.
+        cheap = [min(self._attacks, key=lambda name: list_attacks()[name].weight)]
+        # Cuts that get the whole suite take longest; those first keeps all workers busy to the end.
+        order = sorted(self._cuts, key=lambda cut: cut.id in cut_short)
+        trials: dict[str, list[CutTrials]] = {cut.id: [] for cut in self._cuts}
+        tasks = [self._task(cut, cheap if cut.id in cut_short else self._attacks, setting.seed, None) for cut in order]
+        for found in run_all(attack_cut, tasks, workers=self._workers, cluster=self._cluster):
+            trials[found.cut_id].append(found)
+            if found.cut_short:
+                cut_short.setdefault(found.cut_id, found.cut_short)
+            done = 1 if found.cut_id not in cut_short else setting.budget.seeds
+            self._step(f"{found.cut_id}: attacks", advance=done)
+        more = []
+        for cut in order:
+            if cut.id in cut_short:
+                continue
+            rungs = {trial.attack: trial.rungs[-1] for trial in trials[cut.id][0].trials if trial.declined is None}
+            more += [
+                self._task(cut, self._attacks, setting.seed + number, rungs)
+                for number in range(1, setting.budget.seeds)
+            ]
+        for found in run_all(attack_cut, more, workers=self._workers, cluster=self._cluster):
+            trials[found.cut_id].append(found)
+            self._step(f"{found.cut_id}: attacks again")
+        return trials, cut_short
+
+    def _task(self, cut: Cut, names: Sequence[str], seed: int, rungs: Mapping[str, Rung] | None) -> Task:
+        bounds = self._bounds if rungs is None else {}
+        return (self._study, cut, names), {"seed": seed, "rungs": rungs, "bounds": bounds, "threads": self._threads}
+
+
+def _probed_beyond(screened: Mapping[str, ScreenResult], bounds: Mapping[str, float]) -> str | None:
+    """Return why the ridge probe already excludes a cut, or None: it is an attack too, and its bound holds."""
+    probe = screened.get(_PROBE)
+    if probe is None:
+        return None
+    for metric, bound in bounds.items():
+        lower = probe.raw.get(f"{metric}_lower")
+        if lower is not None and lower > bound:
+            return f"{metric} is at least {lower:.3g}, allowed {bound:g} by the screen {_PROBE}"
+    return None
+
+
+def _check_applicable(attacks: Mapping[str, Attack], setting: Setting) -> None:
+    """Refuse an attack that was asked for by name and that these data do not allow."""
+    for name, attack in attacks.items():
+        if setting.kind not in attack.kinds:
+            raise AuditError(f"attack {name}: it reconstructs {', '.join(attack.kinds)}; these data are {setting.kind}")
+    if "attribute" in attacks and setting.attribute is None:
+        raise AuditError("attack attribute: it needs a private label; give integers (N,) under the key 'attribute'")
 
 
 @contextmanager
-def _observed(
-    model: Model, data: Data, cuts: Sequence[Cut], setting: Setting, threads: int, step: _progress.Step
-) -> Iterator[Observed]:
+def _store(model: Model, data: Data, cuts: Sequence[Cut], setting: Setting, cache: Path | None) -> Iterator[Store]:
+    """Open where finished work is kept: in ``cache``, or in a folder that vanishes at the end."""
+    budget = setting.budget
+    with ExitStack() as stack:
+        where = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="siniantrust-audit-")))
+        content = {
+            "model": model.sha256,
+            "data": data.sha256(),
+            "seed": setting.seed,
+            "split": [len(setting.split.attacker), len(setting.split.validation), len(setting.split.heldout)],
+            "cuts": [[cut.id, *cut.tensors] for cut in cuts],
+            "kept": [budget.feature_elements, budget.max_side, budget.repeats],
+        }
+        try:
+            yield open_store(where, content)
+        except OSError as error:
+            raise AuditError(
+                f"audit cache {where}: cannot be written ({error.strerror or error}); free some space, or name another "
+                "folder; what was finished is kept"
+            ) from error
+
+
+def _study(
+    model: Model, data: Data, cuts: Sequence[Cut], setting: Setting, store: Store, threads: int, step: _progress.Step
+) -> Study:
+    """Observe the model on the data, or take what was kept."""
     watched = list(dict.fromkeys(name for cut in cuts for name in cut.tensors))
     inputs = {name: array[setting.split.order] for name, array in data.arrays().items()}
-    with (
-        Observer(model, watched, threads=threads) as observer,
-        observe(observer, inputs, watched, setting.budget, seed=setting.seed, step=step) as observed,
-    ):
-        yield observed
+
+    def seen(names: Sequence[str], folder: Path, repeats: int, note: _progress.Step) -> Observed:
+        kept = load_collected(folder)
+        if kept is not None:
+            note("features")
+            return kept
+        with Observer(model, names, threads=threads) as observer:
+            return collect(
+                observer,
+                inputs,
+                names,
+                setting.budget,
+                seed=setting.seed,
+                folder=folder,
+                step=note,
+                repeats=repeats,
+            )
+
+    def quiet(description: str, *, advance: float = 1.0) -> None:
+        step(description, advance=0 * advance)
+
+    observed = seen(watched, store.features, 1, step)
+    averaged = None
+    noisy = [name for name in watched if name in random_tensors(model)]
+    if noisy:
+        means = seen(noisy, store.averaged, setting.budget.repeats, quiet)
+        averaged = Observed(
+            stores={**observed.stores, **means.stores},
+            encoders={**observed.encoders, **means.encoders},
+            refused={**observed.refused, **means.refused},
+            outputs=observed.outputs,
+        )
+    return Study(model, data.input_name, setting, averaged=averaged, observed=observed, store=store)
 
 
 def _refused(cuts: Sequence[Cut], observed: Observed) -> dict[str, str]:
@@ -220,10 +347,11 @@ def _writing(out: Path) -> Iterator[Path]:
         raise AuditError(f"audit folder {out}: cannot be written ({error.strerror or error})") from error
 
 
-def _machine(threads: int) -> str:
+def _machine(threads: int, cluster: Cluster) -> str:
     import torch
 
+    graphics = f"GPU {torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     return (
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {threads} threads, "
-        f"Python {platform.python_version()}, torch {torch.__version__}"
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {graphics}{threads} threads"
+        f"{' and Ray' if cluster == 'ray' else ''}, Python {platform.python_version()}, torch {torch.__version__}"
     )

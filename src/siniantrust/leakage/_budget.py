@@ -88,3 +88,18 @@ class Budget:
     def narrow(self) -> Budget:
         """Return the budget for networks of half the width, which the convergence check compares with."""
         return replace(self, width=max(1, self.width // 2))
+
+    def doubled(self, *, data: bool, width: bool) -> Budget:
+        """Return the budget with twice the data and training, or twice the width, or both."""
+        twice = self
+        if data:
+            twice = replace(
+                twice,
+                attacker_items=2 * twice.attacker_items,
+                steps=2 * twice.steps,
+                patch_rows=2 * twice.patch_rows,
+                optimisation_steps=2 * twice.optimisation_steps,
+            )
+        if width:
+            twice = replace(twice, width=2 * twice.width)
+        return twice

@@ -1,11 +1,10 @@
-"""The audited model as a classifier: its answers as class probabilities, and what the predicted class gives away."""
+"""The audited model as a classifier: its answers as class probabilities."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from siniantrust.graph import Model
-from siniantrust.leakage._data import Data
 from siniantrust.leakage._observe import Observer, item_shape
 from siniantrust.leakage._registry import Classifier
 
@@ -29,15 +28,15 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
     return shares
 
 
-def image_classifier(observer: Observer, model: Model, data: Data, low: float, high: float) -> Classifier | None:
+def image_classifier(observer: Observer, model: Model, input_name: str, low: float, high: float) -> Classifier | None:
     """Return the model as a classifier of images in unit scale, of any size; None if it takes or gives anything else.
 
     Images are resized to the model's input and mapped back to ``low`` .. ``high``.
     """
-    shape = item_shape(model, data.input_name)
-    if data.others or len(shape) != 3:  # noqa: PLR2004 - channels, height, width
+    shape = item_shape(model, input_name)
+    if len(model.inputs) > 1 or len(shape) != 3:  # noqa: PLR2004 - channels, height, width
         return None
-    name, dtype = model.outputs[0].name, data.inputs.dtype
+    name, dtype = model.outputs[0].name, np.dtype(model.inputs[0].dtype)
 
     def run(images: np.ndarray) -> np.ndarray:
         import torch
@@ -46,7 +45,7 @@ def image_classifier(observer: Observer, model: Model, data: Data, low: float, h
             images = torch.nn.functional.interpolate(torch.as_tensor(images), size=shape[1:], mode="bilinear").numpy()
         values = images * (high - low) + low
         values = np.rint(values).clip(0, 255) if dtype.kind == "u" else values
-        return observer.run({data.input_name: values.astype(dtype)})[name]
+        return observer.run({input_name: values.astype(dtype)})[name]
 
     def classify(images: np.ndarray) -> np.ndarray:
         scores = class_scores(run(images))
@@ -56,15 +55,3 @@ def image_classifier(observer: Observer, model: Model, data: Data, low: float, h
 
     usable = class_scores(run(np.zeros((1, *shape), dtype=np.float32))) is not None
     return classify if usable else None
-
-
-def class_means(attacker_targets: np.ndarray, attacker_classes: np.ndarray, heldout_classes: np.ndarray) -> np.ndarray:
-    """Return for each held-out item the mean of the attacker's items of its predicted class.
-
-    A class that the attacker never saw gets the mean of all.
-    """
-    answers = np.empty((len(heldout_classes), *attacker_targets.shape[1:]), dtype=np.float32)
-    for label in np.unique(heldout_classes):
-        members = attacker_targets[attacker_classes == label]
-        answers[heldout_classes == label] = (members if len(members) else attacker_targets).mean(axis=0)
-    return answers

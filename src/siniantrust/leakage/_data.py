@@ -17,8 +17,11 @@ from siniantrust.leakage._observe import item_shape
 _INPUT_KEYS = ("inputs", "x")
 _LABEL_KEYS = ("labels", "y")
 _HELDOUT_KEY = "heldout"
-# What can be reconstructed as a quantity. Token numbers cannot: nearness of numbers means nothing there.
-_DTYPES = ("float16", "float32", "float64", "uint8")
+_ATTRIBUTE_KEY = "attribute"
+_RATE_KEY = "sample_rate"
+# Quantities, and token numbers, of which nearness means nothing.
+_DTYPES = ("float16", "float32", "float64", "uint8", "int32", "int64")
+_MAX_SOUND_RANK = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class Data:
 
     ``others`` holds the model's other inputs by name, one row per item: what accompanies the private one. ``heldout``
     (N,), boolean, marks the items that leakage is measured on and no attacker learns from; None lets chance choose.
+    ``attribute`` (N,) is a private label that nobody should learn from the features: who speaks, say. With
+    ``sample_rate_hz`` the items are sounds (samples,) or (1, samples), and leakage is that of their spectrograms.
     """
 
     inputs: np.ndarray = field(repr=False)
@@ -34,6 +39,8 @@ class Data:
     input_name: str
     others: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     heldout: np.ndarray | None = field(default=None, repr=False)
+    attribute: np.ndarray | None = field(default=None, repr=False)
+    sample_rate_hz: int | None = None
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -51,6 +58,10 @@ class Data:
             named[" labels"] = self.labels
         if self.heldout is not None:
             named[" heldout"] = self.heldout
+        if self.attribute is not None:
+            named[" attribute"] = self.attribute
+        if self.sample_rate_hz is not None:
+            named[" sample_rate"] = np.asarray(self.sample_rate_hz)
         for name, array in named.items():
             digest.update(f"{name} {array.dtype} {array.shape};".encode())
             digest.update(np.ascontiguousarray(array).data)
@@ -61,8 +72,9 @@ def load_data(path: Path, model: Model, *, private_input: str | None = None) -> 
     """Read items from a ``.npy`` or ``.npz`` file and check them against the model's inputs.
 
     An ``.npz`` holds the private input under its name, ``inputs`` or ``x``; optionally labels under ``labels`` or
-    ``y``, and booleans under ``heldout`` that mark the items no attacker may learn from. A model with several inputs
-    needs ``private_input`` and an ``.npz`` with every input under its own name.
+    ``y``, booleans under ``heldout`` that mark the items no attacker may learn from, integers under ``attribute`` (a
+    private label), and for sounds their ``sample_rate`` in Hz. A model with several inputs needs ``private_input`` and
+    an ``.npz`` with every input under its own name.
 
     Raises:
         DataError: if the file cannot be read, a key is missing or unknown, or an array is empty, not finite, or of
@@ -77,7 +89,9 @@ def load_data(path: Path, model: Model, *, private_input: str | None = None) -> 
         arrays = {private if key == _first(_INPUT_KEYS, arrays) else key: value for key, value in arrays.items()}
     label_key = _first([key for key in _LABEL_KEYS if key not in names], arrays)
     labels = None if label_key is None else arrays.pop(label_key)
-    heldout = None if _HELDOUT_KEY in names else arrays.pop(_HELDOUT_KEY, None)
+    heldout, attribute, rate = (
+        None if key in names else arrays.pop(key, None) for key in (_HELDOUT_KEY, _ATTRIBUTE_KEY, _RATE_KEY)
+    )
     for name in names:
         if name not in arrays:
             raise DataError(f"data {path}: key '{name}' is missing; expected {_listed(names)}, found {_listed(arrays)}")
@@ -89,6 +103,8 @@ def load_data(path: Path, model: Model, *, private_input: str | None = None) -> 
         input_name=private,
         others={name: arrays[name] for name in names if name != private},
         heldout=heldout,
+        attribute=attribute,
+        sample_rate_hz=None if rate is None else _rate(rate, origin=str(path)),
     )
     check_data(data, model, origin=str(path))
     return data
@@ -106,22 +122,44 @@ def check_data(data: Data, model: Model, *, origin: str) -> None:
     if tensors[data.input_name].dtype not in _DTYPES:
         raise DataError(
             f"data {origin}: input '{data.input_name}' is {tensors[data.input_name].dtype}; the attacks reconstruct "
-            f"{', '.join(_DTYPES)} only, and token numbers need an attack of their own"
+            f"{', '.join(_DTYPES)} only"
         )
     for name, array in data.arrays().items():
         _check_array(array, tensors[name], item_shape(model, name), origin=f"data {origin}: '{name}'")
         if len(array) != len(data):
             raise DataError(f"data {origin}: '{name}' has {len(array)} items, '{data.input_name}' has {len(data)}")
-    labels = data.labels
-    if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != (len(data),)):
-        raise DataError(
-            f"data {origin}: labels: expected integers of shape ({len(data)},), found {labels.dtype} {labels.shape}"
-        )
+    for name, numbers in (("labels", data.labels), ("attribute", data.attribute)):
+        if numbers is not None and (numbers.dtype.kind not in "iu" or numbers.shape != (len(data),)):
+            raise DataError(
+                f"data {origin}: {name}: expected integers of shape ({len(data)},), "
+                f"found {numbers.dtype} {numbers.shape}"
+            )
+    if data.sample_rate_hz is not None:
+        _check_sound(data, origin=origin)
     heldout = data.heldout
     if heldout is not None and (heldout.dtype != np.bool_ or heldout.shape != (len(data),)):
         raise DataError(
             f"data {origin}: heldout: expected booleans of shape ({len(data)},), found {heldout.dtype} {heldout.shape}"
         )
+
+
+def _check_sound(data: Data, *, origin: str) -> None:
+    inputs = data.inputs
+    if (
+        inputs.dtype.kind != "f"
+        or inputs.ndim > _MAX_SOUND_RANK
+        or (inputs.ndim == _MAX_SOUND_RANK and inputs.shape[1] != 1)
+    ):
+        raise DataError(
+            f"data {origin}: sample_rate is given, so '{data.input_name}' must be sounds of shape (N, samples) or "
+            f"(N, 1, samples) in floating point; found {inputs.dtype} {inputs.shape}"
+        )
+
+
+def _rate(value: np.ndarray, *, origin: str) -> int:
+    if value.size != 1 or value.dtype.kind not in "iu" or int(value.reshape(())) <= 0:
+        raise DataError(f"data {origin}: sample_rate: expected one positive integer, found {value.dtype} {value.shape}")
+    return int(value.reshape(()))
 
 
 def _private(model: Model, name: str | None) -> str:

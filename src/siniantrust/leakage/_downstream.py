@@ -33,30 +33,43 @@ def with_downstream(
 
 
 def _joined(found: CutAudit, later: Sequence[CutAudit], tolerance: float) -> CutAudit:
-    if not later:
-        return found
-    sources = {metric: max(later, key=lambda cut: cut.leakage[metric].upper) for metric in found.leakage}
+    sources = {
+        metric: max(measured, key=lambda cut: cut.leakage[metric].upper)
+        for metric in found.leakage
+        if (measured := [cut for cut in later if metric in cut.leakage])
+    }
     stronger = [metric for metric, cut in sources.items() if cut.leakage[metric].upper > found.leakage[metric].upper]
-    if not stronger:
-        return found
-    taken = {metric: cut.attacks[cut.best_attack[metric]] for metric, cut in sources.items()}
-    gains = {metric: result.gains.get(metric, result.gain) for metric, result in taken.items()}
-    result = AttackResult(
-        leakage={metric: result.leakage[metric] for metric, result in taken.items()},
-        converged=all(result.converged for result in taken.values()),
-        gain=max(gains.values(), key=abs),
-        gains=gains,
-        detail="; ".join(f"{metric}: {cut.best_attack[metric]} at {cut.cut_id}" for metric, cut in sources.items()),
-        time_s=0.0,
-        picture=taken[stronger[0]].picture,
-    )
-    attacks = {**found.attacks, NAME: result}
-    leakage, best = best_of(attacks)
-    return found.model_copy(
-        update={
-            "attacks": attacks,
-            "leakage": leakage,
-            "best_attack": best,
-            "converged": suite_converged(attacks, tolerance=tolerance),
-        }
-    )
+    if stronger:
+        taken = {metric: cut.attacks[cut.best_attack[metric]] for metric, cut in sources.items()}
+        known = all(metric in result.gains for metric, result in taken.items())
+        gains = {metric: result.gains[metric] for metric, result in taken.items()} if known else {}
+        result = AttackResult(
+            leakage={metric: result.leakage[metric] for metric, result in taken.items()},
+            converged=all(result.converged for result in taken.values()),
+            gain=max(gains.values(), key=abs, default=0.0),
+            gains=gains,
+            detail="; ".join(f"{metric}: {cut.best_attack[metric]} at {cut.cut_id}" for metric, cut in sources.items()),
+            time_s=0.0,
+            picture=taken[stronger[0]].picture,
+            worst_picture=taken[stronger[0]].worst_picture,
+        )
+        attacks = {**found.attacks, NAME: result}
+        leakage, best = best_of(attacks)
+        converged = found.cut_short is None and suite_converged(attacks, tolerance=tolerance)
+        found = found.model_copy(
+            update={"attacks": attacks, "leakage": leakage, "best_attack": best, "converged": converged}
+        )
+    return _unsettled(found, later, tolerance) if found.converged else found
+
+
+def _unsettled(found: CutAudit, later: Sequence[CutAudit], tolerance: float) -> CutAudit:
+    """Return ``found`` as not converged if an attack at a later cut, still improving, may come to pass its figure."""
+    for cut in later:
+        for result in cut.attacks.values():
+            for metric, gain in result.gains.items():
+                reached = result.leakage[metric].mean + max(gain, 0.0)
+                if metric in found.leakage and reached > found.leakage[metric].mean + tolerance:
+                    return found.model_copy(
+                        update={"converged": False, "next_budget": dict(cut.next_budget or result.next_budget)}
+                    )
+    return found

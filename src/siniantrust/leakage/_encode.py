@@ -34,7 +34,9 @@ class Encoder:
 
     def encode(self, values: np.ndarray) -> np.ndarray:
         """Return the kept form of ``values``, float16 (N, *shape)."""
-        kept = (np.asarray(values, dtype=np.float32) - self.mean) / self.scale
+        values = np.asarray(values, dtype=np.float32)
+        # A tensor with one number per item has no axis of its own for it.
+        kept = (values.reshape(len(values), *(values.shape[1:] or (1,))) - self.mean) / self.scale
         if self.components is not None:
             maps = space_to_channels(kept, self.block)
             kept = self.components @ maps.reshape(*maps.shape[:2], -1)

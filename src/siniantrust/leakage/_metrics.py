@@ -9,7 +9,8 @@ import numpy as np
 
 from siniantrust.leakage._products import products
 
-Metric = Literal["ssim", "nmse", "reidentification"]
+Metric = Literal["ssim", "nmse", "reidentification", "token", "attribute"]
+"""What leakage is counted in: structure, squared error, identity, tokens, or a private label."""
 MIN_SSIM_SIDE = 7
 _TIE = 1e-5
 _FLAT = 1e-6
@@ -23,6 +24,10 @@ class Scores:
     values: np.ndarray = field(repr=False)
     perfect: float
 
+    def first(self, count: int) -> Scores:
+        """Return the scores of the first ``count`` items."""
+        return Scores(self.values[:count], self.perfect)
+
 
 def has_ssim(shape: tuple[int, ...], kind: str) -> bool:
     """Return whether SSIM is defined: images at least 7 pixels high and wide."""
@@ -30,16 +35,23 @@ def has_ssim(shape: tuple[int, ...], kind: str) -> bool:
 
 
 def measure(reconstructed: np.ndarray, originals: np.ndarray, kind: str) -> dict[Metric, Scores]:
-    """Score reconstructions against originals, both (N, *shape) in unit scale.
+    """Score reconstructions (n, *shape) against the first n of the originals (N, *shape), both in unit scale.
 
     ``ssim`` (images): structural similarity with a data range of 1. ``nmse``: the mean squared error, which becomes
-    normalised when the prior is corrected for. ``reidentification``: 1 where an item's reconstruction lies nearer to
-    its own original than to any other in the gallery of all originals.
+    normalised when the prior is corrected for. ``token`` (tokens, instead of these): the share of an item's tokens that
+    are right, which is 1 - the token error rate without insertions. ``reidentification``: 1 where an item's
+    reconstruction lies nearer to its own original than to any other in the gallery of all N originals.
     """
+    own = originals[: len(reconstructed)]
     scores: dict[Metric, Scores] = {}
+    if kind == "token":
+        right = (reconstructed == own).reshape(len(own), -1)
+        scores["token"] = Scores(right.mean(axis=1), perfect=1.0)
+        scores["reidentification"] = Scores(_reidentified_tokens(reconstructed, originals), perfect=1.0)
+        return scores
     if has_ssim(originals.shape[1:], kind):
-        scores["ssim"] = Scores(ssim_per_item(reconstructed, originals), perfect=1.0)
-    error = (reconstructed.astype(np.float64) - originals.astype(np.float64)).reshape(len(originals), -1)
+        scores["ssim"] = Scores(ssim_per_item(reconstructed, own), perfect=1.0)
+    error = (reconstructed.astype(np.float64) - own.astype(np.float64)).reshape(len(own), -1)
     scores["nmse"] = Scores((error**2).mean(axis=1), perfect=0.0)
     scores["reidentification"] = Scores(reidentified(reconstructed, originals), perfect=1.0)
     return scores
@@ -66,7 +78,7 @@ def psnr(reconstructed: np.ndarray, originals: np.ndarray) -> float:
 
 
 def reidentified(reconstructed: np.ndarray, originals: np.ndarray) -> np.ndarray:
-    """Return for each item 1 if its own original is nearest (L2 after standardising each item), else 0.
+    """Return for each of n items 1 if its own original is nearest of N (L2 after standardising each item), else 0.
 
     Originals that are equally near share the hit: a reconstruction that says nothing scores 1 / N, the prior.
     """
@@ -75,6 +87,17 @@ def reidentified(reconstructed: np.ndarray, originals: np.ndarray) -> np.ndarray
     distances = (
         (queries**2).sum(axis=1)[:, None] + (gallery**2).sum(axis=1)[None, :] - 2 * products(queries, gallery)
     ) / width
+    return _hits(distances)
+
+
+def _reidentified_tokens(reconstructed: np.ndarray, originals: np.ndarray) -> np.ndarray:
+    """Return the same for tokens, nearest by the number of positions that differ."""
+    gallery = originals.reshape(len(originals), -1)
+    differing = [(row.reshape(1, -1) != gallery).sum(axis=1) for row in reconstructed]
+    return _hits(np.asarray(differing, dtype=np.float64))
+
+
+def _hits(distances: np.ndarray) -> np.ndarray:
     own = np.diag(distances)[:, None]
     nearest = distances.min(axis=1, keepdims=True)
     ties = (distances <= nearest + _TIE).sum(axis=1)

@@ -1,18 +1,20 @@
-"""Several cuts at a time: they are independent, and small operations gain little from threads within one."""
+"""Several cuts at a time, in processes of their own or on a Ray cluster."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal, TypeVar
 
-from siniantrust._progress import Step
+from siniantrust._extras import require
+from siniantrust.errors import AuditError
 from siniantrust.leakage._budget import Budget
 
-_Work = TypeVar("_Work")
 _Result = TypeVar("_Result")
+
+Cluster = Literal["processes", "ray"]
+Task = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and named arguments of one call."""
 
 # Matrices of (items x attacker's items) single-precision numbers that one attack holds at a time, and room beside them.
 _MATRICES = 5
@@ -26,62 +28,64 @@ def workers_for(cuts: int, *, items: int, attackers: int, threads: int, budget: 
 
 
 def run_all(
-    work: Callable[[int, _Work], _Result], things: Sequence[_Work], *, workers: int, threads: int
-) -> list[_Result]:
-    """Return ``work(index, thing)`` for each thing, in order; ``threads`` are shared out among the ``workers``.
+    work: Callable[..., _Result],
+    arguments: Sequence[Task],
+    *,
+    workers: int,
+    cluster: Cluster = "processes",
+) -> Iterator[_Result]:
+    """Yield ``work(*args, **kwargs)`` for each of ``arguments`` as they end, in any order.
 
-    The first error stops what has not begun and is raised.
+    One worker computes in this process; more are processes of their own (joblib's loky), or tasks on a Ray cluster.
+
+    Raises:
+        AuditError: if a worker died.
+        MissingExtraError: if Ray is asked for and not installed.
     """
-    import torch
-
-    within = max(1, threads // workers)
-    with (
-        _torch_threads(within),
-        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(within,)) as pool,
-    ):
-        futures = [pool.submit(work, index, thing) for index, thing in enumerate(things)]
+    joblib = require("joblib", extra="leakage")
+    if cluster == "ray":
+        require("ray.util.joblib", extra="ray").register_ray()
+        backend = joblib.parallel_config(backend="ray")
+    else:
+        backend = nullcontext()
+    lost = require("joblib.externals.loky.process_executor", extra="leakage").TerminatedWorkerError
+    with backend:
+        # Ray's pool hands back all at once.
+        order = "list" if cluster == "ray" else "generator_unordered"
+        jobs = joblib.Parallel(
+            n_jobs=workers if cluster == "processes" else -1, return_as=order, pre_dispatch="2*n_jobs"
+        )
         try:
-            return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def one_at_a_time(step: Step) -> Step:
-    """Return ``step`` in a form that several threads may call."""
-    lock = threading.Lock()
-
-    def guarded(description: str, *, advance: float = 1.0) -> None:
-        with lock:
-            step(description, advance=advance)
-
-    return guarded
-
-
-_SEEDING = threading.Lock()
+            yield from jobs(joblib.delayed(work)(*args, **kwargs) for args, kwargs in arguments)
+        except lost:
+            raise AuditError(
+                "a worker of the audit died: killed, or out of memory (fewer threads or less memory_bytes need less); "
+                "what was finished is kept where the audit has a cache folder, and the same command goes on from there"
+            ) from None
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Let torch's global random numbers start from ``seed`` for a while, for one thread at a time.
+    """Let torch's global random numbers start from ``seed`` for a while.
 
     Layers draw their first weights from them. The state is as before afterwards.
     """
     import torch
 
-    with _SEEDING, torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
 
 @contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """Let torch compute with ``count`` threads for a while."""
+def computing(threads: int) -> Iterator[None]:
+    """Let torch compute with ``threads`` threads for a while, on a GPU if there is one."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(threads)
     try:
-        yield
+        with torch.device("cuda") if torch.cuda.is_available() else nullcontext():
+            yield
     finally:
         torch.set_num_threads(before)

@@ -32,9 +32,11 @@ def summarise(screens: Mapping[str, Screen], cuts: Sequence[CutAudit]) -> dict[s
         summaries[name] = ScreenSummary(
             title=screen.title,
             source=screen.source,
+            cost=screen.cost,
             rank_correlation={
                 metric: rank_correlation(scores, [cut.leakage[metric].mean for cut in seen])
                 for metric in seen[0].leakage
+                if all(metric in cut.leakage for cut in seen)
             },
             plateau_cut_id=None if index is None else seen[index].cut_id,
         )

@@ -122,6 +122,7 @@ class Attack:
         run: the attack.
         kinds: the kinds of data that it reconstructs; at others it is not run.
         trained: whether it trains a network; then it is run at two widths as well as on two amounts of data.
+        weight: about how long it takes beside the others; the suite begins with the cheap ones.
     """
 
     title: str
@@ -131,6 +132,7 @@ class Attack:
     run: Callable[[Problem, Budget, int], Reconstruction | Guess]
     kinds: tuple[Kind, ...] = ("image", "array")
     trained: bool = False
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

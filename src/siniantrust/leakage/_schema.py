@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 
 class _Record(BaseModel):
@@ -17,7 +17,10 @@ class DataDescription(_Record):
     """The data the audit ran on. Counts are items; the three sets are disjoint."""
 
     sha256: str
-    kind: Literal["image", "array"] = Field(description="image: (channels 1 or 3, height, width); array: anything else")
+    kind: Literal["image", "array", "token"] = Field(
+        description="image: (1 or 3 channels, height, width), or spectrograms of sounds; token: integers; else array"
+    )
+    sample_rate_hz: int | None = Field(default=None, description="of sounds, whose spectrograms are reconstructed")
     input_name: str
     item_shape: tuple[int, ...]
     attacker_count: int
@@ -32,16 +35,19 @@ class DataDescription(_Record):
 class Estimate(_Record):
     """A leakage figure over held-out items, prior-corrected: 0 is the prior attacker, 1 the perfect one.
 
-    Nothing is clipped: an attack that does worse than the prior gives a negative figure. ``worst_5pct`` is the mean
-    over the 5 % of items that leak most, each corrected by what the prior attacker reaches on that very item.
-    ``upper`` is the one-sided 95 % bound of the mean; a decision uses it, never the mean.
+    Nothing is clipped but ``upper``, which is at least 0: any attacker can answer as the prior does. ``mean`` is that
+    of all seeds. ``worst_5pct`` is the mean over the 5 % of items that leak most, each corrected by what the prior
+    attacker reaches on that very item. ``lower`` and ``upper`` are one-sided 95 % bounds of the mean, those of the
+    seeds that lie furthest out; a decision uses ``upper``, never the mean.
     """
 
     mean: float
     worst_5pct: float
     upper: float
+    lower: float | None = None
     raw: float = Field(description="the metric itself, before the prior's correction")
     prior: float = Field(description="what the prior attacker reaches in the same units as raw")
+    by_seed: tuple[float, ...] = Field(default=(), description="the mean for each seed")
 
 
 class ScreenResult(_Record):
@@ -52,23 +58,37 @@ class ScreenResult(_Record):
     time_s: float
 
 
+class Rung(_Record):
+    """One budget that an attack was run with, and the mean leakage by metric that it reached."""
+
+    attacker_items: int
+    steps: int
+    width: int
+    mean: dict[str, float]
+
+
 class AttackResult(_Record):
-    """One attack at one cut. ``leakage`` is keyed by metric (ssim, nmse, reidentification)."""
+    """One attack at one cut. ``leakage`` is keyed by metric (ssim, nmse, reidentification, token, attribute)."""
 
     leakage: dict[str, Estimate]
-    converged: bool = Field(
-        description="false when doubling the budget still moved a metric by more than the tolerance"
-    )
+    converged: bool = Field(description="false when twice the data or the width still moved a metric by the tolerance")
     gain: float = Field(description="what the last doubling of the budget gained, in the metric that moved most")
     gains: dict[str, float] = Field(default={}, description="the same for every metric")
+    rungs: tuple[Rung, ...] = Field(default=(), description="the budgets that were tried, smallest first")
+    next_budget: dict[str, int] = Field(default={}, description="what to try next where it has not converged")
+    heldout_items: int | None = Field(default=None, description="items that were inverted, where not all of them")
     detail: str
     time_s: float
     picture: str | None = Field(default=None, description="PNG beside audit.json: the reconstructions of this attack")
+    worst_picture: str | None = Field(
+        default=None, description="PNG: the items that leak most, originals above, reconstructions below"
+    )
 
 
 class CutAudit(_Record):
     """Everything measured at one cut. ``leakage`` is, per metric, the best attack's estimate.
 
+    ``over_priors`` holds the same attack's figures against stronger priors: what leaks beyond them.
     The attack ``downstream``, where it stands, is the best one at a later cut: whoever sees this cut can compute that.
     """
 
@@ -79,6 +99,12 @@ class CutAudit(_Record):
     leakage: dict[str, Estimate]
     best_attack: dict[str, str] = Field(description="metric to the attack that reached the figure in leakage")
     converged: bool
+    next_budget: dict[str, int] = Field(default={}, description="what to try next where it has not converged")
+    declined: dict[str, str] = Field(default={}, description="attack to the reason why it cannot be mounted here")
+    cut_short: str | None = Field(
+        default=None, description="why the rest of the suite was not run: what was measured already excludes the cut"
+    )
+    over_priors: dict[str, dict[str, Estimate]] = Field(default={}, description="prior to metric to estimate")
 
 
 class ScreenSummary(_Record):
@@ -90,22 +116,31 @@ class ScreenSummary(_Record):
 
     title: str
     source: str
+    cost: str = ""
     rank_correlation: dict[str, float | None]
     plateau_cut_id: str | None
 
 
 class AttackSummary(_Record):
-    """What an attack is: its source and what it is allowed to know."""
+    """What an attack is: its source, what it is allowed to know, and what it takes."""
 
     title: str
     source: str
     knowledge: str
+    cost: str = ""
+
+
+class PriorSummary(_Record):
+    """An attacker who sees no features: what it answers with, and its own leakage over the mean."""
+
+    title: str
+    leakage: dict[str, Estimate]
 
 
 class Audit(_Record):
     """The audit of one model on one data set. ``id`` is a hash over everything else."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     id: str
     model_name: str
     model_sha256: str
@@ -117,9 +152,14 @@ class Audit(_Record):
     screens: dict[str, ScreenSummary]
     attacks: dict[str, AttackSummary]
     originals_picture: str | None
-    class_mean_prior: dict[str, Estimate] | None = Field(
-        default=None,
-        description="what an attacker reaches who sees only the predicted class and answers with that class's mean",
+    priors: dict[str, PriorSummary] = Field(default={}, description="priors stronger than the mean, by name")
+    seeds: int = Field(default=1, description="runs of each attack with other random numbers")
+    budget: dict[str, int | float | str | None] = Field(default={}, description="the limits that the audit ran under")
+    bounds: dict[str, float] = Field(
+        default={}, description="leakage beyond which a cut was given up early; empty if every cut got the whole suite"
+    )
+    averaged_queries: int | None = Field(
+        default=None, description="answers for the same item that an attacker averages, where answers are random"
     )
     heldout_accuracy: float | None = Field(default=None, description="the uncut model's, where labels were given")
     machine: str

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
-from siniantrust.graph import Cut
 from siniantrust.leakage._budget import Budget
-from siniantrust.leakage._classifier import class_means, class_scores
+from siniantrust.leakage._classifier import class_scores
 from siniantrust.leakage._data import Data
-from siniantrust.leakage._estimates import prior_scores
-from siniantrust.leakage._features import Observed
-from siniantrust.leakage._registry import Classifier, Problem, ScreenView
-from siniantrust.leakage._schema import DataDescription, Estimate
+from siniantrust.leakage._judge import Judge
+from siniantrust.leakage._metrics import Metric, Scores
+from siniantrust.leakage._priors import attribute_prior, class_prior, nearest_prior, prior_scores
+from siniantrust.leakage._schema import DataDescription
 from siniantrust.leakage._split import Split
-from siniantrust.leakage._suite import Judge
-from siniantrust.leakage._targets import data_kind, data_range, shrink, shrink_factor, unit_scale
+from siniantrust.leakage._targets import Kind, data_kind, data_range, shrink, shrink_factor, sound_pictures, unit_scale
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """``targets`` (items in the split's order, *target shape) are in unit scale: ``low`` is 0 and ``high`` is 1."""
+    """``targets`` (items in the split's order, *target shape) are in unit scale: ``low`` is 0 and ``high`` is 1.
 
-    kind: Literal["image", "array"]
+    ``factor`` is by how much images were averaged down. ``labels`` and ``attribute`` are in the split's order too.
+    """
+
+    kind: Kind
     split: Split
     targets: np.ndarray = field(repr=False)
     low: float
     high: float
+    factor: int
     judge: Judge
     budget: Budget
     seed: int
+    labels: np.ndarray | None = field(default=None, repr=False)
+    attribute: np.ndarray | None = field(default=None, repr=False)
+    sound: bool = False
 
     @property
     def attackers(self) -> int:
@@ -43,58 +48,75 @@ class Setting:
         """Number of items that are not held out: the attacker's and the validation items."""
         return self.attackers + len(self.split.validation)
 
-    def problem(self, observed: Observed, cut: Cut) -> Problem:
-        """Return what an attacker at ``cut`` has."""
-        first, second, total = self.attackers, self.known, len(self.targets)
-        return Problem(
-            kind=self.kind,
-            attacker=observed.features(cut.tensors, 0, first),
-            attacker_targets=self.targets[:first],
-            validation=observed.features(cut.tensors, first, second),
-            validation_targets=self.targets[first:second],
-            heldout=observed.features(cut.tensors, second, total),
-        )
+    def stronger_priors(self, outputs: np.ndarray) -> dict[str, Mapping[Metric, Scores]]:
+        """Score the attackers without features who know more than the mean.
 
-    def view(self, observed: Observed, cut: Cut, classify: Classifier | None, flops: int) -> ScreenView:
-        """Return what a screen at ``cut`` looks at: held-out items, as many as the budget allows."""
-        count = min(self.budget.screen_items, len(self.split.heldout))
-        return ScreenView(
-            kind=self.kind,
-            features=observed.features(cut.tensors, self.known, self.known + count),
-            inputs=self.targets[self.known : self.known + count],
-            classify=classify,
-            classify_flops=flops,
-        )
-
-    def class_prior(self, outputs: np.ndarray) -> dict[str, Estimate] | None:
-        """Return what the predicted class alone gives away; None if ``outputs`` (items, ...) are no class scores."""
-        scores = class_scores(outputs)
-        if scores is None:
-            return None
-        classes = scores.argmax(axis=1)
+        ``outputs`` (items, ...) are the model's; where they are no class scores, there is no class to go by.
+        """
         first = self.attackers
-        return self.judge.leakage(class_means(self.targets[:first], classes[:first], classes[self.known :]))
+        known, originals = self.targets[:first], self.targets[self.known :]
+        found = {"nearest": nearest_prior(known, originals, self.kind)}
+        scores = class_scores(outputs)
+        if scores is not None:
+            classes = scores.argmax(axis=1)
+            found["class mean"] = class_prior(known, classes[:first], originals, classes[self.known :], self.kind)
+        return found
 
-    def accuracy(self, outputs: np.ndarray, labels: np.ndarray | None) -> float | None:
+    def accuracy(self, outputs: np.ndarray) -> float | None:
         """Return the model's accuracy on the held-out items; None without labels or class scores."""
         scores = class_scores(outputs)
-        if scores is None or labels is None:
+        if scores is None or self.labels is None:
             return None
-        return float((scores[self.known :].argmax(axis=1) == labels[self.split.heldout]).mean())
+        return float((scores[self.known :].argmax(axis=1) == self.labels[self.known :]).mean())
 
 
 def make_setting(data: Data, split: Split, budget: Budget, *, seed: int) -> Setting:
-    """Bring the inputs to unit scale (and images to the budget's size) and score the prior attacker."""
+    """Bring the inputs to unit scale (and images to the budget's size) and score the prior attacker.
+
+    Sounds become pictures: their spectrograms are what the attacks reconstruct.
+    """
     inputs = data.inputs[split.order]
     attackers, known = len(split.attacker), len(split.attacker) + len(split.validation)
-    kind = data_kind(inputs.shape[1:])
-    low, high = data_range(inputs[:attackers])
-    targets = unit_scale(inputs, low, high)
-    if kind == "image":
-        targets = shrink(targets, shrink_factor(inputs.shape[1:], budget.max_side))
+    low, high, factor = 0.0, 1.0, 1
+    kind: Kind
+    if data.sample_rate_hz is not None:
+        kind, targets = "image", sound_pictures(inputs, data.sample_rate_hz, attackers=attackers)
+    elif inputs.dtype.kind in "iu" and inputs.dtype != np.uint8:
+        kind, targets = "token", inputs
+    else:
+        kind = data_kind(inputs.shape[1:])
+        low, high = data_range(inputs[:attackers])
+        targets = unit_scale(inputs, low, high)
+        if kind == "image":
+            factor = shrink_factor(inputs.shape[1:], budget.max_side)
+            targets = shrink(targets, factor)
     originals = targets[known:]
-    judge = Judge(originals=originals, prior=prior_scores(targets[:attackers], originals, kind), kind=kind, seed=seed)
-    return Setting(kind=kind, split=split, targets=targets, low=low, high=high, judge=judge, budget=budget, seed=seed)
+    prior = dict(prior_scores(targets[:attackers], originals, kind))
+    labels = None if data.labels is None else data.labels[split.order]
+    attribute = None if data.attribute is None else data.attribute[split.order]
+    if attribute is not None:
+        prior["attribute"] = attribute_prior(attribute[:attackers], attribute[known:])
+    judge = Judge(
+        originals=originals,
+        prior=prior,
+        kind=kind,
+        seed=seed,
+        attribute=None if attribute is None else attribute[known:],
+    )
+    return Setting(
+        kind=kind,
+        split=split,
+        targets=targets,
+        low=low,
+        high=high,
+        factor=factor,
+        judge=judge,
+        budget=budget,
+        seed=seed,
+        labels=labels,
+        attribute=attribute,
+        sound=data.sample_rate_hz is not None,
+    )
 
 
 def describe_data(data: Data, setting: Setting) -> DataDescription:
@@ -102,6 +124,7 @@ def describe_data(data: Data, setting: Setting) -> DataDescription:
     return DataDescription(
         sha256=data.sha256(),
         kind=setting.kind,
+        sample_rate_hz=data.sample_rate_hz,
         input_name=data.input_name,
         item_shape=data.inputs.shape[1:],
         attacker_count=len(setting.split.attacker),

@@ -31,8 +31,8 @@ class Split:
 def split_items(count: int, budget: Budget, *, seed: int, marked: np.ndarray | None = None) -> Split:
     """Split ``count`` items at random: at most 30 % held out, a tenth of the attacker's share for validation.
 
-    The budget caps the attacker's and the held-out items; what is left over is not used. ``marked`` (count,), boolean,
-    says which items are held out, instead of chance.
+    The budget caps the held-out items and, with all its doublings, the attacker's; what is left over is not used.
+    ``marked`` (count,), boolean, says which items are held out, instead of chance.
 
     Raises:
         DataError: if there are fewer than 40 items, or ``marked`` leaves fewer than 20 on either side.
@@ -49,7 +49,7 @@ def split_items(count: int, budget: Budget, *, seed: int, marked: np.ndarray | N
             raise DataError(
                 f"data: heldout marks {len(held)} of {count} items; expected at least {MIN_ITEMS // 2} on either side"
             )
-    attacker = min(budget.attacker_items, int(len(rest) / (1 + _VALIDATION_SHARE)))
+    attacker = min(budget.attacker_items << budget.max_doublings, int(len(rest) / (1 + _VALIDATION_SHARE)))
     validation = min(len(rest) - attacker, max(1, int(attacker * _VALIDATION_SHARE)))
     return Split(
         attacker=rest[:attacker],

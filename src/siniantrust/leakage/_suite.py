@@ -1,65 +1,63 @@
-"""Every attack at one cut: with half the means and with all, so that an attacker who could still improve is seen."""
+"""From the trials of every attack at one cut to what leaks there."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from siniantrust.leakage._budget import Budget
-from siniantrust.leakage._estimates import estimates
-from siniantrust.leakage._metrics import Metric, Scores, measure
-from siniantrust.leakage._registry import Attack, Guess, Problem, Reconstruction
+from siniantrust.leakage._climb import Trial
+from siniantrust.leakage._estimates import estimate_seeds, mean_leakage
+from siniantrust.leakage._judge import Judge
+from siniantrust.leakage._metrics import Metric, Scores
 from siniantrust.leakage._schema import AttackResult, Estimate
 
 
-@dataclass(frozen=True, slots=True)
-class Judge:
-    """What attacks are judged by and never see: the held-out inputs, and the prior attacker's scores on them."""
+def references(mounted: Mapping[str, Sequence[Trial]], judge: Judge) -> dict[Metric, Scores]:
+    """Return by metric the scores of the best attack that inverted every held-out item.
 
-    originals: np.ndarray = field(repr=False)
-    prior: Mapping[Metric, Scores] = field(repr=False)
-    kind: str
-    seed: int
+    Attacks that optimise each item by itself invert only some; these scores complete theirs.
+    """
+    found: dict[Metric, tuple[float, Scores]] = {}
+    for trials in mounted.values():
+        for metric, scores in trials[0].scores.items():
+            if len(scores.values) == len(judge.originals):
+                mean = mean_leakage(scores, judge.prior[metric])
+                if metric not in found or mean > found[metric][0]:
+                    found[metric] = (mean, scores)
+    return {metric: scores for metric, (_, scores) in found.items()}
 
-    def leakage(self, reconstructed: np.ndarray) -> dict[str, Estimate]:
-        """Return the leakage of a reconstruction, by metric."""
-        found = measure(reconstructed, self.originals, self.kind)
-        return {str(metric): value for metric, value in estimates(found, self.prior, seed=self.seed).items()}
 
+def attack_result(
+    trials: Sequence[Trial], judge: Judge, reference: Mapping[Metric, Scores], *, tolerance: float
+) -> AttackResult:
+    """Return the result of one attack's trials: the first climbed, the others repeat it with other seeds.
 
-def run_attack(
-    attack: Attack, problem: Problem, half: Problem, judge: Judge, budget: Budget, *, seed: int
-) -> tuple[AttackResult, np.ndarray]:
-    """Run one attack with half the data and training and with all of it; return its result and its reconstructions.
-
-    An attack is converged if no metric's mean leakage moved by more than the tolerance from the one to the other. One
+    An attack is converged if no metric's mean leakage moved by more than the tolerance when its means doubled. One
     that falls by more is unsteady, which is no reason for trust either.
     """
-    started = time.monotonic()
-    before = judge.leakage(_reconstruction(attack.run(half, budget.half(), seed)).heldout)
-    answer = _reconstruction(attack.run(problem, budget, seed))
-    leakage = judge.leakage(answer.heldout)
-    gains = {metric: leakage[metric].mean - before[metric].mean for metric in leakage}
-    gain = max(gains.values(), key=abs)
-    note = f"; {problem.attacker.note}" if problem.attacker.note else ""
-    result = AttackResult(
-        leakage=leakage,
-        converged=abs(gain) <= budget.tolerance,
+    first = trials[0]
+    gains = dict(first.moves)
+    gain = max(gains.values(), key=abs, default=0.0)
+    items = len(next(iter(first.scores.values())).values)
+    return AttackResult(
+        leakage={
+            str(metric): estimate_seeds(
+                [trial.scores[metric] for trial in trials],
+                judge.prior[metric],
+                metric,
+                seed=judge.seed,
+                reference=reference.get(metric),
+            )
+            for metric in first.scores
+        },
+        converged=bool(gains) and abs(gain) <= tolerance,
         gain=gain,
         gains=gains,
-        detail=f"{answer.detail}{note}",
-        time_s=time.monotonic() - started,
+        rungs=first.rungs,
+        next_budget=dict(first.next_budget),
+        heldout_items=items if items < len(judge.originals) else None,
+        detail=first.detail,
+        time_s=sum(trial.time_s for trial in trials),
     )
-    return result, answer.heldout
-
-
-def _reconstruction(answer: Reconstruction | Guess) -> Reconstruction:
-    if isinstance(answer, Guess):
-        raise TypeError("this attack guesses a label")
-    return answer
 
 
 def best_of(results: Mapping[str, AttackResult]) -> tuple[dict[str, Estimate], dict[str, str]]:
@@ -78,12 +76,31 @@ def best_of(results: Mapping[str, AttackResult]) -> tuple[dict[str, Estimate], d
 def suite_converged(results: Mapping[str, AttackResult], *, tolerance: float) -> bool:
     """Return whether no attack, moving once more as far as it moved last, would pass the best one by the tolerance.
 
-    For the best attack this says that its own gain is within the tolerance; a weaker one may still be improving as
-    long as it is not about to overtake.
+    For the best attack this says that its own move, up or down, is within the tolerance; a weaker one may still be
+    improving as long as it is not about to overtake.
     """
-    leakage, _ = best_of(results)
-    return all(
-        result.leakage[metric].mean + abs(result.gains[metric]) <= leakage[metric].mean + tolerance
-        for result in results.values()
-        for metric in result.leakage
-    )
+    return not _improving(results, tolerance=tolerance)
+
+
+def suite_next_budget(results: Mapping[str, AttackResult], *, tolerance: float) -> dict[str, int]:
+    """Return the budget to try next: the largest that any attack asks for which keeps the suite from converging."""
+    wanted: dict[str, int] = {}
+    for name in _improving(results, tolerance=tolerance):
+        for limit, value in results[name].next_budget.items():
+            wanted[limit] = max(wanted.get(limit, 0), value)
+    return wanted
+
+
+def _improving(results: Mapping[str, AttackResult], *, tolerance: float) -> list[str]:
+    """Return the attacks that may still pass the best one, or whose own best figure is not settled."""
+    leakage, best = best_of(results)
+    return [
+        name
+        for name, result in results.items()
+        if not result.gains
+        or any(
+            result.leakage[metric].mean + (abs(gain) if name == best[metric] else max(gain, 0.0))
+            > leakage[metric].mean + tolerance
+            for metric, gain in result.gains.items()
+        )
+    ]

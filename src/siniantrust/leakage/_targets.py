@@ -46,3 +46,14 @@ def data_range(inputs: np.ndarray) -> tuple[float, float]:
 def unit_scale(inputs: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map ``low`` to 0 and ``high`` to 1, float32; values outside stay outside."""
     return ((inputs.astype(np.float32) - low) / (high - low)).astype(np.float32)
+
+
+def sound_pictures(waves: np.ndarray, sample_rate_hz: int, *, attackers: int) -> np.ndarray:
+    """Return the log-mel spectrograms of sounds (N, samples) or (N, 1, samples) as pictures (N, 1, mels, frames).
+
+    In unit scale: 0 and 1 are the smallest and largest value of the first ``attackers`` items.
+    """
+    from siniantrust.leakage._audio import spectrogram
+
+    values = spectrogram(waves.reshape(len(waves), -1).astype(np.float32), sample_rate_hz).values
+    return unit_scale(values, *data_range(values[:attackers]))

@@ -12,8 +12,9 @@ def generator(seed: int) -> torch.Generator:
 
 
 def tensor(values: np.ndarray) -> torch.Tensor:
-    """Return ``values`` on the default device; shared with the array where that is the processor."""
-    return torch.as_tensor(np.ascontiguousarray(values), device=torch.get_default_device())
+    """Return ``values`` on the default device; shared with the array where that is the processor and it is writable."""
+    contiguous = np.require(values, requirements=("C", "W"))
+    return torch.as_tensor(contiguous, device=torch.get_default_device())
 
 
 def array(values: torch.Tensor) -> np.ndarray:

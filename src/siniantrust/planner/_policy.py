@@ -9,9 +9,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from siniantrust.errors import PolicyError
+from siniantrust.leakage import Metric
 from siniantrust.trust import Label, Provenance, ThreatModel
-
-Metric = Literal["ssim", "nmse", "reidentification"]
 
 
 class _Section(BaseModel):

@@ -56,9 +56,9 @@ def judge_cuts(flow: Flow, policy: Policy, audit: Audit | None) -> tuple[Verdict
         refusal = (
             _uncovered(flow, index, cut, audit)
             or _attention_refusal(attention, cut)
-            or _shortfall(cut, policy)
             or excess[index]
             or _deeper_excess(flow, index, excess, failing)
+            or _shortfall(cut, policy)
         )
         upper = {metric: estimate.upper for metric, estimate in sorted(cut.leakage.items())}
         verdicts.append(Verdict(upper, refusal))
@@ -90,7 +90,10 @@ def _shortfall(cut: CutAudit, policy: Policy) -> str | None:
     if absent:
         return f"leakage in {absent[0]} was not measured, but the policy bounds it; measured: {sorted(cut.leakage)}"
     if policy.leakage.require_converged and not cut.converged:
-        return "not converged: an attacker with a larger budget could still improve"
+        budget = ", ".join(f"{limit} {value}" for limit, value in cut.next_budget.items())
+        return "not converged: an attacker with a larger budget could still improve" + (
+            f"; try {budget}" if budget else ""
+        )
     return None
 
 

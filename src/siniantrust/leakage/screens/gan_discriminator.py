@@ -61,6 +61,7 @@ def pick(scores: Sequence[ScreenScore]) -> int | None:
 SCREEN = Screen(
     title="GAN discriminator (feature maps against inputs)",
     source="SinianTrust talk (Alibaba Cloud, ODLA.trust); discriminator: Goodfellow et al., NeurIPS 2014",
+    cost="about a second at a cut: a small discriminator is trained",
     score=score,
     pick=pick,
 )

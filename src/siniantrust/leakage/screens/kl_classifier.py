@@ -63,6 +63,7 @@ SCREEN = Screen(
         "Gu et al. 2018, Securing Input Data of Deep Learning Inference Systems via Partitioned Enclave Execution, "
         "arXiv 1807.00969; the validation classifier is the audited model itself"
     ),
+    cost="as long as the classifier takes for every channel of every item, within the budget",
     score=score,
     pick=pick,
 )
