@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,28 +18,23 @@ from siniantrust.graph import Cut, CutSet, Model
 from siniantrust.leakage._audit_file import FILE_NAME, audit_bytes, sealed
 from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._choose import choose_cuts
-from siniantrust.leakage._collect import collect, load_collected
 from siniantrust.leakage._data import Data, check_data
 from siniantrust.leakage._downstream import NAME, SUMMARY, with_downstream
 from siniantrust.leakage._estimates import estimates
 from siniantrust.leakage._features import Observed
-from siniantrust.leakage._observe import Observer
-from siniantrust.leakage._parallel import Cluster, Task, run_all, workers_for
+from siniantrust.leakage._parallel import Cluster
 from siniantrust.leakage._pictures import strip_png
+from siniantrust.leakage._prepare import make_study, opened_store
 from siniantrust.leakage._priors import PRIOR_TITLES
-from siniantrust.leakage._random import random_tensors
 from siniantrust.leakage._ranking import summarise
-from siniantrust.leakage._registry import Attack, Screen, list_attacks, list_screens
+from siniantrust.leakage._registry import Attack, list_attacks, list_screens
 from siniantrust.leakage._result import Pictures, cut_audit, summaries
-from siniantrust.leakage._schema import Audit, CutAudit, PriorSummary, Rung, ScreenResult
+from siniantrust.leakage._schema import Audit, CutAudit, PriorSummary
 from siniantrust.leakage._setting import Setting, describe_data, make_setting
 from siniantrust.leakage._split import split_items
-from siniantrust.leakage._store import Store, open_store
-from siniantrust.leakage._study import Study
-from siniantrust.leakage._work import CutTrials, attack_cut, screen_cut
+from siniantrust.leakage._tasks import Tasks
 
 _ORIGINALS = "originals.png"
-_PROBE = "ridge_probe"
 
 
 def audit(
@@ -93,9 +87,8 @@ def audit(
     budget = budget or Budget.preset("quick")
     for module in ("torch", "scipy.stats", "PIL.Image", "joblib"):
         require(module, extra="leakage")
-    chosen_attacks, chosen_screens = list_attacks(attacks), list_screens(screens)
-    if not chosen_attacks:
-        raise AuditError("an audit needs at least one attack: screens alone decide nothing")
+    chosen_attacks, left_out = _chosen(attacks, budget)
+    chosen_screens = list_screens(screens)
     check_data(data, model, origin="given")
     kept, skipped = choose_cuts(model, cuts, include_fusable=include_fusable, max_cuts=max_cuts)
     if not kept:
@@ -107,15 +100,15 @@ def audit(
     threads = budget.threads or len(os.sched_getaffinity(0))
     total = 1 + len(kept) * (1 + max(budget.seeds, 1))
     bar = nullcontext(progress) if progress is not None else _progress.progress("audit", total)
-    with _writing(out) as folder, _store(model, data, kept, setting, cache) as store, bar as step:
-        study = _study(model, data, kept, setting, store, threads, step)
+    with _writing(out) as folder, opened_store(model, data, kept, setting, cache) as store, bar as step:
+        study = make_study(model, data, kept, setting, store, threads, step)
         skipped |= _refused(kept, study.observed)
         usable = [cut for cut in kept if cut.id not in skipped]
         if not usable:
             raise AuditError(f"model {model.name}: none of its cuts can be audited: {next(iter(skipped.values()))}")
-        work = _Work(study, usable, chosen_attacks, chosen_screens, bounds or {}, threads, cluster, step)
-        screened = work.screens()
-        trials, cut_short = work.attacks(screened)
+        tasks = Tasks(study, usable, chosen_attacks, chosen_screens, bounds or {}, threads, cluster, step)
+        screened = tasks.screens()
+        trials, cut_short = tasks.attacks(screened)
         outputs = study.observed.outputs[model.outputs[0].name]
         stronger = setting.stronger_priors(outputs)
         pictures = Pictures(folder, setting)
@@ -156,6 +149,7 @@ def audit(
                 },
                 seeds=budget.seeds,
                 budget=asdict(budget),
+                left_out=left_out,
                 bounds=dict(bounds or {}),
                 averaged_queries=None if study.averaged is None else budget.repeats,
                 heldout_accuracy=setting.accuracy(outputs),
@@ -167,93 +161,16 @@ def audit(
     return result
 
 
-class _Work:
-    """The audit's tasks: what depends on what, and how far it is."""
-
-    def __init__(
-        self,
-        study: Study,
-        cuts: Sequence[Cut],
-        attacks: Mapping[str, Attack],
-        screens: Mapping[str, Screen],
-        bounds: Mapping[str, float],
-        threads: int,
-        cluster: Cluster,
-        step: _progress.Step,
-    ) -> None:
-        setting = study.setting
-        self._study = study
-        self._cuts = list(cuts)
-        self._attacks = tuple(attacks)
-        self._screens = tuple(screens)
-        self._bounds = bounds
-        self._cluster = cluster
-        self._step = step
-        self._workers = workers_for(
-            len(cuts),
-            items=len(setting.targets),
-            attackers=min(setting.attackers, setting.budget.attacker_items),
-            threads=threads,
-            budget=setting.budget,
-        )
-        self._threads = max(1, threads // self._workers)
-
-    def screens(self) -> dict[str, dict[str, ScreenResult]]:
-        """Return what every screen says of every cut."""
-        tasks: list[Task] = [((self._study, cut, self._screens, self._threads), {}) for cut in self._cuts]
-        found = {}
-        for cut_id, results in run_all(screen_cut, tasks, workers=self._workers, cluster=self._cluster):
-            found[cut_id] = results
-            self._step(f"{cut_id}: screens")
-        return found
-
-    def attacks(
-        self, screened: Mapping[str, Mapping[str, ScreenResult]]
-    ) -> tuple[dict[str, list[CutTrials]], dict[str, str]]:
-        """Return every cut's trials, the first seed's first, and why some cuts were given up early."""
-        cut_short = {cut.id: excess for cut in self._cuts if (excess := _probed_beyond(screened[cut.id], self._bounds))}
-        setting = self._study.setting
-        # Where a screen excludes a cut, the cheapest attack still says how much leaks there.
-        cheap = [min(self._attacks, key=lambda name: list_attacks()[name].weight)]
-        # Cuts that get the whole suite take longest; those first keeps all workers busy to the end.
-        order = sorted(self._cuts, key=lambda cut: cut.id in cut_short)
-        trials: dict[str, list[CutTrials]] = {cut.id: [] for cut in self._cuts}
-        tasks = [self._task(cut, cheap if cut.id in cut_short else self._attacks, setting.seed, None) for cut in order]
-        for found in run_all(attack_cut, tasks, workers=self._workers, cluster=self._cluster):
-            trials[found.cut_id].append(found)
-            if found.cut_short:
-                cut_short.setdefault(found.cut_id, found.cut_short)
-            done = 1 if found.cut_id not in cut_short else setting.budget.seeds
-            self._step(f"{found.cut_id}: attacks", advance=done)
-        more = []
-        for cut in order:
-            if cut.id in cut_short:
-                continue
-            rungs = {trial.attack: trial.rungs[-1] for trial in trials[cut.id][0].trials if trial.declined is None}
-            more += [
-                self._task(cut, self._attacks, setting.seed + number, rungs)
-                for number in range(1, setting.budget.seeds)
-            ]
-        for found in run_all(attack_cut, more, workers=self._workers, cluster=self._cluster):
-            trials[found.cut_id].append(found)
-            self._step(f"{found.cut_id}: attacks again")
-        return trials, cut_short
-
-    def _task(self, cut: Cut, names: Sequence[str], seed: int, rungs: Mapping[str, Rung] | None) -> Task:
-        bounds = self._bounds if rungs is None else {}
-        return (self._study, cut, names), {"seed": seed, "rungs": rungs, "bounds": bounds, "threads": self._threads}
-
-
-def _probed_beyond(screened: Mapping[str, ScreenResult], bounds: Mapping[str, float]) -> str | None:
-    """Return why the ridge probe already excludes a cut, or None: it is an attack too, and its bound holds."""
-    probe = screened.get(_PROBE)
-    if probe is None:
-        return None
-    for metric, bound in bounds.items():
-        lower = probe.raw.get(f"{metric}_lower")
-        if lower is not None and lower > bound:
-            return f"{metric} is at least {lower:.3g}, allowed {bound:g} by the screen {_PROBE}"
-    return None
+def _chosen(names: Sequence[str] | None, budget: Budget) -> tuple[dict[str, Attack], dict[str, str]]:
+    """Return the attacks to run, and why others are left out: those that the budget has no time for."""
+    attacks = list_attacks(names)
+    limit = budget.max_weight if names is None else None
+    kept = {name: attack for name, attack in attacks.items() if limit is None or attack.weight <= limit}
+    if not kept:
+        raise AuditError("an audit needs at least one attack: screens alone decide nothing")
+    return kept, {
+        name: f"too dear for this budget: {attack.cost}" for name, attack in attacks.items() if name not in kept
+    }
 
 
 def _check_applicable(attacks: Mapping[str, Attack], setting: Setting) -> None:
@@ -263,70 +180,6 @@ def _check_applicable(attacks: Mapping[str, Attack], setting: Setting) -> None:
             raise AuditError(f"attack {name}: it reconstructs {', '.join(attack.kinds)}; these data are {setting.kind}")
     if "attribute" in attacks and setting.attribute is None:
         raise AuditError("attack attribute: it needs a private label; give integers (N,) under the key 'attribute'")
-
-
-@contextmanager
-def _store(model: Model, data: Data, cuts: Sequence[Cut], setting: Setting, cache: Path | None) -> Iterator[Store]:
-    """Open where finished work is kept: in ``cache``, or in a folder that vanishes at the end."""
-    budget = setting.budget
-    with ExitStack() as stack:
-        where = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="siniantrust-audit-")))
-        content = {
-            "model": model.sha256,
-            "data": data.sha256(),
-            "seed": setting.seed,
-            "split": [len(setting.split.attacker), len(setting.split.validation), len(setting.split.heldout)],
-            "cuts": [[cut.id, *cut.tensors] for cut in cuts],
-            "kept": [budget.feature_elements, budget.max_side, budget.repeats],
-        }
-        try:
-            yield open_store(where, content)
-        except OSError as error:
-            raise AuditError(
-                f"audit cache {where}: cannot be written ({error.strerror or error}); free some space, or name another "
-                "folder; what was finished is kept"
-            ) from error
-
-
-def _study(
-    model: Model, data: Data, cuts: Sequence[Cut], setting: Setting, store: Store, threads: int, step: _progress.Step
-) -> Study:
-    """Observe the model on the data, or take what was kept."""
-    watched = list(dict.fromkeys(name for cut in cuts for name in cut.tensors))
-    inputs = {name: array[setting.split.order] for name, array in data.arrays().items()}
-
-    def seen(names: Sequence[str], folder: Path, repeats: int, note: _progress.Step) -> Observed:
-        kept = load_collected(folder)
-        if kept is not None:
-            note("features")
-            return kept
-        with Observer(model, names, threads=threads) as observer:
-            return collect(
-                observer,
-                inputs,
-                names,
-                setting.budget,
-                seed=setting.seed,
-                folder=folder,
-                step=note,
-                repeats=repeats,
-            )
-
-    def quiet(description: str, *, advance: float = 1.0) -> None:
-        step(description, advance=0 * advance)
-
-    observed = seen(watched, store.features, 1, step)
-    averaged = None
-    noisy = [name for name in watched if name in random_tensors(model)]
-    if noisy:
-        means = seen(noisy, store.averaged, setting.budget.repeats, quiet)
-        averaged = Observed(
-            stores={**observed.stores, **means.stores},
-            encoders={**observed.encoders, **means.encoders},
-            refused={**observed.refused, **means.refused},
-            outputs=observed.outputs,
-        )
-    return Study(model, data.input_name, setting, averaged=averaged, observed=observed, store=store)
 
 
 def _refused(cuts: Sequence[Cut], observed: Observed) -> dict[str, str]:

@@ -30,6 +30,7 @@ class Budget:
         max_doublings: how often data, training and width may double while an attack still gains by it.
         optimised_items: held-out items that attacks invert which optimise each item by itself.
         optimisation_steps: gradient steps of such an attack.
+        max_weight: attacks that are dearer are left out, unless asked for by name; None for the whole suite.
         repeats: times that an attacker asks for the same item where what crosses the cut is random.
         threads: threads of the computation; None for every core the process may use.
     """
@@ -54,6 +55,7 @@ class Budget:
     optimised_items: int = 32
     optimisation_steps: int = 60
     repeats: int = 16
+    max_weight: float | None = 2.5
     threads: int | None = None
 
     @classmethod
@@ -62,18 +64,22 @@ class Budget:
         if name == "quick":
             return cls()
         return cls(
-            attacker_items=10_000,
-            kernel_features=16_384,
-            patch_rows=200_000,
-            steps=3000,
-            batch_items=64,
-            width=64,
-            attack_time_s=1800.0,
-            tolerance=0.02,
-            screen_items=1000,
-            discriminator_steps=500,
-            classifier_flops=2e11,
+            attacker_items=5000,
+            kernel_features=8192,
+            patch_rows=100_000,
+            steps=200,
+            batch_items=48,
+            width=32,
+            attack_time_s=300.0,
+            tolerance=0.03,
+            screen_items=800,
+            discriminator_steps=300,
+            classifier_flops=1e11,
             memory_bytes=8 << 30,
+            max_doublings=2,
+            optimised_items=64,
+            optimisation_steps=120,
+            max_weight=None,
         )
 
     def half(self) -> Budget:

@@ -155,6 +155,7 @@ class Audit(_Record):
     priors: dict[str, PriorSummary] = Field(default={}, description="priors stronger than the mean, by name")
     seeds: int = Field(default=1, description="runs of each attack with other random numbers")
     budget: dict[str, int | float | str | None] = Field(default={}, description="the limits that the audit ran under")
+    left_out: dict[str, str] = Field(default={}, description="attacks of the suite that were not run, with the reason")
     bounds: dict[str, float] = Field(
         default={}, description="leakage beyond which a cut was given up early; empty if every cut got the whole suite"
     )

@@ -1,4 +1,4 @@
-"""Kernel ridge regression from features to inputs, the closed-form attacker that both attacks build on."""
+"""Kernel ridge regression from features to inputs, the closed-form attacker that others build on."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import torch
 from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._encode import Sketch
 from siniantrust.leakage._registry import Problem
+from siniantrust.leakage._torch import generator, tensor
 
 # Kernels and penalties are compared on this many items and target directions, which costs little; only the winner is
 # solved in full.
 _SEARCH_ITEMS = 800
 _SEARCH_DIRECTIONS = 128
-_PENALTIES = tuple(10.0**power for power in range(-5, 2))
-_WIDTHS = (1.0, 4.0, 16.0)
+PENALTIES = tuple(10.0**power for power in range(-5, 2))
+KERNELS = ("linear", "gaussian 1", "gaussian 4", "gaussian 16")
 # A smaller improvement over the mean input, as a share of its error, is rounding.
 _LEAST_GAIN = 1e-3
 
@@ -58,32 +59,31 @@ def kernel_regression(problem: Problem, budget: Budget, seed: int) -> Regression
 
 
 def _regress(problem: Problem, budget: Budget, seed: int) -> Regression:
-    gram = _gram(problem, budget, seed)
+    gram = gram_of(problem, budget, seed)
     count, checks = gram.attackers, len(problem.validation)
     targets = _flat(problem.attacker_targets)
     mean = targets.mean(dim=0)
     centred = targets - mean
-    generator = torch.Generator().manual_seed(seed)
-    directions = torch.randn(targets.shape[1], _SEARCH_DIRECTIONS, generator=generator) / _SEARCH_DIRECTIONS**0.5
+    directions = torch.randn(targets.shape[1], _SEARCH_DIRECTIONS, generator=generator(seed)) / _SEARCH_DIRECTIONS**0.5
     wanted = (_flat(problem.validation_targets) - mean) @ directions
     projected = centred @ directions
 
     search = min(_SEARCH_ITEMS, count)
     best: tuple[float, str, float] | None = None
-    for name in ("linear", *(f"gaussian {width:g}" for width in _WIDTHS)):
-        kernel = _kernel(gram, name, rows=slice(0, count + checks), columns=search)
-        for penalty in _PENALTIES:
+    for name in KERNELS:
+        kernel = kernel_matrix(gram, name, rows=slice(0, count + checks), columns=search)
+        for penalty in PENALTIES:
             error = _validation_error(kernel[:search], kernel[count:], projected[:search], wanted, penalty)
             if error is not None and (best is None or error < best[0]):
                 best = (error, name, penalty)
     prior_error = float(wanted.square().mean())
     if best is None or best[0] > (1 - _LEAST_GAIN) * prior_error:
-        return _mean_answer(mean, problem)
+        return mean_answer(problem)
 
     _, name, penalty = best
-    kernel = _kernel(gram, name, rows=slice(None), columns=count)
+    kernel = kernel_matrix(gram, name, rows=slice(None), columns=count)
     penalty = _full_penalty(kernel[:count], kernel[count : count + checks], projected, wanted, penalty)
-    factor = torch.linalg.cholesky(_penalised(kernel[:count], penalty))
+    factor = torch.linalg.cholesky(penalised(kernel[:count], penalty))
     weights = torch.cholesky_solve(centred, factor)
     inverse_diagonal = torch.cholesky_inverse(factor).diagonal()[:, None]
     predictions = kernel[count:] @ weights + mean
@@ -96,7 +96,9 @@ def _regress(problem: Problem, budget: Budget, seed: int) -> Regression:
     )
 
 
-def _mean_answer(mean: torch.Tensor, problem: Problem) -> Regression:
+def mean_answer(problem: Problem) -> Regression:
+    """Return the mean input of the attacker's items as the answer to everything."""
+    mean = _flat(problem.attacker_targets).mean(dim=0)
     return Regression(
         attacker=mean.expand(len(problem.attacker), -1),
         validation=mean.expand(len(problem.validation), -1),
@@ -105,16 +107,17 @@ def _mean_answer(mean: torch.Tensor, problem: Problem) -> Regression:
     )
 
 
-def _gram(problem: Problem, budget: Budget, seed: int) -> Gram:
+def gram_of(problem: Problem, budget: Budget, seed: int) -> Gram:
+    """Return the inner products of the problem's features; those of half a problem are taken from the whole."""
     known = problem.memo.get("gram")
     if isinstance(known, Gram):
         return known
     if problem.whole is not None:
-        whole, count = _gram(problem.whole, budget, seed), len(problem.attacker)
+        whole, count = gram_of(problem.whole, budget, seed), len(problem.attacker)
         rows = torch.cat([torch.arange(count), torch.arange(whole.attackers, len(whole.products))])
         gram = Gram(whole.products[rows][:, :count], whole.norms[rows], count)
     else:
-        rows = torch.as_tensor(_standardised(problem, budget, seed))
+        rows = tensor(_standardised(problem, budget, seed))
         count = len(problem.attacker)
         rows = rows / rows[:count].square().sum(dim=1).mean().clamp_min(1e-12).sqrt()
         gram = Gram(rows @ rows[:count].T, rows.square().sum(dim=1), count)
@@ -143,16 +146,20 @@ def _standardised(problem: Problem, budget: Budget, seed: int) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def _kernel(gram: Gram, name: str, *, rows: slice, columns: int) -> torch.Tensor:
+def kernel_matrix(gram: Gram, name: str, *, rows: slice, columns: int) -> torch.Tensor:
+    """Return the kernel ``name`` between ``rows`` of all items and the first ``columns`` of the attacker's."""
     products = gram.products[rows, :columns]
     if name == "linear":
-        return products
+        # The constant: without it an item's centred features would be minus the sum of all others, and what is left
+        # out would be predicted from these exactly.
+        return products + 1
     distances = (gram.norms[rows, None] + gram.norms[None, :columns] - 2 * products).clamp_min(0)
     typical = distances[: min(columns, 500), : min(columns, 500)].median().clamp_min(1e-12)
     return torch.exp(-distances / (float(name.split()[1]) * typical))
 
 
-def _penalised(kernel: torch.Tensor, penalty: float) -> torch.Tensor:
+def penalised(kernel: torch.Tensor, penalty: float) -> torch.Tensor:
+    """Return a kernel matrix (n, n) with ``penalty`` on its diagonal."""
     return kernel + penalty * torch.eye(len(kernel))
 
 
@@ -160,7 +167,7 @@ def _validation_error(
     kernel: torch.Tensor, cross: torch.Tensor, targets: torch.Tensor, wanted: torch.Tensor, penalty: float
 ) -> float | None:
     """Return the mean squared error on the validation items; None if the system is singular in single precision."""
-    factor, info = torch.linalg.cholesky_ex(_penalised(kernel, penalty))
+    factor, info = torch.linalg.cholesky_ex(penalised(kernel, penalty))
     if int(info) != 0:
         return None
     error = float((cross @ torch.cholesky_solve(targets, factor) - wanted).square().mean())
@@ -185,4 +192,4 @@ def _full_penalty(
 
 
 def _flat(targets: np.ndarray) -> torch.Tensor:
-    return torch.as_tensor(targets.reshape(len(targets), -1))
+    return tensor(targets.reshape(len(targets), -1))

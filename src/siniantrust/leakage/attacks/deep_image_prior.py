@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from siniantrust.leakage.attacks._likelihood import Items, Likelihood
 
-_CHECK_ITEMS = 4
+_CHECK_ITEMS = 8
+# A smaller gain on the validation items, as a share of the loss, is chance.
+_LEAST_GAIN = 0.02
 # A network for each item costs more than its pixels: fewer items, and more steps, since it starts from nothing.
 _FEWER_ITEMS = 4
 _MORE_STEPS = 2
@@ -44,7 +46,7 @@ def run(problem: Problem, budget: Budget, seed: int) -> Reconstruction:
         losses[residual] = float(shortfall(found, truth, image=True).mean())
     residual = min(losses, key=lambda each: losses[each])
     detail = warm_start(problem, budget, seed).detail
-    if losses[residual] >= start_loss:
+    if losses[residual] > (1 - _LEAST_GAIN) * start_loss:
         everything = heldout_items(problem, budget, seed, count=len(problem.heldout))
         return Reconstruction(array(everything.start), f"{detail}; a network's prior gains nothing on validation items")
     answer, steps = _fit(likelihood, items, most, begun + budget.attack_time_s, residual=residual, seed=seed)

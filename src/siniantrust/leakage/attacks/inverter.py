@@ -13,15 +13,9 @@ def run(problem: Problem, budget: Budget, seed: int) -> Reconstruction:
     reconstructions of the attacker's own items, which are as imperfect as those of new items.
     """
     from siniantrust.leakage.attacks._decoder import train_decoder
-    from siniantrust.leakage.attacks._kernel import kernel_regression
-    from siniantrust.leakage.attacks._patches import patch_regression
+    from siniantrust.leakage.attacks._warm import warm_start
 
-    base = kernel_regression(problem, budget, seed)
-    if problem.kind == "image":
-        base = patch_regression(problem, base, budget, seed)
-    answer, detail = train_decoder(problem, base, budget, seed)
-    heldout = answer.numpy()
-    return Reconstruction(heldout.clip(0, 1) if problem.kind == "image" else heldout, f"{base.detail}; {detail}")
+    return train_decoder(problem, warm_start(problem, budget, seed), budget, seed)
 
 
 ATTACK = Attack(
@@ -33,4 +27,5 @@ ATTACK = Attack(
     ),
     cost="a minute at a cut, or as long as the budget says: gradient steps of a small network",
     run=run,
+    trained=True,
 )

@@ -8,10 +8,11 @@ from siniantrust.leakage._registry import Attack, Problem, Reconstruction
 
 def run(problem: Problem, budget: Budget, seed: int) -> Reconstruction:
     """Reconstruct by regression from all features to all pixels; kernel and penalty are chosen on validation items."""
+    from siniantrust.leakage._torch import array
     from siniantrust.leakage.attacks._kernel import kernel_regression
 
     found = kernel_regression(problem, budget, seed)
-    answer = found.heldout.reshape(-1, *problem.attacker_targets.shape[1:]).numpy()
+    answer = array(found.heldout).reshape(-1, *problem.attacker_targets.shape[1:])
     # The attacker knows the range of a pixel.
     return Reconstruction(answer.clip(0, 1) if problem.kind == "image" else answer, found.detail)
 

@@ -1,0 +1,218 @@
+"""What each mask does to the values: fresh or fixed, as strong as it says, and what it hides."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from onnx import TensorProto, helper
+from scipy import stats
+
+from siniantrust.graph import Cut, load_model
+from siniantrust.masking import apply_mask, list_masks
+from siniantrust.masking.masks import bank
+
+MASKS = list_masks()
+ELEMENTS = 50
+CUT = Cut("s", ("s",), 1, 0, 0, fusable=False)
+MEAN, SPREAD = 3.0, 2.0
+
+
+def _values(items: int = 400, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(MEAN, SPREAD, (items, ELEMENTS)).astype(np.float32)
+
+
+def _proto(name: str, strength: float, seed: int) -> onnx.ModelProto:
+    """Return a model that negates twice, with a mask in between."""
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["s"]), helper.make_node("Neg", ["s"], ["y"])],
+        "alone",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", ELEMENTS])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", ELEMENTS])],
+    )
+    model = load_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    return apply_mask(model, CUT, name, strength=strength, seed=seed, sample={"s": _values(seed=7)})
+
+
+@cache
+def _session(name: str, strength: float, seed: int) -> onnxruntime.InferenceSession:
+    """Open the first half of that model: -x in, the masked x out."""
+    proto = _proto(name, strength, seed)
+    proto.graph.output[0].name = "s_masked"
+    del proto.graph.node[-1]
+    return onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def _mask(name: str, values: np.ndarray, *, strength: float = 1.0, seed: int = 0) -> np.ndarray:
+    """Return ``values`` as they cross under a mask."""
+    masked: np.ndarray = _session(name, strength, seed).run(None, {"x": -values})[0]
+    return masked
+
+
+def _added(name: str, *, strength: float = 1.0) -> np.ndarray:
+    """Return what an additive mask adds to some values."""
+    values = _values()
+    added: np.ndarray = _mask(name, values, strength=strength) - values
+    return added
+
+
+def test_masks_say_what_they_are() -> None:
+    """Each has title, source, cost and role; there are defences, negative examples and references."""
+    for name, mask in MASKS.items():
+        assert len(mask.title) > 5, name
+        assert len(mask.source) > 10, name
+        assert len(mask.cost) > 10, name
+    assert {mask.role for mask in MASKS.values()} == {"defence", "negative", "reference"}
+    assert {name for name, mask in MASKS.items() if mask.role == "negative"} == {
+        "bank",
+        "fixed_additive",
+        "permutation",
+    }
+    assert {name for name, mask in MASKS.items() if mask.role == "reference"} == {
+        "constant",
+        "noise_only",
+        "one_time_pad",
+    }
+
+
+@pytest.mark.parametrize("name", sorted(MASKS))
+def test_random_masks_are_fresh_and_others_fixed(name: str) -> None:
+    """A mask that says it is random answers the same query differently each time; any other gives the same answer."""
+    first, second = _mask(name, _values()), _mask(name, _values())
+    assert np.array_equal(first, second) != MASKS[name].random
+
+
+@pytest.mark.parametrize("name", [name for name, mask in sorted(MASKS.items()) if mask.random])
+def test_random_masks_differ_between_items(name: str) -> None:
+    """Equal items in one batch cross as different values."""
+    alike = np.repeat(_values(1), 200, axis=0)
+    found = np.unique(_mask(name, alike), axis=0)
+    assert len(found) == (200 if name != "bank" else bank.COUNT)
+
+
+@pytest.mark.parametrize("name", sorted(MASKS))
+def test_the_seed_chooses_fixed_secrets_only(name: str) -> None:
+    """The same seed makes the same model, another one another model where there is a secret, and no noise is seeded."""
+
+    def contents(seed: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        graph = _proto(name, 1.0, seed).graph
+        return list(graph.node), list(graph.initializer)
+
+    first, again, other = contents(0), contents(0), contents(1)
+    assert first == again
+    assert (first != other) == (name in ("bank", "fixed_additive", "permutation"))
+    assert all(attribute.name != "seed" for node in first[0] for attribute in node.attribute)
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("name", ["gaussian", "laplace", "fixed_additive", "bank"])
+def test_strength_is_in_standard_deviations(name: str, strength: float) -> None:
+    """What is added has mean 0 and a standard deviation of strength times the tensor's own."""
+    added = _added(name, strength=strength)
+    few = name in ("fixed_additive", "bank")
+    assert added.std() == pytest.approx(strength * SPREAD, rel=0.25 if few else 0.02)
+    assert added.mean() == pytest.approx(0, abs=strength * SPREAD * (0.5 if few else 0.03))
+
+
+@pytest.mark.parametrize(("name", "law"), [("gaussian", stats.norm), ("laplace", stats.laplace)])
+def test_noise_has_its_law(name: str, law: stats.rv_continuous) -> None:
+    """The noise follows the distribution that the mask is named after (Kolmogorov-Smirnov distance below 0.02)."""
+    added = _added(name).ravel() / SPREAD
+    expected = law(scale=1 if name == "gaussian" else 2**-0.5)
+    assert stats.kstest(added, expected.cdf).statistic < 0.02
+
+
+@pytest.mark.parametrize("name", ["gaussian", "laplace"])
+def test_noise_averages_out(name: str) -> None:
+    """The mean of many answers to one query is the value: a fresh additive mask is no pad."""
+    values = _values(20)
+    mean = np.mean([_mask(name, values) for _ in range(100)], axis=0)
+    assert np.abs(mean - values).mean() < 0.12 * SPREAD
+
+
+def test_no_strength_is_no_noise() -> None:
+    """At strength 0 additive masks let everything through."""
+    for name in ("gaussian", "laplace", "fixed_additive", "bank"):
+        np.testing.assert_allclose(_mask(name, _values(), strength=0.0), _values(), rtol=1e-6)
+
+
+def test_the_fixed_mask_is_one_tensor() -> None:
+    """The same tensor lies over every item of every query."""
+    added = _added("fixed_additive")
+    np.testing.assert_allclose(added, np.broadcast_to(added[:1], added.shape), atol=1e-5)
+
+
+def test_the_bank_has_as_many_tensors_as_it_says() -> None:
+    """Twenty tensors, each drawn about as often."""
+    added = np.concatenate([_added("bank") for _ in range(10)])
+    _, counts = np.unique(added.round(3)[:, :4], axis=0, return_counts=True)
+    assert len(counts) == bank.COUNT
+    assert counts.min() > 0.5 * counts.mean()
+
+
+def test_a_permutation_moves_and_keeps() -> None:
+    """Every item's numbers are all there, in another order that is the same for all items."""
+    values = _values()
+    found = _mask("permutation", values)
+    np.testing.assert_array_equal(np.sort(found, axis=1), np.sort(values, axis=1))
+    order = np.argsort(found[0])[np.argsort(np.argsort(values[0]))]
+    np.testing.assert_array_equal(found[:, order], values)
+    assert not np.array_equal(order, np.arange(ELEMENTS))
+
+
+@given(some.sampled_from([0.25, 0.5, 1.0, 2.0]), some.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_quantisation_leaves_few_levels(strength: float, seed: int) -> None:
+    """Values in the calibrated range move by at most half a step, onto as many levels as the range has steps."""
+    values = _values(20, seed)
+    found = _mask("quantise", values, strength=strength)
+    calibrated = _values(seed=7)
+    step = strength * float(calibrated.std())
+    inside = (values >= calibrated.min()) & (values <= calibrated.max())
+    assert np.abs(found - values)[inside].max() <= step / 2 * 1.001
+    assert len(np.unique(found.round(3))) <= np.ptp(calibrated) / step + 2
+
+
+@pytest.mark.parametrize("shift", [0.0, 5.0, -1000.0])
+def test_the_pad_is_even_whatever_the_value(shift: float) -> None:
+    """What leaves is even on 0..1 (Kolmogorov-Smirnov distance below 0.012), in and far out of the calibrated range."""
+    found = _mask("one_time_pad", _values() + np.float32(shift)).ravel()
+    assert found.min() >= 0
+    assert found.max() < 1
+    assert stats.kstest(found, "uniform").statistic < 0.012
+
+
+def test_the_pad_is_independent_of_the_value() -> None:
+    """Of low, middling and high values the pad's answers cannot be told apart, nor do they correlate."""
+    values = _values()
+    found = _mask("one_time_pad", values)
+    low, middle, high = (found[(values > start) & (values < stop)] for start, stop in ((-9, 2), (2, 4), (4, 20)))
+    assert stats.ks_2samp(low, high).statistic < 0.03
+    assert stats.ks_2samp(low, middle).statistic < 0.03
+    assert abs(np.corrcoef(values.ravel(), found.ravel())[0, 1]) < 0.03
+    assert abs(np.corrcoef(values.ravel(), np.cos(2 * np.pi * found).ravel())[0, 1]) < 0.03
+
+
+def test_rounding_does_not_show_through_the_pad() -> None:
+    """All answers lie on one grid, so that their last bits say nothing of the value."""
+    grid = _mask("one_time_pad", _values()) * 65536
+    np.testing.assert_array_equal(grid, np.round(grid))
+
+
+@pytest.mark.parametrize("name", ["constant", "noise_only"])
+def test_references_do_not_look_at_the_value(name: str) -> None:
+    """Zeros are zeros without a sign, and noise alone has the calibrated mean and spread but not the value."""
+    values = _values()
+    found = _mask(name, values)
+    if name == "constant":
+        assert not found.any()
+        assert not np.signbit(found).any()
+    else:
+        assert abs(np.corrcoef(values.ravel(), found.ravel())[0, 1]) < 0.03
+        assert found.mean() == pytest.approx(MEAN, abs=0.1)
+        assert found.std() == pytest.approx(SPREAD, rel=0.03)
