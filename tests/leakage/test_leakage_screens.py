@@ -11,7 +11,9 @@ from siniantrust.leakage._plateau import plateau
 from siniantrust.leakage._ranking import rank_correlation
 from siniantrust.leakage.screens import kl_classifier
 
-SCREENS = sorted(list_screens())
+# Those that look at values alone; ``fisher`` needs the network, and noise spreads within classes as well.
+SCREENS = sorted(set(list_screens()) - {"fisher"})
+AGAINST_NOISE = sorted(set(SCREENS) - {"intra_class_radius"})
 
 
 def _classify(images: np.ndarray) -> np.ndarray:
@@ -32,7 +34,7 @@ def _score(name: str, values: np.ndarray) -> ScreenScore:
     return found
 
 
-@pytest.mark.parametrize("name", SCREENS)
+@pytest.mark.parametrize("name", AGAINST_NOISE)
 def test_the_input_itself_scores_above_noise(name: str) -> None:
     """Every screen gives features that are the input a higher score than features that are noise."""
     noise = np.random.default_rng(0).normal(size=(120, 3, 16, 16)).astype(np.float32)
@@ -51,10 +53,10 @@ def test_every_form_of_features_gets_a_finite_score(name: str, shape: tuple[int,
 
 @pytest.mark.parametrize("name", SCREENS)
 def test_data_that_are_no_images_are_screened_or_left_out(name: str) -> None:
-    """Screens that need images give no score for other data; the rest tell a function of the input from noise."""
+    """Screens that need images or classes give no score for other data; the rest give one."""
     rows = np.random.default_rng(0).random((120, 12)).astype(np.float32)
     found = list_screens()[name].score(view_of(rows * 3, rows), SMALL, 0)
-    assert (found is None) == (name in ("gan_discriminator", "kl_classifier"))
+    assert (found is None) == (name in ("gan_discriminator", "kl_classifier", "intra_class_radius"))
 
 
 def test_equal_distributions_have_no_divergence() -> None:
