@@ -70,6 +70,10 @@ class Page:
         while not any(event["method"] == "Page.loadEventFired" for event in self._events):
             self._read()
 
+    def prefer(self, scheme: str) -> None:
+        """Let pages think that the reader prefers ``light`` or ``dark``."""
+        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
     def evaluate(self, expression: str) -> Any:
         """Return the JSON value of an expression in the page."""
         found = self._call("Runtime.evaluate", expression=expression, returnByValue=True)

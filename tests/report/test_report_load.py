@@ -58,7 +58,7 @@ def break_utf8(path: Path) -> None:
 
 def write_nan(path: Path) -> None:
     """Put a number there that JSON does not have."""
-    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 1, "count": float("nan"), "seed": float("nan"), "prediction": float("nan")}))  # fmt: skip  # noqa: E501 - one dictionary
+    path.write_text(json.dumps({**json.loads(path.read_text()), "count": float("nan"), "seed": float("nan"), "prediction": float("nan")}))  # fmt: skip  # noqa: E501 - one dictionary
 
 
 def drop_field(path: Path) -> None:

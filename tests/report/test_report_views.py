@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_files import BOUNDS, NAMES, SHARES, edit, write_files
+from report_audits import BOUNDS, NAMES
+from report_files import SHARES, edit, write_files
 
 from siniantrust.report import _text
 from siniantrust.report._candidates import candidates, notable

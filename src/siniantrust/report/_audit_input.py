@@ -8,14 +8,19 @@ from pydantic import model_validator
 
 from siniantrust.report._inputs import Record, Seconds
 
+# Not an attack of its own: what the best attack at a later cut reaches, which an earlier cut leaks too.
+DOWNSTREAM = "downstream"
+
 
 class DataRead(Record):
     """The audit's data: what it was and how many items each role had."""
 
     sha256: str
     kind: str
+    sample_rate_hz: int | None
     input_name: str
     item_shape: tuple[int, ...]
+    target_shape: tuple[int, ...]
     attacker_count: int
     validation_count: int
     heldout_count: int
@@ -27,8 +32,10 @@ class EstimateRead(Record):
     mean: float
     worst_5pct: float
     upper: float
+    lower: float | None
     raw: float
     prior: float
+    by_seed: tuple[float, ...]
 
 
 class ScreenRead(Record):
@@ -37,14 +44,28 @@ class ScreenRead(Record):
     score: float
 
 
+class RungRead(Record):
+    """One budget that an attack was run with, and the mean leakage by metric that it reached."""
+
+    attacker_items: int
+    steps: int
+    width: int
+    mean: dict[str, float]
+
+
 class AttackRead(Record):
     """One attack at one cut."""
 
     leakage: dict[str, EstimateRead]
     converged: bool
     gain: float
+    rungs: tuple[RungRead, ...]
+    next_budget: dict[str, int]
+    heldout_items: int | None
     detail: str
-    picture: str | None = None
+    time_s: Seconds
+    picture: str | None
+    worst_picture: str | None
 
 
 class CutRead(Record):
@@ -57,6 +78,10 @@ class CutRead(Record):
     leakage: dict[str, EstimateRead]
     best_attack: dict[str, str]
     converged: bool
+    next_budget: dict[str, int]
+    declined: dict[str, str]
+    cut_short: str | None
+    over_priors: dict[str, dict[str, EstimateRead]]
 
     @model_validator(mode="after")
     def _best_attacks_exist(self) -> Self:
@@ -66,28 +91,42 @@ class CutRead(Record):
                 raise ValueError(f"best_attack for {metric} must name an attack that measured it, found {name}")
         return self
 
+    @property
+    def settled(self) -> bool:
+        """Whether the figures are final: the whole suite ran, and none of it could still improve."""
+        return self.converged and self.cut_short is None
+
 
 class ScreenSummaryRead(Record):
     """A screen: where it comes from, how well it ranked the cuts, and which cut its rule would have taken."""
 
     title: str
     source: str
+    cost: str
     rank_correlation: dict[str, float | None]
     plateau_cut_id: str | None
 
 
 class AttackSummaryRead(Record):
-    """An attack: where it comes from and what it knows."""
+    """An attack: where it comes from, what it knows and what it takes."""
 
     title: str
     source: str
     knowledge: str
+    cost: str
+
+
+class PriorRead(Record):
+    """A guesser who sees no features: what it answers with, and its own leakage."""
+
+    title: str
+    leakage: dict[str, EstimateRead]
 
 
 class AuditRead(Record):
     """The audit."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     id: str
     model_name: str
     model_sha256: str
@@ -99,6 +138,11 @@ class AuditRead(Record):
     screens: dict[str, ScreenSummaryRead]
     attacks: dict[str, AttackSummaryRead]
     originals_picture: str | None
-    heldout_accuracy: float | None = None
+    priors: dict[str, PriorRead]
+    seeds: int
+    budget: dict[str, int | float | str | None]
+    bounds: dict[str, float]
+    averaged_queries: int | None
+    heldout_accuracy: float | None
     machine: str
     time_s: Seconds

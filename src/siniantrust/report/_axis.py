@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from siniantrust.report._audit_input import AttackSummaryRead, ScreenSummaryRead
 from siniantrust.report._cuts import CutView
 from siniantrust.report._load import Sources
-from siniantrust.report._svg import INK, MARKERS, PALETTE
+from siniantrust.report._svg import CHOSEN, INK, MARKERS, PALETTE
 from siniantrust.report._text import clean, in_policy_order, short
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def legend_keys(summaries: Mapping[str, AttackSummaryRead | ScreenSummaryRead], 
         name: Key(
             clean(summaries[name].title if name in summaries else name),
             PALETTE[index % len(PALETTE)],
-            MARKERS[index % len(MARKERS)],
+            # Shifted by one each time the colours start again, so that no two entries look alike before the fiftieth.
+            MARKERS[(index + index // len(PALETTE)) % len(MARKERS)],
         )
         for index, name in enumerate(names)
     }
@@ -62,7 +63,12 @@ def mark_chosen(axes: Axes, cuts: Sequence[CutView]) -> None:
     """Shade the plan's own cuts."""
     for place, cut in enumerate(cuts, start=1):
         if cut.chosen:
-            axes.axvspan(place - 0.4, place + 0.4, color="#fff0c2", zorder=-1, linewidth=0)
+            axes.axvspan(place - 0.4, place + 0.4, color=CHOSEN, zorder=-1, linewidth=0)
+
+
+def has_names(cuts: Sequence[CutView]) -> bool:
+    """Say whether the cuts along the bottom are few enough to be named."""
+    return len(cuts) <= _NAMED_TICKS
 
 
 def cut_axis(axes: Axes, cuts: Sequence[CutView]) -> None:
@@ -71,7 +77,7 @@ def cut_axis(axes: Axes, cuts: Sequence[CutView]) -> None:
     step = 1 + max(len(cuts) - 1, 0) // _MANY_TICKS
     labelled = list(enumerate(cuts, start=1))[::step]
     places = [place for place, _ in labelled]
-    if len(cuts) <= _NAMED_TICKS:
+    if has_names(cuts):
         names = [f"{cut.number} · {short(cut.label, 13)}" for _, cut in labelled]
         axes.set_xticks(places, names, rotation=38, ha="right", rotation_mode="anchor")
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from siniantrust.report._costs import CostRow, Costs, trusted_places
 from siniantrust.report._load import Sources
-from siniantrust.report._svg import GRID, INK, MUTED, TRUSTED, UNTRUSTED, draw
+from siniantrust.report._svg import GRID, INK, MUTED, PAPER, TRUSTED, UNTRUSTED, draw
 from siniantrust.report._text import clean, seconds
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def cost_figure(sources: Sources, costs: Costs) -> Markup:
         for row, (_, total, pieces) in enumerate(bars):
             left = 0.0
             for width, colour in pieces:
-                axes.barh(row, width * 1e3, left=left * 1e3, height=0.56, color=colour, edgecolor="#ffffff", lw=0.8)
+                axes.barh(row, width * 1e3, left=left * 1e3, height=0.56, color=colour, edgecolor=PAPER, lw=0.8)
                 left += width
             axes.text(
                 max(left, total) * 1e3 + longest * 12, row, seconds(total), va="center", fontsize=10.0, color=INK,
@@ -86,7 +86,7 @@ def timeline_figure(sources: Sources) -> Markup | None:
             width = max(span.end_s - span.start_s, 0.0) * 1e3
             row = stages.index(span.stage)
             axes.barh(
-                row, width, left=span.start_s * 1e3, height=0.6, color=shades[span.item % 2], edgecolor="#ffffff",
+                row, width, left=span.start_s * 1e3, height=0.6, color=shades[span.item % 2], edgecolor=PAPER,
                 lw=0.8,
             )  # fmt: skip
         whole = max(span.end_s for span in spans) - min(span.start_s for span in spans)
@@ -94,7 +94,7 @@ def timeline_figure(sources: Sources) -> Markup | None:
             if span.end_s - span.start_s > 0.03 * whole:
                 centre = (span.start_s + span.end_s) / 2 * 1e3
                 axes.text(centre, stages.index(span.stage), str(span.item + 1), ha="center", va="center",
-                          color="#ffffff", fontsize=9.0)  # fmt: skip
+                          color=PAPER, fontsize=9.0)  # fmt: skip
         axes.set_yticks(range(len(stages)), [clean(stage) for stage in stages], fontsize=10.0, color=INK)
         axes.set_ylim(len(stages) - 0.5, -0.5)
         axes.set_xlabel("time since the run began, ms (numbers are requests)")

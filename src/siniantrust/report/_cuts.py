@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from siniantrust.report._audit_input import AuditRead, CutRead
@@ -110,6 +110,18 @@ def thin_out(cuts: Sequence[CutView]) -> tuple[CutView, ...]:
             kept.append(replace(cut, segment_share=segment))
             reached = reached if cut.share is None else cut.share
     return tuple(kept)
+
+
+def name_cuts(cuts: Iterable[CutView]) -> str:
+    """Name cuts by number, runs of them shortened: "cuts 1-4, 7"."""
+    runs: list[list[int]] = []
+    for number in sorted(cut.number for cut in cuts):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    text = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}\N{EN DASH}{run[-1]}" for run in runs)
+    return f"cut {text}" if len(runs) == 1 and len(runs[0]) == 1 else f"cuts {text}"
 
 
 def _trusted(index: int, edges: Sequence[int], plan: PlanRead) -> bool:

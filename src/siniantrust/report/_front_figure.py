@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from siniantrust.report._candidates import Candidate
-from siniantrust.report._svg import INK, MUTED, RISK, TRUSTED, UNTRUSTED, draw
+from siniantrust.report._svg import HALO, INK, MUTED, PAPER, RISK, TRUSTED, UNTRUSTED, WITHIN, draw
 from siniantrust.report._text import TIMES, multiple, seconds
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _scale(axes: Axes, found: Sequence[Candidate]) -> float:
     axes.set_ylim(-0.12, _stretch(_squeeze(top) * (1.26 if lane else 1.08)))
     ticks = [tick for tick in (0, 0.5, 1, 2, 4, 8, 16, 32, 64, 128) if tick <= top]
     axes.set_yticks(ticks, [f"{tick:g}{TIMES}" if tick else "0" for tick in ticks])
-    axes.axhspan(-0.12, 1.0, color="#e7f2ef", zorder=-2, linewidth=0)
+    axes.axhspan(-0.12, 1.0, color=WITHIN, zorder=-2, linewidth=0)
     axes.axhline(1.0, color=RISK, linewidth=1.2, linestyle=(0, (5, 3)), zorder=0)
     axes.text(
         0.995, 1.0, "policy bound", color=RISK, ha="right", va="bottom", fontsize=9.0,
@@ -77,14 +77,14 @@ def _scale(axes: Axes, found: Sequence[Candidate]) -> float:
 def _point(axes: Axes, item: Candidate, lane: float, *, gid: str) -> None:
     x, y = _place(item, lane)
     if item.chosen:
-        axes.plot(x, y, marker="o", ms=19, mew=0, ls="", color="#ffd75e", zorder=2)
+        axes.plot(x, y, marker="o", ms=19, mew=0, ls="", color=HALO, zorder=2)
     if item.refusal is not None:
         axes.plot(x, y, marker="x", ms=7.5, mew=1.8, ls="", color="#8b929b", gid=gid, zorder=3)
     else:
         axes.plot(
             x, y, marker="s" if item.all_trusted else "o", ms=8.5, mew=1.8, ls="", gid=gid, zorder=3,
             color=TRUSTED if item.all_trusted else UNTRUSTED,
-            markerfacecolor="#ffffff" if item.ratio is None else TRUSTED if item.all_trusted else UNTRUSTED,
+            markerfacecolor=PAPER if item.ratio is None else TRUSTED if item.all_trusted else UNTRUSTED,
         )  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def _names(axes: Axes, found: Sequence[Candidate], lane: float, *, everyone: boo
             color=INK if item.chosen or item.refusal is None else MUTED,
             fontweight="bold" if item.chosen else "normal",
             arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.8} if item.chosen else None,
-            bbox={"facecolor": "#ffffff", "alpha": 0.8, "edgecolor": "none", "pad": 1.5} if item.chosen else None,
+            bbox={"facecolor": PAPER, "alpha": 0.8, "edgecolor": "none", "pad": 1.5} if item.chosen else None,
         )  # fmt: skip
 
 

@@ -11,16 +11,21 @@ from typing import TYPE_CHECKING
 from siniantrust._extras import require
 from siniantrust._files import write_atomic
 from siniantrust.report import _text
-from siniantrust.report._attack_figures import attack_figures, attack_keys
+from siniantrust.report._attack_cards import attack_cards
+from siniantrust.report._audit_facts import audit_facts
 from siniantrust.report._axis import metrics_of
 from siniantrust.report._candidates import candidates, notable
 from siniantrust.report._cost_figures import cost_figure, term_colours, timeline_figure
 from siniantrust.report._costs import compare_costs
+from siniantrust.report._curve_figures import attack_keys, curve_figures, state_words
 from siniantrust.report._cuts import CutView, thin_out, view_cuts
+from siniantrust.report._figures_table import figure_rows
 from siniantrust.report._front_figure import front_figure
 from siniantrust.report._load import ReportError, Sources, load_sources
 from siniantrust.report._reconstructions import build_gallery
-from siniantrust.report._screens import screen_figure, screen_keys, screen_rows
+from siniantrust.report._screen_figures import screen_figures
+from siniantrust.report._screens import screen_rows
+from siniantrust.report._svg import themed
 from siniantrust.report._threats import threats
 from siniantrust.report._verdict import judge
 
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 _PACKAGE = "siniantrust.report"
+_STYLES = ("page.css", "audit.css", "dark.css")
 
 
 def write_report(out: Path, *, audit: Path | None, plan: Path, run: Path | None) -> Path:
@@ -82,11 +88,13 @@ def render(sources: Sources) -> str:
             largest_cut_bytes=max((cut.size_bytes or 0 for cut in cuts), default=0),
             verdict=verdict,
             metrics=metrics_of(sources),
-            attack_figures=attack_figures(sources, cuts),
+            facts=audit_facts(sources, cuts),
+            curve_figures=curve_figures(sources, cuts),
             attack_keys=list(attack_keys(audit).values()) if audit else [],
-            screen_figure=screen_figure(sources, cuts),
-            screen_keys=list(screen_keys(audit).values()) if audit else [],
+            attack_cards=attack_cards(sources, cuts),
+            screen_figures=screen_figures(sources, cuts),
             screen_rows=screen_rows(sources, cuts),
+            figure_rows=figure_rows(sources, cuts),
             gallery=build_gallery(sources, cuts),
             candidates=found,
             shown=shown,
@@ -121,6 +129,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         breakable=_breakable,
+        budget=_text.budget_words,
         bytes=_text.size,
         count=_text.count,
         in_policy_order=_text.in_policy_order,
@@ -130,8 +139,10 @@ def _environment() -> Environment:
         score=_text.score,
         seconds=_text.seconds,
         short=_text.short,
+        state=state_words,
+        themed=themed,
     )
-    style = resources.files(_PACKAGE).joinpath("page.css").read_text(encoding="utf-8")
+    style = "\n".join(resources.files(_PACKAGE).joinpath(name).read_text(encoding="utf-8") for name in _STYLES)
     environment.globals["style"] = require("markupsafe", extra="report").Markup(style)
     return environment
 

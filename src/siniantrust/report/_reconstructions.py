@@ -1,98 +1,109 @@
-"""The attackers' pictures beside the originals, embedded in the page."""
+"""What every attack got back at every cut: its pictures where the audit made some, and its figures."""
 
 from __future__ import annotations
 
-import base64
-import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
-from siniantrust.errors import AuditError
-from siniantrust.report._audit_input import AttackRead, AuditRead
+from siniantrust.report._audit_input import DOWNSTREAM, AttackRead, AuditRead
 from siniantrust.report._cuts import CutView
 from siniantrust.report._load import Sources
-from siniantrust.report._text import clean, metric_title, raw
+from siniantrust.report._pictures import Album, Picture
+from siniantrust.report._text import clean, in_policy_order, metric_title, raw, raw_title, score
 
-_ROWS = 6
-_PNG_HEAD = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A PNG as a data URI with its size in pixels."""
-
-    uri: str
-    width: int
-    height: int
+_OPEN_CUTS = 6
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What one attack made at one cut. ``figures`` are (metric, value, what guessing reaches) in the metric's unit."""
+    """What one attack made at one cut.
+
+    ``figures`` are (metric, value, what guessing reaches) in the metric's own unit, over all held-out items; ``worst``
+    are (metric, leakage) of the items that leak most. A picture that is a text says why there is none here.
+    """
+
+    attack: str
+    best_in: tuple[str, ...]
+    strip: Picture | str
+    worst_strip: Picture | str | None
+    figures: tuple[tuple[str, str, str], ...]
+    worst: tuple[tuple[str, str], ...]
+    converged: bool
+    inverted: str
+
+
+@dataclass(frozen=True)
+class CutGallery:
+    """One cut: the best attack, and all others. ``opened`` says whether the page shows it without being asked."""
 
     cut: CutView
-    attack: str
-    picture: Picture
-    figures: tuple[tuple[str, str, str], ...]
-    converged: bool
+    best: Reconstruction
+    others: tuple[Reconstruction, ...]
+    opened: bool
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The originals and the reconstructions along the model."""
+    """The originals and the reconstructions along the model. ``left_out`` counts the pictures that found no room."""
 
     originals: Picture
-    rows: tuple[Reconstruction, ...]
+    cuts: tuple[CutGallery, ...]
+    left_out: int
 
 
 def build_gallery(sources: Sources, cuts: Sequence[CutView]) -> Gallery | None:
-    """Return pictures at up to six cuts (the first, the chosen ones, the last, and others spread between).
+    """Return the pictures of every cut; open are up to six (the first, the chosen, the last, others spread between).
 
-    None where the audit made no pictures, as for data that is not an image.
+    None where the audit made no pictures, as for data that is not an image. The pictures of the open cuts' best attacks
+    are always embedded; then those of the other cuts' best attacks and of all other attacks, while there is room.
 
     Raises:
         AuditError: if a picture that the audit names is missing or is no PNG.
     """
-    if sources.audit is None or sources.audit_folder is None or sources.audit.originals_picture is None:
+    audit, folder = sources.audit, sources.audit_folder
+    if audit is None or folder is None or audit.originals_picture is None:
         return None
-    seen = [(cut, found) for cut in cuts if (found := _best_with_picture(cut)) is not None]
-    folder = sources.audit_folder
-    rows = [_row(cut, *found, audit=sources.audit, folder=folder) for cut, found in _spread(seen)]
-    if not rows:
+    bounds = sources.plan.policy.leakage.max
+    seen = [(cut, ranked) for cut in cuts if (ranked := _pictured(cut, bounds))]
+    if not seen:
         return None
-    return Gallery(originals=read_picture(folder, sources.audit.originals_picture), rows=tuple(rows))
+    album = Album(folder)
+    originals = album.embed(audit.originals_picture, "the originals", must=True)
+    opened = _spread([cut for cut, _ in seen])
+    made: dict[tuple[int, str], Reconstruction] = {}
+    for cut, name in _by_importance(seen, opened):
+        must = cut.number in opened and name in _best_names(cut)
+        made[cut.number, name] = _reconstruction(cut, name, audit, album, must=must)
+    galleries = tuple(
+        CutGallery(
+            cut=cut,
+            best=made[cut.number, names[0]],
+            others=tuple(made[cut.number, name] for name in names[1:]),
+            opened=cut.number in opened,
+        )
+        for cut, names in seen
+    )
+    assert isinstance(originals, Picture)  # noqa: S101 - a picture that must be there is
+    return Gallery(originals=originals, cuts=galleries, left_out=album.left_out)
 
 
-def read_picture(folder: Path, name: str) -> Picture:
-    """Read a PNG that stands beside audit.json.
-
-    Raises:
-        AuditError: if ``name`` is not a plain file name, or there is no such file, or it is no PNG.
-    """
-    audit = folder / "audit.json"
-    if not name or Path(name).name != name:
-        raise AuditError(f"audit {audit}: a picture must be a file name without a folder, found {clean(name)!r}")
-    path = folder / name
-    try:
-        data = path.read_bytes()
-    except OSError as fault:
-        raise AuditError(
-            f"audit {audit}: picture {path} cannot be read ({fault.strerror}); keep the audit's folder whole"
-        ) from None
-    if not data.startswith(_PNG_HEAD) or len(data) < len(_PNG_HEAD) + 8:
-        raise AuditError(f"audit {audit}: picture {path}: expected a PNG file, found something else; audit again")
-    width, height = struct.unpack_from(">II", data, len(_PNG_HEAD))
-    return Picture(f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}", width, height)
+def raw_figures(attack: AttackRead, bounds: Sequence[str]) -> tuple[tuple[str, str, str], ...]:
+    """Return (metric, value, what guessing reaches) of every metric in its own unit."""
+    return tuple(
+        (raw_title(metric), raw(metric, attack.leakage[metric].raw), raw(metric, attack.leakage[metric].prior))
+        for metric in in_policy_order(attack.leakage, bounds)
+    )
 
 
-def _best_with_picture(cut: CutView) -> tuple[str, AttackRead] | None:
-    """Return the attack whose pictures resemble the originals most, by SSIM where it was measured."""
+def _pictured(cut: CutView, bounds: Sequence[str] | dict[str, float]) -> list[str]:
+    """Return the attacks with pictures at a cut, the best first: best in the first metric that the policy limits."""
     if cut.measured is None:
-        return None
-    pictured = [(name, attack) for name, attack in cut.measured.attacks.items() if attack.picture and attack.leakage]
-    return max(pictured, key=lambda item: _likeness(item[1]), default=None)
+        return []
+    attacks = {name: attack for name, attack in cut.measured.attacks.items() if attack.picture and attack.leakage}
+    order = [cut.measured.best_attack[metric] for metric in in_policy_order(cut.measured.leakage, bounds)]
+    ranks = {name: rank for rank, name in reversed(list(enumerate(order)))}
+    return sorted(attacks, key=lambda name: (ranks.get(name, len(order)), -_likeness(attacks[name])))
 
 
 def _likeness(attack: AttackRead) -> float:
@@ -100,30 +111,52 @@ def _likeness(attack: AttackRead) -> float:
     return deciding.mean
 
 
-def _spread(
-    seen: Sequence[tuple[CutView, tuple[str, AttackRead]]],
-) -> list[tuple[CutView, tuple[str, AttackRead]]]:
-    """Keep the first, the last and the chosen cuts, then fill up evenly."""
-    if len(seen) <= _ROWS:
-        return list(seen)
-    keep = {0, len(seen) - 1} | {index for index, (cut, _) in enumerate(seen) if cut.chosen}
-    while len(keep) < _ROWS:
+def _best_names(cut: CutView) -> set[str]:
+    return set(cut.measured.best_attack.values()) if cut.measured else set()
+
+
+def _by_importance(seen: Sequence[tuple[CutView, list[str]]], opened: set[int]) -> Iterator[tuple[CutView, str]]:
+    """Yield every cut and attack, those first that must find room; a later cut's pictures belong to the later cut."""
+    pairs = [(cut, name, rank) for cut, names in seen for rank, name in enumerate(names)]
+    pairs.sort(
+        key=lambda pair: (
+            pair[1] not in _best_names(pair[0]) or pair[0].number not in opened,
+            pair[1] == DOWNSTREAM,
+            pair[2],
+        )
+    )
+    yield from ((cut, name) for cut, name, _ in pairs)
+
+
+def _spread(seen: Sequence[CutView]) -> set[int]:
+    """Keep the numbers of the first, the last and the chosen cuts, then fill up evenly."""
+    if len(seen) <= _OPEN_CUTS:
+        return {cut.number for cut in seen}
+    keep = {0, len(seen) - 1} | {index for index, cut in enumerate(seen) if cut.chosen}
+    while len(keep) < _OPEN_CUTS:
         ordered = sorted(keep)
         start, end = max(pairwise(ordered), key=lambda gap: gap[1] - gap[0])
         keep.add((start + end) // 2)
-    return [seen[index] for index in sorted(keep)]
+    return {seen[index].number for index in keep}
 
 
-def _row(cut: CutView, name: str, attack: AttackRead, *, audit: AuditRead, folder: Path) -> Reconstruction:
+def _reconstruction(cut: CutView, name: str, audit: AuditRead, album: Album, *, must: bool) -> Reconstruction:
+    assert cut.measured is not None  # noqa: S101 - a cut with pictures was measured
+    attack = cut.measured.attacks[name]
     summary = audit.attacks.get(name)
+    title = clean(summary.title if summary else name)
+    caption = f"{title} at cut {cut.number}"
     return Reconstruction(
-        cut=cut,
-        attack=clean(summary.title if summary else name),
-        picture=read_picture(folder, attack.picture or ""),
-        figures=tuple(
-            (metric_title(metric), raw(metric, estimate.raw), raw(metric, estimate.prior))
-            for metric, estimate in attack.leakage.items()
-            if metric in {"ssim", "reidentification"}
-        ),
+        attack=title,
+        best_in=tuple(metric_title(metric) for metric, best in cut.measured.best_attack.items() if best == name),
+        strip=album.embed(attack.picture or "", caption, must=must),
+        worst_strip=None
+        if attack.worst_picture is None
+        else album.embed(attack.worst_picture, f"the worst case of {caption}", must=must),
+        figures=raw_figures(attack, list(attack.leakage)),
+        worst=tuple((metric_title(metric), score(estimate.worst_5pct)) for metric, estimate in attack.leakage.items()),
         converged=attack.converged,
+        inverted=""
+        if attack.heldout_items is None
+        else f"{attack.heldout_items:,} of {audit.data.heldout_count:,} held-out items inverted",
     )

@@ -18,12 +18,26 @@ if TYPE_CHECKING:
 INK = "#1c2530"
 MUTED = "#55606e"
 GRID = "#dfe3e8"
+PAPER = "#ffffff"
+BAND = "#c3cbd5"
+CHOSEN = "#fff0c2"
+WITHIN = "#e7f2ef"
+HALO = "#ffd75e"
+EDGE = "#9aa3ad"
 TRUSTED = "#0b6e66"
 UNTRUSTED = "#b4530a"
 RISK = "#b3261e"
 # Okabe and Ito's colours (jfly.uni-koeln.de/color, 2008), which stay apart for colour-blind readers; yellow left out.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#5b4a8a")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+# Drawn in these colours, shown in the style sheet's of the same role, which has others for the dark.
+_ROLES = {
+    INK: "ink", MUTED: "muted", GRID: "line", PAPER: "paper", TRUSTED: "trusted", UNTRUSTED: "untrusted", RISK: "risk",
+    BAND: "band", CHOSEN: "chosen-mark", WITHIN: "within-ground", HALO: "halo", EDGE: "edge",
+    **{colour: f"c{index}" for index, colour in enumerate(PALETTE)},
+}  # fmt: skip
+_HEX = re.compile(r"#[0-9a-f]{6}\b")
 
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 _STYLE = {
@@ -32,7 +46,7 @@ _STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 10.0,
     "text.color": INK,
-    "axes.edgecolor": "#9aa3ad",
+    "axes.edgecolor": EDGE,
     "axes.labelcolor": INK,
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
@@ -59,11 +73,14 @@ def draw(
     height: float,
     alt: str,
     tips: Mapping[str, str] | None = None,
+    margins: Mapping[str, float] | None = None,
 ) -> Markup:
     """Draw a figure of ``width`` x ``height`` inches and return it as one ``<svg>`` element.
 
     ``key`` sets the figure's identifiers apart from those of others on the page. ``alt`` is what a screen reader says.
-    ``tips`` maps an artist's gid to the text that a browser shows over it. The same figure gives the same bytes.
+    ``tips`` maps an artist's gid to the text that a browser shows over it. ``margins`` are matplotlib's
+    ``subplots_adjust``; without them every label is measured first, which takes as long as drawing twice. The same
+    figure gives the same bytes.
 
     Raises:
         MissingExtraError: if matplotlib or Jinja2 is not installed.
@@ -77,12 +94,19 @@ def draw(
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": f"siniantrust-{key}"}), warnings.catch_warnings():
         # The browser's fonts draw the text; that matplotlib's own lacks a letter does not matter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout=None if margins else "constrained")
         FigureCanvasSVG(figure)
+        if margins:
+            figure.subplots_adjust(**margins)
         draw_on(figure)
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(stream, format="svg", metadata=nothing)
     return markup(_inline(stream.getvalue(), key=key, alt=alt, tips=tips or {}))
+
+
+def themed(colour: str) -> str:
+    """Return a CSS text with the page's own variables in place of the colours that are drawn in."""
+    return _HEX.sub(lambda found: f"var(--{_ROLES[found[0]]})" if found[0] in _ROLES else found[0], colour)
 
 
 def _inline(svg: bytes, *, key: str, alt: str, tips: Mapping[str, str]) -> str:
@@ -129,6 +153,8 @@ def _rename(element: ET.Element, *, key: str, used: set[str], tips: Mapping[str,
             element.set(attribute, f"#{key}-{value[1:]}")
         elif "url(#" in value:
             element.set(attribute, _REFERENCE.sub(rf"url(#{key}-\1)", value))
+        elif attribute == "style":
+            element.set(attribute, themed(value))
 
 
 def _references(value: str) -> list[str]:

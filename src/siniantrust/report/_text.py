@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _KEEP = 22
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -14,12 +14,19 @@ METRIC_TITLES = {
     "ssim": "Likeness (SSIM)",
     "reidentification": "Re-identification",
     "nmse": "Signal recovered (NMSE)",
+    "token": "Tokens recovered",
+    "attribute": "Private label guessed",
 }
 METRIC_MEANINGS = {
     "ssim": "how much a reconstruction looks like the original, by structural similarity",
     "reidentification": "how often a reconstruction finds its own original in a gallery of others",
     "nmse": "how much of the input's energy the attacker recovers",
+    "token": "how many of an input's tokens the attacker gets right",
+    "attribute": "how often the attacker tells an input's private label",
 }
+_BUDGET_WORDS = {"attacker_items": "items to learn from", "steps": "steps", "width": "channels wide"}
+_SHARES = {"reidentification", "token", "attribute"}
+_SMALLEST_ERROR = 1e-12
 
 
 def metric_title(metric: str) -> str:
@@ -138,8 +145,25 @@ def multiple(value: float | None) -> str:
 
 
 def raw(metric: str, value: float) -> str:
-    """Format a metric's raw value in its own unit."""
-    return percent(value) if metric == "reidentification" else score(value)
+    """Format a metric's raw value in its own unit; a mean squared error becomes a signal-to-noise ratio."""
+    if metric == "nmse":
+        return f"{psnr(value):.1f} dB".replace("-", "\N{MINUS SIGN}")
+    return percent(value) if metric in _SHARES else score(value)
+
+
+def raw_title(metric: str) -> str:
+    """Return the name of what ``raw`` shows."""
+    return {"nmse": "PSNR", "ssim": "SSIM"}.get(metric, metric_title(metric))
+
+
+def psnr(error: float) -> float:
+    """Return the peak signal-to-noise ratio in decibels of a mean squared error, for values in a range of 1."""
+    return -10 * math.log10(max(error, _SMALLEST_ERROR))
+
+
+def budget_words(budget: Mapping[str, int]) -> str:
+    """Name a budget in words: "5,000 items, 96 steps"; an unknown limit keeps its own name."""
+    return ", ".join(f"{value:,} {_BUDGET_WORDS.get(name, clean(name))}" for name, value in budget.items())
 
 
 def _three(value: float) -> str:

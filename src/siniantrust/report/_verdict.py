@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from siniantrust.report._audit_input import CutRead
+from siniantrust.report._audit_input import DOWNSTREAM, CutRead
 from siniantrust.report._cuts import CutView
 from siniantrust.report._load import Sources
 from siniantrust.report._plan_input import ValueRead
-from siniantrust.report._text import METRIC_MEANINGS, clean, in_policy_order, metric_title, score
+from siniantrust.report._text import METRIC_MEANINGS, budget_words, clean, in_policy_order, metric_title, score
 
 Status = Literal["within", "over", "open", "unknown", "nothing"]
 Badge = Literal["hardware", "emulated", "simulated", "unknown"]
@@ -121,7 +121,7 @@ def _status(sources: Sources, measured: CutRead | None) -> tuple[Status, str, st
 
 def _against_policy(measured: CutRead, bounds: dict[str, float]) -> tuple[Status, str, str]:
     """Hold what was measured at the plan's cut against the policy; what exceeds a bound outweighs all else."""
-    count = len(measured.attacks)
+    count = len(measured.attacks.keys() - {DOWNSTREAM})
     best = f"The best of {count} attackers" if count > 1 else "The one attacker tried"
     over = [metric for metric, bound in bounds.items() if _upper(measured, metric) > bound]
     if over:
@@ -138,11 +138,21 @@ def _against_policy(measured: CutRead, bounds: dict[str, float]) -> tuple[Status
             "Leakage was not measured in every metric that the policy limits",
             f"Missing at this cut: {', '.join(missing)}.",
         )
+    if measured.cut_short is not None:
+        return (
+            "open",
+            "Not shown to be within the policy's bound: the audit gave this cut up early",
+            f"The rest of the attacks did not run, because {clean(measured.cut_short)}. Audit again with this policy.",
+        )
     if not measured.converged:
+        more = (
+            f" Audit again with a larger budget: {budget_words(measured.next_budget)}." if measured.next_budget else ""
+        )
         return (
             "open",
             "Not shown to be within the policy's bound: an attacker could still improve",
-            f"{best} is below the bound, but one was still gaining when its budget ended: it may leak more than this.",
+            f"{best} is below the bound, but one was still gaining when its budget ended: it may leak more than this."
+            + more,
         )
     attackers = f"{count} attackers" if count > 1 else "one attacker"
     how = f"Measured by attacking it: {attackers} had what the untrusted side sees of inputs never met before."
