@@ -75,7 +75,7 @@ def audit(
         attacks=attacks,
         max_cuts=max_cuts,
         budget=leakage.Budget.preset(effort) if isinstance(effort, str) else effort,
-        bounds=None if policy is None else policy.leakage.max,
+        bounds=None if policy is None else {str(metric): most for metric, most in policy.leakage.max.items()},
         cache=None if cache is None else Path(cache),
         cluster=cluster,
     )

@@ -134,7 +134,7 @@ def test_features_trained_to_be_unlike_the_input_leak_all_the_same() -> None:
             loss = torch.nn.functional.cross_entropy(last(values), classes[rows])
             loss = loss + weight * _distance_correlation(values, tiles[rows].flatten(1))
             optimiser.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimiser.step()
         first.eval()
         with torch.no_grad():

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from siniantrust import __version__
-from siniantrust.cli import _demo, _deploy, _host, _study
+from siniantrust.cli import _bench, _demo, _deploy, _host, _study
 
 app = typer.Typer(
     name="sinian",
@@ -42,3 +42,4 @@ app.command()(_study.report)
 app.command()(_host.devices)
 app.command()(_host.doctor)
 app.command()(_demo.demo)
+app.add_typer(_bench.bench_app)

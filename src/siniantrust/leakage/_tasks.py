@@ -61,8 +61,10 @@ class Tasks:
         self, screened: Mapping[str, Mapping[str, ScreenResult]]
     ) -> tuple[dict[str, list[CutTrials]], dict[str, str]]:
         """Return every cut's trials, the first seed's first, and why some cuts were given up early."""
-        cut_short = {cut.id: excess for cut in self._cuts if (excess := _probed_beyond(screened[cut.id], self._bounds))}
         setting = self._study.setting
+        gallery = len(setting.judge.originals)
+        probed = {cut.id: _probed_beyond(screened[cut.id], self._bounds, gallery) for cut in self._cuts}
+        cut_short = {cut_id: excess for cut_id, excess in probed.items() if excess is not None}
         # Cuts that get the whole suite take longest; those first keeps all workers busy to the end.
         order = sorted(self._cuts, key=lambda cut: cut.id in cut_short)
         trials: dict[str, list[CutTrials]] = {cut.id: [] for cut in self._cuts}
