@@ -82,7 +82,7 @@ def test_leave_one_out_is_what_leaving_one_out_gives() -> None:
 
     assert isinstance(gram, _kernel.Gram)
     count = gram.attackers
-    kernel = _kernel._kernel(gram, kernel_name, rows=slice(0, count), columns=count).double()
+    kernel = _kernel.kernel_matrix(gram, kernel_name, rows=slice(0, count), columns=count).double()
     targets = torch.as_tensor(problem.attacker_targets.reshape(count, -1)).double()
     mean = targets.mean(dim=0)
     for left in (0, 5, count - 1):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from siniantrust.errors import AuditError
 from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._encode import Sketch
 from siniantrust.leakage._registry import Problem
@@ -17,6 +19,7 @@ from siniantrust.leakage._torch import generator, tensor
 _SEARCH_ITEMS = 800
 _SEARCH_DIRECTIONS = 128
 PENALTIES = tuple(10.0**power for power in range(-5, 2))
+SMOOTHER_PENALTIES = (1e-4, 1e-2, 1.0)
 KERNELS = ("linear", "gaussian 1", "gaussian 4", "gaussian 16")
 # A smaller improvement over the mean input, as a share of its error, is rounding.
 _LEAST_GAIN = 1e-3
@@ -94,6 +97,44 @@ def _regress(problem: Problem, budget: Budget, seed: int) -> Regression:
         heldout=predictions[checks:],
         detail=f"{name} kernel, penalty {penalty:g}",
     )
+
+
+def smoother(
+    problem: Problem, budget: Budget, seed: int, score: Callable[[torch.Tensor], float]
+) -> tuple[torch.Tensor, str]:
+    """Return kernel ridge regression as a matrix from the attacker's targets to answers, and what it is called.
+
+    It is (validation and held-out items, attacker's items): an answer is the matrix times any targets, however many
+    classes these tell apart. ``score`` of the rows of the validation items is what kernel and penalty are chosen by,
+    first on some of the attacker's items: its argument then has only the first columns.
+    """
+    gram, checks = gram_of(problem, budget, seed), len(problem.validation)
+    few = slice(0, gram.attackers + checks)
+    trials = []
+    for name in KERNELS:
+        for penalty in SMOOTHER_PENALTIES:
+            matrix = _smoother(gram, name, penalty, rows=few, columns=min(_SEARCH_ITEMS, gram.attackers))
+            if matrix is not None:
+                trials.append((score(matrix), name, penalty))
+    _, name, penalty = max(trials, key=lambda trial: trial[0])
+    best: tuple[float, torch.Tensor, float] | None = None
+    # More items usually bear a smaller penalty.
+    for finer in (penalty, penalty / 10):
+        matrix = _smoother(gram, name, finer, rows=slice(None), columns=gram.attackers)
+        if matrix is not None and (best is None or score(matrix[:checks]) > best[0]):
+            best = (score(matrix[:checks]), matrix, finer)
+    if best is None:
+        raise AuditError(f"the {name} kernel of {gram.attackers} items is singular in single precision")
+    return best[1], f"{name} kernel, penalty {best[2]:g}"
+
+
+def _smoother(gram: Gram, name: str, penalty: float, *, rows: slice, columns: int) -> torch.Tensor | None:
+    kernel = kernel_matrix(gram, name, rows=rows, columns=columns)
+    factor, info = torch.linalg.cholesky_ex(penalised(kernel[:columns], penalty))
+    if int(info) != 0:
+        return None
+    matrix = torch.cholesky_solve(kernel[gram.attackers :].T, factor).T
+    return matrix if bool(matrix.isfinite().all()) else None
 
 
 def mean_answer(problem: Problem) -> Regression:

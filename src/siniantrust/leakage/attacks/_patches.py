@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -65,7 +65,8 @@ def local_regression(problem: Problem, budget: Budget, seed: int) -> Regression:
     if isinstance(known, Regression):
         return known
     mean = mean_answer(problem)
-    trials = [found for window in _MAX_CHANNELS for found in _corrected(problem, mean, budget, seed, window=window)]
+    base = replace(mean, detail="the mean input")
+    trials = [found for window in _MAX_CHANNELS for found in _corrected(problem, base, budget, seed, window=window)]
     found = _best(problem, [mean, *trials])
     problem.memo[key] = found
     return found
