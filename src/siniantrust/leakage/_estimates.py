@@ -54,11 +54,13 @@ def completed(found: Scores, reference: Scores) -> Scores:
 
     ``reference`` (N) is another attack on the same problem. What this one gained over it on the n items is added to the
     reference on all items: a control variate, unbiased whatever the reference is, and the more certain the more alike
-    the two are (Glynn and Szechtman 2002).
+    the two are (Glynn and Szechtman 2002). It never passes the perfect score.
     """
     count = len(found.values)
-    gained = found.values - reference.values[:count]
-    return Scores(reference.values + float(gained.mean()), found.perfect)
+    gained = float((found.values - reference.values[:count]).mean())
+    missing = found.perfect - float(reference.values.mean())
+    step = min(gained, missing) if missing > 0 else max(gained, missing)
+    return Scores(reference.values + step, found.perfect)
 
 
 def estimate_completed(found: Scores, reference: Scores, prior: Scores, metric: Metric, *, seed: int) -> Estimate:

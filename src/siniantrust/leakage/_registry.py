@@ -122,6 +122,7 @@ class Attack:
         run: the attack.
         kinds: the kinds of data that it reconstructs; at others it is not run.
         trained: whether it trains a network; then it is run at two widths as well as on two amounts of data.
+        varies: whether its answer depends on the seed; if not, one run is enough.
         weight: about how long it takes beside the others; the suite begins with the cheap ones.
     """
 
@@ -132,6 +133,7 @@ class Attack:
     run: Callable[[Problem, Budget, int], Reconstruction | Guess]
     kinds: tuple[Kind, ...] = ("image", "array")
     trained: bool = False
+    varies: bool = True
     weight: float = 1.0
 
 

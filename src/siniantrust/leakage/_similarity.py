@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
 
 WINDOW = 7
 _K1, _K2 = 0.01, 0.03
@@ -28,6 +27,14 @@ def ssim(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def _average(images: torch.Tensor) -> torch.Tensor:
-    # Rows, then columns: the same average with 14 additions a pixel instead of 49.
-    rows = functional.avg_pool2d(images, (WINDOW, 1), stride=1)
-    return functional.avg_pool2d(rows, (1, WINDOW), stride=1)
+    # Rows, then columns, as sums of shifted images: several times faster than a pooling of overlapping windows.
+    rows = _shifted_sum(images, 2)
+    return _shifted_sum(rows, 3) / WINDOW**2
+
+
+def _shifted_sum(images: torch.Tensor, axis: int) -> torch.Tensor:
+    kept = images.shape[axis] - WINDOW + 1
+    total = images.narrow(axis, 0, kept)
+    for start in range(1, WINDOW):
+        total = total + images.narrow(axis, start, kept)
+    return total

@@ -78,7 +78,7 @@ def attack_cut(
                     continue
                 called = name + AVERAGED if averaged else name
                 rung = None if rungs is None else rungs.get(called)
-                if rungs is not None and rung is None:
+                if rungs is not None and (rung is None or not attack.varies):
                     continue
                 trial = _trial(study, cut, called, attack, problems, seed=seed, rung=rung, bounds=bounds)
                 trials.append(trial)

@@ -28,4 +28,5 @@ ATTACK = Attack(
     cost="a minute at a cut, or as long as the budget says: gradient steps of a small network",
     run=run,
     trained=True,
+    weight=2.0,
 )

@@ -8,7 +8,7 @@ from siniantrust.leakage._registry import Attack, InapplicableError, Problem, Re
 _MAP_RANK = 3
 
 
-def run(problem: Problem, budget: Budget, seed: int) -> Reconstruction:
+def run(problem: Problem, budget: Budget, _seed: int) -> Reconstruction:
     """Reconstruct images from feature maps by least squares over positions; see ``local_regression``.
 
     Every position of every item is an example, so that hardly any items are needed, however large the images.
@@ -21,7 +21,7 @@ def run(problem: Problem, budget: Budget, seed: int) -> Reconstruction:
 
     if all(len(shape) != _MAP_RANK for shape in problem.attacker.shapes):
         raise InapplicableError("none of the cut's tensors is a map: what is at which position is not known")
-    found = local_regression(problem, budget, seed)
+    found = local_regression(problem, budget, 0)
     images = array(found.heldout).reshape(-1, *problem.attacker_targets.shape[1:])
     return Reconstruction(images.clip(0, 1), found.detail)
 
@@ -38,6 +38,7 @@ ATTACK = Attack(
     ),
     cost="seconds at a cut: one system of some hundred equations",
     run=run,
+    varies=False,
     kinds=("image",),
     weight=0.5,
 )

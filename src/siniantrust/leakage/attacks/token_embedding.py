@@ -50,6 +50,7 @@ ATTACK = Attack(
     ),
     cost="seconds at a cut: a mean for each token, and distances to all of them",
     run=run,
+    varies=False,
     kinds=("token",),
     weight=0.6,
 )
