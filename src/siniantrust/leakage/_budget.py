@@ -45,7 +45,7 @@ class Budget:
     attack_time_s: float = 60.0
     tolerance: float = 0.05
     screen_items: int = 400
-    discriminator_steps: int = 80
+    discriminator_steps: int = 50
     classifier_flops: float = 2e10
     max_side: int = 64
     feature_elements: int = 65_536

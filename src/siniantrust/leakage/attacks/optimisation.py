@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from siniantrust.leakage.attacks._likelihood import Items, Likelihood
 
-_CHECK_ITEMS = 8
+_CHECK_ITEMS = 6
 # A smaller gain on the validation items, as a share of the loss, is chance: the search would only add noise.
 _LEAST_GAIN = 0.02
 _WEIGHTS = (0.0, 0.01, 0.1, 0.5)
