@@ -303,7 +303,7 @@ def test_a_missing_part(refused: Refused, tmp_path: Path) -> None:
         (("--json",), "--json"),
         (("plan", "model.onnx"), "--policy"),
         (("run", "a", "b", "--batch", "0"), "--batch"),
-        (("audit", "a", "b", "--effort", "great"), "--effort"),
+        (("audit", "a", "b", "--quick", "great"), "great"),
         (("audit", "a", "b", "--seed", "-1"), "--seed"),
         (("serve", "a", "--http-port", "65536"), "--http-port"),
         (("run", "a", "b", "--record", "run.json"), "--record"),

@@ -98,7 +98,7 @@ def test_audit_plan_build_run_report(sinian: Command, tmp_path: Path) -> None:
         objective="allow_all_trusted = false",
     )
     keys = ("--keys", tmp_path / "keys")
-    weak = ("--effort", "quick", "--attack", "ridge", "--max-cuts", 1)
+    weak = ("--quick", "--attack", "ridge", "--max-cuts", 1)
     for arguments, said in (
         (("audit", model, data, "--out", audit, *weak), f"written to {audit}"),
         (("plan", model, "-p", policy, "-a", audit, "-o", plan), f"plan written to {plan}"),

@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _load(place, small_network()),
         Data(photo_tiles(), labels, "x"),
         place / "audit",
-        budget=replace(SMALL, seeds=2),
+        budget=replace(SMALL, seeds=2, optimised_items=12, optimisation_steps=20, max_weight=None),
         attacks=None,
         screens=None,
     )
@@ -63,7 +63,10 @@ def test_a_whole_audit_reads_back(folder: Path) -> None:
         assert mounted | set(cut.declined) == pictorial
         assert set(cut.declined) == {"attribute"}
         assert set(cut.screens) <= set(found.screens) == set(list_screens())
-        assert all(len(figure.by_seed) == found.seeds == 2 for figure in cut.leakage.values())
+        assert found.seeds == 2
+        for name, result in cut.attacks.items():
+            runs = 2 if name == "downstream" or list_attacks()[name].varies else 1
+            assert {len(figure.by_seed) for figure in result.leakage.values()} == {runs}
         assert set(cut.leakage) == {"ssim", "nmse", "reidentification"}
     assert found.data.attacker_count + found.data.validation_count + found.data.heldout_count <= 600
     assert found.heldout_accuracy is not None

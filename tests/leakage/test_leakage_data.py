@@ -9,12 +9,13 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from leakage_cases import photo_tiles, small_network, write_network
+from leakage_cases import SMALL, photo_tiles, small_network, write_network
 from onnx import TensorProto, helper
 
 from siniantrust.errors import DataError
 from siniantrust.graph import Model, load_model
 from siniantrust.leakage import Budget, load_data
+from siniantrust.leakage._setting import make_setting
 from siniantrust.leakage._split import split_items
 from siniantrust.leakage._targets import data_kind, shrink, shrink_factor
 
@@ -198,12 +199,15 @@ def test_of_several_inputs_one_is_private(tmp_path: Path) -> None:
         load_data(_saved(tmp_path / "f.npz", a=rows[1:], b=rows), model, private_input="b")
 
 
-def test_token_numbers_are_refused(tmp_path: Path) -> None:
-    """Integer inputs such as token numbers are refused: no attack here reconstructs them."""
+def test_integers_are_token_numbers(tmp_path: Path) -> None:
+    """Whole numbers are taken for tokens, which have attacks and figures of their own."""
     model = load_model(write_network(tmp_path / "tokens.onnx", _two_inputs(TensorProto.INT64)))
-    path = _saved(tmp_path / "d.npz", a=np.ones((50, 4), dtype=np.int64), b=np.ones((50, 4), dtype=np.float32))
-    with pytest.raises(DataError, match="token numbers need an attack of their own"):
-        load_data(path, model, private_input="a")
+    rows = np.ones((50, 4), dtype=np.float32)
+    path = _saved(tmp_path / "d.npz", a=np.arange(200).reshape(50, 4), b=rows)
+    data = load_data(path, model, private_input="a")
+    setting = make_setting(data, split_items(len(data), SMALL, seed=0), SMALL, seed=0)
+    assert setting.kind == "token"
+    assert "token" in setting.judge.prior
 
 
 @given(

@@ -35,7 +35,7 @@ class Budget:
         threads: threads of the computation; None for every core the process may use.
     """
 
-    attacker_items: int = 2500
+    attacker_items: int = 2000
     heldout_items: int = 1000
     kernel_features: int = 4096
     patch_rows: int = 25_000
@@ -52,8 +52,8 @@ class Budget:
     memory_bytes: int = 2 << 30
     seeds: int = 3
     max_doublings: int = 0
-    optimised_items: int = 32
-    optimisation_steps: int = 60
+    optimised_items: int = 24
+    optimisation_steps: int = 40
     repeats: int = 16
     max_weight: float | None = 2.5
     threads: int | None = None

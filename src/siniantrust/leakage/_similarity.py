@@ -28,13 +28,11 @@ def ssim(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 def _average(images: torch.Tensor) -> torch.Tensor:
     # Rows, then columns, as sums of shifted images: several times faster than a pooling of overlapping windows.
-    rows = _shifted_sum(images, 2)
-    return _shifted_sum(rows, 3) / WINDOW**2
+    return _sums_of_seven(_sums_of_seven(images, 2), 3) / WINDOW**2
 
 
-def _shifted_sum(images: torch.Tensor, axis: int) -> torch.Tensor:
+def _sums_of_seven(images: torch.Tensor, axis: int) -> torch.Tensor:
     kept = images.shape[axis] - WINDOW + 1
-    total = images.narrow(axis, 0, kept)
-    for start in range(1, WINDOW):
-        total = total + images.narrow(axis, start, kept)
-    return total
+    twos = images.narrow(axis, 0, kept + 5) + images.narrow(axis, 1, kept + 5)
+    fours = twos.narrow(axis, 0, kept) + twos.narrow(axis, 2, kept)
+    return fours + twos.narrow(axis, 4, kept) + images.narrow(axis, 6, kept)

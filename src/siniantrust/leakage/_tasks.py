@@ -65,8 +65,8 @@ class Tasks:
         gallery = len(setting.judge.originals)
         probed = {cut.id: _probed_beyond(screened[cut.id], self._bounds, gallery) for cut in self._cuts}
         cut_short = {cut_id: excess for cut_id, excess in probed.items() if excess is not None}
-        # Cuts that get the whole suite take longest; those first keeps all workers busy to the end.
-        order = sorted(self._cuts, key=lambda cut: cut.id in cut_short)
+        # Cuts that get the whole suite take longest, and deep ones leak least; those first keeps all workers busy.
+        order = sorted(reversed(self._cuts), key=lambda cut: cut.id in cut_short)
         trials: dict[str, list[CutTrials]] = {cut.id: [] for cut in self._cuts}
         tasks = [
             self._task(cut, self._cheapest if cut.id in cut_short else self._attacks, setting.seed, None)

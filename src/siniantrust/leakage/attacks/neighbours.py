@@ -94,5 +94,5 @@ ATTACK = Attack(
     run=run,
     varies=False,
     kinds=("image", "array", "token"),
-    weight=0.7,
+    weight=1.2,
 )

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from siniantrust.leakage.attacks._likelihood import Items, Likelihood
 
 _CHECK_ITEMS = 6
-# A smaller gain on the validation items, as a share of the loss, is chance: the search would only add noise.
-_LEAST_GAIN = 0.02
+# A smaller gain on the validation items is chance (as a share of the loss) or no matter (as such): the search would
+# only add noise.
+_LEAST_SHARE = 0.02
+_LEAST_GAIN = 0.003
 _WEIGHTS = (0.0, 0.01, 0.1, 0.5)
 # First step sizes in units of the data range; they fall to zero along a cosine.
 _RATES = (0.003, 0.02)
@@ -49,7 +51,7 @@ def run(problem: Problem, budget: Budget, seed: int) -> Reconstruction:
     start_loss = float(shortfall(checks.start, truth, image=image).mean())
     best = int(trial_losses.argmin())
     detail = warm_start(problem, budget, seed).detail
-    if float(trial_losses[best]) > (1 - _LEAST_GAIN) * start_loss:
+    if start_loss - float(trial_losses[best]) < max(_LEAST_SHARE * start_loss, _LEAST_GAIN):
         everything = heldout_items(problem, budget, seed, count=len(problem.heldout))
         return Reconstruction(array(everything.start), f"{detail}; optimisation gains nothing on validation items")
     settings = torch.tensor(trials[best]).expand(len(items), 2)
