@@ -66,7 +66,8 @@ class Tasks:
         probed = {cut.id: _probed_beyond(screened[cut.id], self._bounds, gallery) for cut in self._cuts}
         cut_short = {cut_id: excess for cut_id, excess in probed.items() if excess is not None}
         # Cuts that get the whole suite take longest, and deep ones leak least; those first keeps all workers busy.
-        order = sorted(reversed(self._cuts), key=lambda cut: cut.id in cut_short)
+        deep_first = reversed(self._cuts)
+        order = sorted(deep_first, key=lambda cut: cut.id in cut_short)
         trials: dict[str, list[CutTrials]] = {cut.id: [] for cut in self._cuts}
         tasks = [
             self._task(cut, self._cheapest if cut.id in cut_short else self._attacks, setting.seed, None)
