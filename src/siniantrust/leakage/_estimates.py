@@ -49,6 +49,15 @@ def estimate_seeds(
     )
 
 
+def with_headroom(found: Estimate, gain: float) -> Estimate:
+    """Return the estimate with an upper bound that leaves room for gaining once more what was gained last.
+
+    Gains that at least halve with every doubling of the attacker's means sum to no more than the last one.
+    """
+    headroom = max(0.0, min(gain, 1.0 - found.upper))
+    return found.model_copy(update={"upper": found.upper + headroom, "headroom": headroom})
+
+
 def completed(found: Scores, reference: Scores) -> Scores:
     """Return scores of all N items for an attack that inverted only the first n, with the mean that it would reach.
 

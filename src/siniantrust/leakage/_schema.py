@@ -38,13 +38,15 @@ class Estimate(_Record):
     Nothing is clipped but ``upper``, which is at least 0: any attacker can answer as the prior does. ``mean`` is that
     of all seeds. ``worst_5pct`` is the mean over the 5 % of items that leak most, each corrected by what the prior
     attacker reaches on that very item. ``lower`` and ``upper`` are one-sided 95 % bounds of the mean, those of the
-    seeds that lie furthest out; a decision uses ``upper``, never the mean.
+    seeds that lie furthest out. ``upper`` includes ``headroom``, what the attacker gained when their means last
+    doubled: others may double them again. A decision uses ``upper``, never the mean.
     """
 
     mean: float
     worst_5pct: float
     upper: float
     lower: float | None = None
+    headroom: float = 0.0
     raw: float = Field(description="the metric itself, before the prior's correction")
     prior: float = Field(description="what the prior attacker reaches in the same units as raw")
     by_seed: tuple[float, ...] = Field(default=(), description="the mean for each seed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from siniantrust.leakage._climb import Trial
-from siniantrust.leakage._estimates import estimate_seeds, mean_leakage
+from siniantrust.leakage._estimates import estimate_seeds, mean_leakage, with_headroom
 from siniantrust.leakage._judge import Judge
 from siniantrust.leakage._metrics import Metric, Scores
 from siniantrust.leakage._schema import AttackResult, Estimate
@@ -31,6 +31,8 @@ def attack_result(
 ) -> AttackResult:
     """Return the result of one attack's trials: the first climbed, the others repeat it with other seeds.
 
+    What the first gained when its means last doubled is headroom on the upper bounds.
+
     An attack is converged if no metric's mean leakage moved by more than the tolerance when its means doubled. One
     that falls by more is unsteady, which is no reason for trust either.
     """
@@ -40,12 +42,15 @@ def attack_result(
     items = len(next(iter(first.scores.values())).values)
     return AttackResult(
         leakage={
-            str(metric): estimate_seeds(
-                [trial.scores[metric] for trial in trials],
-                judge.prior[metric],
-                metric,
-                seed=judge.seed,
-                reference=reference.get(metric),
+            str(metric): with_headroom(
+                estimate_seeds(
+                    [trial.scores[metric] for trial in trials],
+                    judge.prior[metric],
+                    metric,
+                    seed=judge.seed,
+                    reference=reference.get(metric),
+                ),
+                gains.get(metric, 0.0),
             )
             for metric in first.scores
         },
