@@ -139,6 +139,8 @@ def audit(
 
 
 def _note(cut: leakage.CutAudit) -> str:
+    if cut.doubt:
+        return f"in doubt: {cut.doubt}"
     if cut.cut_short:
         return f"given up early: {cut.cut_short}"
     if cut.next_budget:

@@ -7,8 +7,10 @@ from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._data import Data, load_data
 from siniantrust.leakage._metrics import Metric
 from siniantrust.leakage._registry import (
+    Answer,
     Attack,
     Guess,
+    Identification,
     InapplicableError,
     Problem,
     Reconstruction,
@@ -34,6 +36,7 @@ from siniantrust.leakage._schema import (
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Answer",
     "Attack",
     "AttackResult",
     "AttackSummary",
@@ -44,6 +47,7 @@ __all__ = [
     "DataDescription",
     "Estimate",
     "Guess",
+    "Identification",
     "InapplicableError",
     "Metric",
     "PriorSummary",

@@ -19,9 +19,11 @@ from siniantrust.leakage._audit_file import FILE_NAME, audit_bytes, sealed
 from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._choose import choose_cuts
 from siniantrust.leakage._data import Data, check_data
+from siniantrust.leakage._doubts import doubt_of, require_finite
 from siniantrust.leakage._downstream import NAME, SUMMARY, with_downstream
 from siniantrust.leakage._estimates import estimates
 from siniantrust.leakage._features import Observed
+from siniantrust.leakage._mirror import with_mirror_images
 from siniantrust.leakage._parallel import Cluster
 from siniantrust.leakage._pictures import strip_png
 from siniantrust.leakage._prepare import make_study, opened_store
@@ -94,6 +96,8 @@ def audit(
     if not kept:
         raise AuditError(f"model {model.name}: none of its {len(cuts.cuts)} cuts can be audited")
     split = split_items(len(data), budget, seed=seed, marked=data.heldout)
+    given = data
+    data, split = with_mirror_images(given, split, most=budget.attacker_items << budget.max_doublings)
     setting = make_setting(data, split, budget, seed=seed)
     if attacks is not None:
         _check_applicable(chosen_attacks, setting)
@@ -106,25 +110,41 @@ def audit(
         usable = [cut for cut in kept if cut.id not in skipped]
         if not usable:
             raise AuditError(f"model {model.name}: none of its cuts can be audited: {next(iter(skipped.values()))}")
+        outputs = study.observed.outputs[model.outputs[0].name]
+        require_finite(outputs, model.outputs[0].name, split.order)
         tasks = Tasks(study, usable, chosen_attacks, chosen_screens, bounds or {}, threads, cluster, step)
         screened = tasks.screens()
         trials, cut_short = tasks.attacks(screened)
-        outputs = study.observed.outputs[model.outputs[0].name]
         stronger = setting.stronger_priors(outputs)
         pictures = Pictures(folder, setting)
         audited: list[CutAudit] = []
         for index, cut in enumerate(usable):
             found = cut_audit(
-                cut, index, screened[cut.id], trials[cut.id], cut_short.get(cut.id), setting, stronger, pictures
+                cut,
+                index,
+                screened[cut.id],
+                trials[cut.id],
+                cut_short.get(cut.id),
+                setting,
+                stronger,
+                pictures,
             )
             if found is None:
                 skipped[cut.id] = "no attack of the suite can be mounted here, so that nothing is known of it"
             else:
-                audited.append(found)
+                doubt = doubt_of(cut.tensors, study.observed.stores, outputs)
+                sound = found.converged and doubt is None
+                audited.append(found.model_copy(update={"doubt": doubt, "converged": sound}))
         if not audited:
-            raise AuditError(f"model {model.name}: no attack can be mounted at any of its cuts")
+            every = (trial for found in trials.values() for each in found for trial in each.trials)
+            reasons = dict.fromkeys(f"{trial.attack}: {trial.declined}" for trial in every)
+            raise AuditError(
+                f"model {model.name}: no attack can be mounted at any of its cuts"
+                + (f" ({'; '.join(reasons)})" if reasons else "")
+            )
         measured = [cut for cut in usable if cut.id not in skipped]
         audited = with_downstream(model, measured, audited, tolerance=budget.tolerance)
+        audited = [_known_beyond(cut, bounds or {}) for cut in audited]
         if setting.kind == "image":
             (folder / _ORIGINALS).write_bytes(strip_png(setting.judge.originals))
         result = sealed(
@@ -132,7 +152,7 @@ def audit(
                 id="",
                 model_name=model.name,
                 model_sha256=model.sha256,
-                data=describe_data(data, setting),
+                data=describe_data(given, setting),
                 seed=seed,
                 tolerance=budget.tolerance,
                 cuts=tuple(audited),
@@ -159,6 +179,23 @@ def audit(
         )
         (folder / FILE_NAME).write_bytes(audit_bytes(result))
     return result
+
+
+def _known_beyond(cut: CutAudit, bounds: Mapping[str, float]) -> CutAudit:
+    """Return a cut that was given up early with the figures that excluded it: in other metrics hardly anything ran."""
+    beyond = {metric for metric, bound in bounds.items() if metric in cut.leakage and cut.leakage[metric].upper > bound}
+    if cut.cut_short is None or not beyond:
+        return cut
+    return cut.model_copy(
+        update={
+            "leakage": {metric: figure for metric, figure in cut.leakage.items() if metric in beyond},
+            "best_attack": {metric: name for metric, name in cut.best_attack.items() if metric in beyond},
+            "over_priors": {
+                prior: {metric: figure for metric, figure in figures.items() if metric in beyond}
+                for prior, figures in cut.over_priors.items()
+            },
+        }
+    )
 
 
 def _chosen(names: Sequence[str] | None, budget: Budget) -> tuple[dict[str, Attack], dict[str, str]]:

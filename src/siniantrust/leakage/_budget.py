@@ -11,7 +11,7 @@ class Budget:
     """Limits of one audit. More of any of them makes the attacker stronger and the audit slower.
 
     Attributes:
-        attacker_items: most items the attacker learns from.
+        attacker_items: most items the attacker learns from; mirror images fill up where images are fewer.
         heldout_items: most items that leakage is measured on; they are also the gallery of the re-identification.
         kernel_features: width that wider features are sketched to before kernel regression.
         patch_rows: feature neighbourhoods that the local regression is fitted on.
@@ -35,7 +35,7 @@ class Budget:
         threads: threads of the computation; None for every core the process may use.
     """
 
-    attacker_items: int = 2000
+    attacker_items: int = 4000
     heldout_items: int = 1000
     kernel_features: int = 4096
     patch_rows: int = 25_000
@@ -64,11 +64,10 @@ class Budget:
         if name == "quick":
             return cls()
         return cls(
-            attacker_items=5000,
+            attacker_items=6000,
             kernel_features=8192,
             patch_rows=100_000,
-            steps=200,
-            batch_items=48,
+            steps=150,
             width=32,
             attack_time_s=300.0,
             tolerance=0.03,

@@ -17,7 +17,7 @@ from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._estimates import mean_leakage
 from siniantrust.leakage._judge import Judge
 from siniantrust.leakage._metrics import Metric, Scores
-from siniantrust.leakage._registry import Attack, Guess, InapplicableError, Problem
+from siniantrust.leakage._registry import Attack, InapplicableError, Problem, Reconstruction
 from siniantrust.leakage._schema import Rung
 
 PICTURED = 8
@@ -130,7 +130,9 @@ class _Run:
             attacker_items=len(problem.attacker), steps=budget.steps, width=budget.width, mean=judge.means(scores)
         )
         note = f"; {problem.attacker.note}" if problem.attacker.note else ""
-        return cls(rung, scores, None if isinstance(answer, Guess) else answer.heldout, f"{answer.detail}{note}")
+        return cls(
+            rung, scores, answer.heldout if isinstance(answer, Reconstruction) else None, f"{answer.detail}{note}"
+        )
 
     def trial(
         self,

@@ -14,6 +14,8 @@ RESAMPLES = 1000
 _CONFIDENCE = 0.95
 _WORST_SHARE = 0.05
 _CHUNK = 100
+# How often another attacker may double what this one had.
+_DOUBLINGS = 2
 
 
 def mean_leakage(found: Scores, prior: Scores) -> float:
@@ -50,11 +52,12 @@ def estimate_seeds(
 
 
 def with_headroom(found: Estimate, gain: float) -> Estimate:
-    """Return the estimate with an upper bound that leaves room for gaining once more what was gained last.
+    """Return the estimate with an upper bound that leaves room for gaining twice more what was gained last.
 
-    Gains that at least halve with every doubling of the attacker's means sum to no more than the last one.
+    Measured gains are about the same for each doubling of the data; another attacker may have four times as many, if
+    only by asking for altered copies of their own. Gains that shrink to two thirds each time sum to no more for ever.
     """
-    headroom = max(0.0, min(gain, 1.0 - found.upper))
+    headroom = max(0.0, min(_DOUBLINGS * gain, 1.0 - found.upper))
     return found.model_copy(update={"upper": found.upper + headroom, "headroom": headroom})
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from siniantrust.errors import AuditError
 from siniantrust.leakage._estimates import estimates, mean_leakage
-from siniantrust.leakage._metrics import Metric, Scores, measure
-from siniantrust.leakage._registry import Guess, Reconstruction
+from siniantrust.leakage._metrics import Metric, Scores, identified, measure
+from siniantrust.leakage._products import products
+from siniantrust.leakage._registry import Answer, Guess, Identification
 from siniantrust.leakage._schema import Estimate
 from siniantrust.leakage._targets import Kind
 
@@ -25,7 +26,7 @@ class Judge:
     seed: int
     attribute: np.ndarray | None = field(default=None, repr=False)
 
-    def scores(self, answer: Reconstruction | Guess) -> dict[Metric, Scores]:
+    def scores(self, answer: Answer) -> dict[Metric, Scores]:
         """Score an answer, item by item.
 
         Raises:
@@ -35,6 +36,14 @@ class Judge:
             if self.attribute is None or answer.attribute.shape != self.attribute.shape:
                 raise AuditError(f"an attack guessed labels of shape {answer.attribute.shape}, which nobody asked for")
             return {"attribute": Scores((answer.attribute == self.attribute).astype(np.float64), perfect=1.0)}
+        if isinstance(answer, Identification):
+            if len(answer.answers) != len(self.originals) or not np.isfinite(answer.answers).all():
+                raise AuditError(
+                    f"an attack placed {len(answer.answers)} items, expected {len(self.originals)} finite ones"
+                )
+            flat = self.originals.reshape(len(self.originals), -1)
+            places = products(flat - answer.centre, answer.matrix)
+            return {"reidentification": Scores(identified(answer.answers, places, cosine=answer.cosine), perfect=1.0)}
         found, items = answer.heldout, len(answer.heldout)
         if not 0 < items <= len(self.originals) or found.shape[1:] != self.originals.shape[1:]:
             raise AuditError(f"an attack answered in shape {found.shape}, expected {self.originals.shape}")

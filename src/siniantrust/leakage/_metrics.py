@@ -90,6 +90,16 @@ def reidentified(reconstructed: np.ndarray, originals: np.ndarray) -> np.ndarray
     return _hits(distances)
 
 
+def identified(answers: np.ndarray, places: np.ndarray, *, cosine: bool) -> np.ndarray:
+    """Return for each of N answers (N, k) 1 if its own place (N, k) is nearest of all, by distance or angle, else 0."""
+    if cosine:
+        answers, places = (
+            each / np.maximum(np.linalg.norm(each, axis=1)[:, None], 1e-12) for each in (answers, places)
+        )
+    distances = (answers**2).sum(axis=1)[:, None] + (places**2).sum(axis=1)[None, :] - 2 * products(answers, places)
+    return _hits(distances / max(float(distances.mean()), 1e-12))
+
+
 def _reidentified_tokens(reconstructed: np.ndarray, originals: np.ndarray) -> np.ndarray:
     """Return the same for tokens, nearest by the number of positions that differ."""
     gallery = originals.reshape(len(originals), -1)

@@ -109,6 +109,24 @@ class Guess:
 
 
 @dataclass(frozen=True, slots=True)
+class Identification:
+    """The answer of an attack that picks the input from a list of candidates.
+
+    A candidate's place is ``matrix`` (k, numbers per target) times the flattened candidate less ``centre``; ``answers``
+    (held-out items, k) is where the inputs should lie. Nearest by distance, or by angle with ``cosine``.
+    """
+
+    answers: np.ndarray = field(repr=False)
+    matrix: np.ndarray = field(repr=False)
+    centre: np.ndarray = field(repr=False)
+    cosine: bool
+    detail: str
+
+
+Answer = Reconstruction | Guess | Identification
+
+
+@dataclass(frozen=True, slots=True)
 class Attack:
     """An attack: ``run(problem, budget, seed)`` reconstructs the held-out inputs from their features.
 
@@ -130,7 +148,7 @@ class Attack:
     source: str
     knowledge: str
     cost: str
-    run: Callable[[Problem, Budget, int], Reconstruction | Guess]
+    run: Callable[[Problem, Budget, int], Answer]
     kinds: tuple[Kind, ...] = ("image", "array")
     trained: bool = False
     varies: bool = True

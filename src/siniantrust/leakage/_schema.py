@@ -24,6 +24,7 @@ class DataDescription(_Record):
     input_name: str
     item_shape: tuple[int, ...]
     attacker_count: int
+    mirrored_count: int = Field(default=0, description="mirror images of the attacker's items that attacks also use")
     validation_count: int
     heldout_count: int
     target_shape: tuple[int, ...] = Field(
@@ -38,8 +39,8 @@ class Estimate(_Record):
     Nothing is clipped but ``upper``, which is at least 0: any attacker can answer as the prior does. ``mean`` is that
     of all seeds. ``worst_5pct`` is the mean over the 5 % of items that leak most, each corrected by what the prior
     attacker reaches on that very item. ``lower`` and ``upper`` are one-sided 95 % bounds of the mean, those of the
-    seeds that lie furthest out. ``upper`` includes ``headroom``, what the attacker gained when their means last
-    doubled: others may double them again. A decision uses ``upper``, never the mean.
+    seeds that lie furthest out. ``upper`` includes ``headroom``, twice what the attacker gained when their means
+    last doubled: others may double them again. A decision uses ``upper``, never the mean.
     """
 
     mean: float
@@ -105,6 +106,9 @@ class CutAudit(_Record):
     declined: dict[str, str] = Field(default={}, description="attack to the reason why it cannot be mounted here")
     cut_short: str | None = Field(
         default=None, description="why the rest of the suite was not run: what was measured already excludes the cut"
+    )
+    doubt: str | None = Field(
+        default=None, description="why the figures mean nothing: what crosses, or the model's answer, never changes"
     )
     over_priors: dict[str, dict[str, Estimate]] = Field(default={}, description="prior to metric to estimate")
 

@@ -120,14 +120,16 @@ def make_setting(data: Data, split: Split, budget: Budget, *, seed: int) -> Sett
 
 
 def describe_data(data: Data, setting: Setting) -> DataDescription:
-    """Return the record of the data and of the split."""
+    """Return the record of ``data``, as they were given, and of the split."""
+    mirrored = int((setting.split.attacker >= len(data)).sum())
     return DataDescription(
         sha256=data.sha256(),
         kind=setting.kind,
         sample_rate_hz=data.sample_rate_hz,
         input_name=data.input_name,
         item_shape=data.inputs.shape[1:],
-        attacker_count=len(setting.split.attacker),
+        attacker_count=len(setting.split.attacker) - mirrored,
+        mirrored_count=mirrored,
         validation_count=len(setting.split.validation),
         heldout_count=len(setting.split.heldout),
         target_shape=setting.targets.shape[1:],

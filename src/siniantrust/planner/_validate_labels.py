@@ -93,14 +93,20 @@ def _evidence_doubts(
         yield f"the audit did not attack the secret input '{name}'"
     if _has_attention(model) and not any(name.startswith("token") for name in cut.attacks):
         yield "the model contains attention, and no attack on tokens was made"
+    yield from _figure_doubts(plan, cut)
     yield from _bound_doubts(plan, cut)
-    if plan.policy.leakage.require_converged and not cut.converged:
-        yield f"the attacks at '{cut.cut_id}' did not converge"
     before = set(plan.parts[0].nodes)
     for other in audit.cuts:
         if other.cut_id != cut.cut_id and before <= _nodes_behind(model, other.tensors):
             for doubt in _bound_doubts(plan, other, complete=False):
                 yield f"at the deeper cut '{other.cut_id}' {doubt}"
+
+
+def _figure_doubts(plan: Plan, cut: CutAudit) -> Iterator[str]:
+    if cut.doubt is not None:
+        yield cut.doubt
+    if plan.policy.leakage.require_converged and not cut.converged:
+        yield f"the attacks at '{cut.cut_id}' did not converge"
 
 
 def _exposed_inputs(plan: Plan, model: Model) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from siniantrust.planner._attention import find_attention
 from siniantrust.planner._flow import Flow, bits
 from siniantrust.planner._policy import Policy
 
+_COUNTED = ("reidentification", "attribute", "token")
 TOKEN_ATTACK_PREFIX = "token"  # noqa: S105 - names of attacks start with it, no password
 
 
@@ -56,7 +58,7 @@ def judge_cuts(flow: Flow, policy: Policy, audit: Audit | None) -> tuple[Verdict
         refusal = (
             _uncovered(flow, index, cut, audit)
             or _attention_refusal(attention, cut)
-            or excess[index]
+            or (f"{excess[index]}{_too_few(cut, audit, policy)}" if excess[index] else None)
             or _deeper_excess(flow, index, excess, failing)
             or _shortfall(cut, policy)
         )
@@ -89,6 +91,8 @@ def _shortfall(cut: CutAudit, policy: Policy) -> str | None:
     absent = sorted(set(policy.leakage.max) - set(cut.leakage))
     if absent:
         return f"leakage in {absent[0]} was not measured, but the policy bounds it; measured: {sorted(cut.leakage)}"
+    if cut.doubt is not None:
+        return f"not measured: {cut.doubt}"
     if policy.leakage.require_converged and not cut.converged:
         budget = ", ".join(f"{limit} {value}" for limit, value in cut.next_budget.items())
         return "not converged: an attacker with a larger budget could still improve" + (
@@ -110,6 +114,21 @@ def _excess(cut: CutAudit, policy: Policy) -> str | None:
     return (
         f"leaks too much: {metric} up to {upper:.3g} by {cut.best_attack.get(metric, 'an attack')}, allowed {bound:g}"
     )
+
+
+def _too_few(cut: CutAudit, audit: Audit, policy: Policy) -> str:
+    """Say how many held-out items a bound on hits needs, if there are too few; empty if there are enough.
+
+    Without a hit among n, the exact one-sided 95 % bound of the rate is 1 - 0.05 ** (1 / n) (Clopper, Pearson 1934).
+    """
+    for metric, bound in policy.leakage.max.items():
+        if metric in _COUNTED and metric in cut.leakage and 0 < bound < 1:
+            items = audit.data.heldout_count
+            least = 1 - 0.05 ** (1 / items)
+            if least > bound:
+                needed = math.ceil(math.log(0.05) / math.log(1 - bound))
+                return f"; {items} held-out items cannot show less than {least:.2g} in {metric}, {needed} could"
+    return ""
 
 
 def _deeper_excess(flow: Flow, index: int, excess: Sequence[str | None], failing: int) -> str | None:

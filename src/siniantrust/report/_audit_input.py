@@ -81,6 +81,7 @@ class CutRead(Record):
     next_budget: dict[str, int]
     declined: dict[str, str]
     cut_short: str | None
+    doubt: str | None = None
     over_priors: dict[str, dict[str, EstimateRead]]
 
     @model_validator(mode="after")
@@ -93,8 +94,8 @@ class CutRead(Record):
 
     @property
     def settled(self) -> bool:
-        """Whether the figures are final: the whole suite ran, and none of it could still improve."""
-        return self.converged and self.cut_short is None
+        """Whether the figures are final: they mean something, the suite ran, and none of it could still improve."""
+        return self.converged and self.cut_short is None and self.doubt is None
 
 
 class ScreenSummaryRead(Record):

@@ -138,6 +138,8 @@ def _against_policy(measured: CutRead, bounds: dict[str, float]) -> tuple[Status
             "Leakage was not measured in every metric that the policy limits",
             f"Missing at this cut: {', '.join(missing)}.",
         )
+    if measured.doubt is not None:
+        return ("unknown", "The figures at this cut mean nothing", f"It is in doubt, because {clean(measured.doubt)}.")
     if measured.cut_short is not None:
         return (
             "open",

@@ -204,14 +204,23 @@ def penalised(kernel: torch.Tensor, penalty: float) -> torch.Tensor:
     return kernel + penalty * torch.eye(len(kernel))
 
 
+def ridge_weights(kernel: torch.Tensor, targets: torch.Tensor, penalty: float) -> torch.Tensor | None:
+    """Return the weights of kernel ridge regression; None if the system is singular in single precision."""
+    factor, info = torch.linalg.cholesky_ex(penalised(kernel, penalty))
+    if int(info) != 0:
+        return None
+    weights = torch.cholesky_solve(targets, factor)
+    return weights if bool(weights.isfinite().all()) else None
+
+
 def _validation_error(
     kernel: torch.Tensor, cross: torch.Tensor, targets: torch.Tensor, wanted: torch.Tensor, penalty: float
 ) -> float | None:
     """Return the mean squared error on the validation items; None if the system is singular in single precision."""
-    factor, info = torch.linalg.cholesky_ex(penalised(kernel, penalty))
-    if int(info) != 0:
+    weights = ridge_weights(kernel, targets, penalty)
+    if weights is None:
         return None
-    error = float((cross @ torch.cholesky_solve(targets, factor) - wanted).square().mean())
+    error = float((cross @ weights - wanted).square().mean())
     return error if np.isfinite(error) else None
 
 

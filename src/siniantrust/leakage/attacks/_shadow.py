@@ -54,7 +54,13 @@ class _Shadow(nn.Module):
         self.image = image
         self.shapes = [tuple(values.shape[1:]) for values in seen]
         if image:
-            layers = [nn.Conv2d(target[0], width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)]
+            finest = max((max(shape[1:]) for shape in self.shapes if self._is_map(shape)), default=_COARSE)
+            strides = _strides(min(target[1:]), finest)
+            layers = [
+                nn.Conv2d(target[0], width, 3, padding=1, stride=strides[0]),
+                nn.ReLU(),
+                nn.Conv2d(width, width, 3, padding=1, stride=strides[1]),
+            ]
             hidden = width * _COARSE**2
         else:
             layers, hidden = [nn.Flatten(), nn.Linear(math.prod(target), 8 * width)], 8 * width
@@ -80,6 +86,12 @@ class _Shadow(nn.Module):
 
     def _is_map(self, shape: tuple[int, ...]) -> bool:
         return self.image and len(shape) == _MAP_RANK
+
+
+def _strides(side: int, finest: int) -> tuple[int, int]:
+    """Return the strides of two convolutions that keep twice the finest of the cut's maps: more is thrown away."""
+    spare = side // (2 * finest)
+    return (2 if spare > 1 else 1), (2 if spare > 3 else 1)  # noqa: PLR2004 - halved twice is a quarter
 
 
 def train_shadow(
