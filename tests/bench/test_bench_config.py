@@ -26,7 +26,7 @@ def test_a_whole_file_is_read() -> None:
     assert found.model[0].data == ("tiles",)
     assert found.data_path("tiles") == Path("/files/tiles.npz")
     limits = found.run.limits()
-    assert (limits.seeds, limits.steps, limits.attacker_items) == (2, 5, 4000)
+    assert (limits.seeds, limits.steps, limits.attacker_items) == (2, 5, 3600)
 
 
 def test_what_is_left_out_is_all_of_it() -> None:

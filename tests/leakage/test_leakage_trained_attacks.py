@@ -140,7 +140,7 @@ def test_a_further_term_in_the_loss_does_not_weaken_the_inverse_network(name: st
     problem, setting = problem_of(np.abs(tiles.reshape(600, 3, 8, 2, 8, 2).mean(axis=(3, 5)) - 0.5), tiles)
     problem = replace(problem, white_box=_Fold)
     originals = setting.judge.originals
-    closed = warm_start(problem, TRAINED, 0).heldout.reshape(originals.shape).numpy()
+    closed = warm_start(problem, TRAINED).heldout.reshape(originals.shape).numpy()
     plain = _similarity(_answer("inverter", problem, TRAINED), originals)
     found = _similarity(_answer(name, problem, TRAINED), originals)
     assert found > _similarity(closed, originals) + 0.02

@@ -121,7 +121,7 @@ def _labelled_problem() -> Problem:
 
 
 def _warm(problem: Problem, answer: Reconstruction) -> np.ndarray:
-    base = warm_start(problem, BUDGET, 0).heldout.reshape(-1, *problem.attacker_targets.shape[1:])
+    base = warm_start(problem, BUDGET).heldout.reshape(-1, *problem.attacker_targets.shape[1:])
     start: np.ndarray = base[: len(answer.heldout)].clamp(0, 1).numpy()
     return start
 
@@ -184,7 +184,7 @@ def test_arrays_are_optimised_too() -> None:
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     problem = _problem(proto, "y", inputs=inputs)
     answer = optimisation.run(problem, BUDGET, 0).heldout
-    truth, start = inputs[KNOWN:][:12], warm_start(problem, BUDGET, 0).heldout[:12].numpy()
+    truth, start = inputs[KNOWN:][:12], warm_start(problem, BUDGET).heldout[:12].numpy()
     assert np.square(answer - truth).mean() < 0.5 * np.square(start - truth).mean()
 
 

@@ -23,6 +23,7 @@ from siniantrust.leakage._doubts import doubt_of, require_finite
 from siniantrust.leakage._downstream import NAME, SUMMARY, with_downstream
 from siniantrust.leakage._estimates import estimates
 from siniantrust.leakage._features import Observed
+from siniantrust.leakage._metrics import Metric, Scores
 from siniantrust.leakage._mirror import with_mirror_images
 from siniantrust.leakage._parallel import Cluster
 from siniantrust.leakage._pictures import strip_png
@@ -144,7 +145,6 @@ def audit(
             )
         measured = [cut for cut in usable if cut.id not in skipped]
         audited = with_downstream(model, measured, audited, tolerance=budget.tolerance)
-        audited = [_known_beyond(cut, bounds or {}) for cut in audited]
         if setting.kind == "image":
             (folder / _ORIGINALS).write_bytes(strip_png(setting.judge.originals))
         result = sealed(
@@ -155,18 +155,13 @@ def audit(
                 data=describe_data(given, setting),
                 seed=seed,
                 tolerance=budget.tolerance,
-                cuts=tuple(audited),
+                cuts=tuple(_known_beyond(cut, bounds or {}) for cut in audited),
                 skipped=skipped,
                 screens=summarise(chosen_screens, audited),
                 attacks=summaries(chosen_attacks, audited, repeats=budget.repeats)
                 | ({NAME: SUMMARY} if any(NAME in cut.attacks for cut in audited) else {}),
                 originals_picture=_ORIGINALS if setting.kind == "image" else None,
-                priors={
-                    name: PriorSummary(
-                        title=PRIOR_TITLES[name], leakage=estimates(scores, setting.judge.prior, seed=seed)
-                    )
-                    for name, scores in stronger.items()
-                },
+                priors=_priors(stronger, setting),
                 seeds=budget.seeds,
                 budget=asdict(budget),
                 left_out=left_out,
@@ -179,6 +174,14 @@ def audit(
         )
         (folder / FILE_NAME).write_bytes(audit_bytes(result))
     return result
+
+
+def _priors(stronger: Mapping[str, Mapping[Metric, Scores]], setting: Setting) -> dict[str, PriorSummary]:
+    """Return what the attackers without features reach who know more than the mean."""
+    return {
+        name: PriorSummary(title=PRIOR_TITLES[name], leakage=estimates(scores, setting.judge.prior, seed=setting.seed))
+        for name, scores in stronger.items()
+    }
 
 
 def _known_beyond(cut: CutAudit, bounds: Mapping[str, float]) -> CutAudit:

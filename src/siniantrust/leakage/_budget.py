@@ -35,7 +35,7 @@ class Budget:
         threads: threads of the computation; None for every core the process may use.
     """
 
-    attacker_items: int = 4000
+    attacker_items: int = 3600
     heldout_items: int = 1000
     kernel_features: int = 4096
     patch_rows: int = 25_000

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from siniantrust.graph import Cut, CutSet, Model
+from siniantrust.graph import Cut, CutSet, Model, prefix_nodes
 
 _RESHAPES = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
+# What comes after a useful cut has at least this share of the operations or of the weights.
+_LEAST_SHARE = 0.01
 _FLOATS = ("float16", "float32", "float64")
 
 
@@ -25,6 +27,8 @@ def choose_cuts(
             reason = f"the same numbers in another shape as cut '{twin}', which is audited"
         if reason is None and cut.fusable and not include_fusable:
             reason = "only separates an operator from its activation, which a runtime fuses into it"
+        if reason is None and not include_fusable and not _worth_leaving(model, cut):
+            reason = "less than 1 % of the model's work and of its weights comes after it: nothing to gain"
         if reason is None:
             kept.append(cut)
         else:
@@ -38,6 +42,15 @@ def choose_cuts(
         }
         kept = [cut for index, cut in enumerate(kept) if index in chosen]
     return tuple(kept), skipped
+
+
+def _worth_leaving(model: Model, cut: Cut) -> bool:
+    """Return whether what comes after the cut is anything to speak of, by operations or by weights."""
+    before = [model.nodes[index] for index in prefix_nodes(model, cut)]
+    weights = sum(node.parameter_bytes for node in model.nodes)
+    flops_after = model.flops - cut.flops_before
+    weights_after = weights - sum(node.parameter_bytes for node in before)
+    return flops_after >= _LEAST_SHARE * model.flops or weights_after >= _LEAST_SHARE * weights
 
 
 def _unusable(model: Model, cut: Cut) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from siniantrust.graph import Cut, Model, prefix_nodes
 from siniantrust.leakage._schema import AttackResult, AttackSummary, CutAudit
-from siniantrust.leakage._suite import best_of, suite_converged
+from siniantrust.leakage._suite import best_of, unsettled
 
 NAME = "downstream"
 SUMMARY = AttackSummary(
@@ -55,21 +55,35 @@ def _joined(found: CutAudit, later: Sequence[CutAudit], tolerance: float) -> Cut
         )
         attacks = {**found.attacks, NAME: result}
         leakage, best = best_of(attacks)
-        converged = found.cut_short is None and suite_converged(attacks, tolerance=tolerance)
+        still_open = tuple(unsettled(attacks, tolerance=tolerance))
+        converged = found.cut_short is None and not still_open
         found = found.model_copy(
-            update={"attacks": attacks, "leakage": leakage, "best_attack": best, "converged": converged}
+            update={
+                "attacks": attacks,
+                "leakage": leakage,
+                "best_attack": best,
+                "converged": converged,
+                "unsettled": still_open,
+            }
         )
-    return _unsettled(found, later, tolerance) if found.converged else found
+    return _unsettled(found, later, tolerance)
 
 
 def _unsettled(found: CutAudit, later: Sequence[CutAudit], tolerance: float) -> CutAudit:
-    """Return ``found`` as not converged if an attack at a later cut, still improving, may come to pass its figure."""
+    """Return ``found`` as open in a metric if an attack at a later cut, still improving, may pass its figure."""
+    still_open = dict.fromkeys(found.unsettled)
+    budget = dict(found.next_budget)
     for cut in later:
         for result in cut.attacks.values():
             for metric, gain in result.gains.items():
                 reached = result.leakage[metric].mean + max(gain, 0.0)
                 if metric in found.leakage and reached > found.leakage[metric].mean + tolerance:
-                    return found.model_copy(
-                        update={"converged": False, "next_budget": dict(cut.next_budget or result.next_budget)}
-                    )
-    return found
+                    still_open[metric] = None
+                    budget = budget or dict(cut.next_budget or result.next_budget)
+    return found.model_copy(
+        update={
+            "converged": found.converged and not still_open,
+            "unsettled": tuple(still_open),
+            "next_budget": budget if found.cut_short is None else {},
+        }
+    )

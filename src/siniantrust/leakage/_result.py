@@ -14,7 +14,7 @@ from siniantrust.leakage._pictures import strip_png
 from siniantrust.leakage._registry import Attack
 from siniantrust.leakage._schema import AttackResult, AttackSummary, CutAudit, Estimate, ScreenResult
 from siniantrust.leakage._setting import Setting
-from siniantrust.leakage._suite import attack_result, best_of, references, suite_converged, suite_next_budget
+from siniantrust.leakage._suite import attack_result, best_of, references, suite_next_budget, unsettled
 from siniantrust.leakage._work import AVERAGED, CutTrials
 
 
@@ -65,7 +65,8 @@ def cut_audit(
         for name, each in mounted.items()
     }
     leakage, best = best_of(results)
-    converged = cut_short is None and suite_converged(results, tolerance=tolerance)
+    still_open = unsettled(results, tolerance=tolerance)
+    converged = cut_short is None and not still_open
     return CutAudit(
         cut_id=cut.id,
         tensors=cut.tensors,
@@ -74,7 +75,8 @@ def cut_audit(
         leakage=leakage,
         best_attack=best,
         converged=converged,
-        next_budget={} if converged or cut_short else suite_next_budget(results, tolerance=tolerance),
+        next_budget={} if cut_short else suite_next_budget(results, still_open),
+        unsettled=tuple(still_open),
         declined={name: str(reason) for name, reason in declined.items()},
         cut_short=cut_short,
         over_priors={name: _over(prior, best, mounted, reference, setting) for name, prior in stronger.items()},

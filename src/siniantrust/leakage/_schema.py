@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -107,10 +108,19 @@ class CutAudit(_Record):
     cut_short: str | None = Field(
         default=None, description="why the rest of the suite was not run: what was measured already excludes the cut"
     )
+    unsettled: tuple[str, ...] = Field(
+        default=(), description="metrics in which an attack with a larger budget may still pass the best one"
+    )
     doubt: str | None = Field(
         default=None, description="why the figures mean nothing: what crosses, or the model's answer, never changes"
     )
     over_priors: dict[str, dict[str, Estimate]] = Field(default={}, description="prior to metric to estimate")
+
+    def settled_in(self, metrics: Iterable[str]) -> bool:
+        """Return whether the figures in ``metrics`` are final: the whole suite ran and nothing may still pass them."""
+        if self.cut_short is not None or self.doubt is not None:
+            return False
+        return self.converged or (bool(self.unsettled) and set(self.unsettled).isdisjoint(metrics))
 
 
 class ScreenSummary(_Record):

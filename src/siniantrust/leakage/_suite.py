@@ -78,34 +78,28 @@ def best_of(results: Mapping[str, AttackResult]) -> tuple[dict[str, Estimate], d
     return {metric: results[name].leakage[metric] for metric, name in best.items()}, best
 
 
-def suite_converged(results: Mapping[str, AttackResult], *, tolerance: float) -> bool:
-    """Return whether no attack, moving once more as far as it moved last, would pass the best one by the tolerance.
+def unsettled(results: Mapping[str, AttackResult], *, tolerance: float) -> dict[str, list[str]]:
+    """Return by metric the attacks that, moving once more as far as they moved last, would pass the best one.
 
-    For the best attack this says that its own move, up or down, is within the tolerance; a weaker one may still be
-    improving as long as it is not about to overtake.
+    By more than the tolerance, that is. For the best attack this says that its own move, up or down, is not within the
+    tolerance; a weaker one may still be improving as long as it is not about to overtake. An attack of which it is not
+    known how it moves may do anything.
     """
-    return not _improving(results, tolerance=tolerance)
+    leakage, best = best_of(results)
+    found: dict[str, list[str]] = {}
+    for name, result in results.items():
+        for metric, figure in result.leakage.items():
+            gain = result.gains.get(metric)
+            reach = None if gain is None else abs(gain) if name == best[metric] else max(gain, 0.0)
+            if reach is None or figure.mean + reach > leakage[metric].mean + tolerance:
+                found.setdefault(metric, []).append(name)
+    return found
 
 
-def suite_next_budget(results: Mapping[str, AttackResult], *, tolerance: float) -> dict[str, int]:
+def suite_next_budget(results: Mapping[str, AttackResult], open_attacks: Mapping[str, list[str]]) -> dict[str, int]:
     """Return the budget to try next: the largest that any attack asks for which keeps the suite from converging."""
     wanted: dict[str, int] = {}
-    for name in _improving(results, tolerance=tolerance):
+    for name in dict.fromkeys(name for names in open_attacks.values() for name in names):
         for limit, value in results[name].next_budget.items():
             wanted[limit] = max(wanted.get(limit, 0), value)
     return wanted
-
-
-def _improving(results: Mapping[str, AttackResult], *, tolerance: float) -> list[str]:
-    """Return the attacks that may still pass the best one, or whose own best figure is not settled."""
-    leakage, best = best_of(results)
-    return [
-        name
-        for name, result in results.items()
-        if not result.gains
-        or any(
-            result.leakage[metric].mean + (abs(gain) if name == best[metric] else max(gain, 0.0))
-            > leakage[metric].mean + tolerance
-            for metric, gain in result.gains.items()
-        )
-    ]

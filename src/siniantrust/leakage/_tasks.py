@@ -8,9 +8,9 @@ from siniantrust import _progress
 from siniantrust.graph import Cut
 from siniantrust.leakage._parallel import Cluster, Task, run_all, workers_for
 from siniantrust.leakage._registry import Attack, Screen
-from siniantrust.leakage._schema import Rung, ScreenResult
+from siniantrust.leakage._schema import ScreenResult
 from siniantrust.leakage._study import Study
-from siniantrust.leakage._work import CutTrials, attack_cut, screen_cut
+from siniantrust.leakage._work import CutTrials, attack_cut, repeat_cut, screen_cut
 
 _PROBE = "ridge_probe"
 
@@ -29,7 +29,6 @@ class Tasks:
         cluster: Cluster,
         step: _progress.Step,
     ) -> None:
-        setting = study.setting
         self._study = study
         self._cuts = list(cuts)
         self._attacks = tuple(attacks)
@@ -39,14 +38,22 @@ class Tasks:
         self._bounds = bounds
         self._cluster = cluster
         self._step = step
-        self._workers = workers_for(
-            len(cuts),
+        self._all_threads = threads
+        self._workers, self._threads = self._shares(len(cuts))
+        # What does not depend on the seed is computed once, unless cores would be idle.
+        self._seeds_together = cluster == "processes" and threads < 2 * len(cuts)
+
+    def _shares(self, tasks: int) -> tuple[int, int]:
+        """Return how many tasks to run at a time, and threads for each."""
+        setting = self._study.setting
+        workers = workers_for(
+            tasks,
             items=len(setting.targets),
             attackers=min(setting.attackers, setting.budget.attacker_items),
-            threads=threads,
+            threads=self._all_threads,
             budget=setting.budget,
         )
-        self._threads = max(1, threads // self._workers)
+        return workers, max(1, self._all_threads // workers)
 
     def screens(self) -> dict[str, dict[str, ScreenResult]]:
         """Return what every screen says of every cut."""
@@ -60,7 +67,11 @@ class Tasks:
     def attacks(
         self, screened: Mapping[str, Mapping[str, ScreenResult]]
     ) -> tuple[dict[str, list[CutTrials]], dict[str, str]]:
-        """Return every cut's trials, the first seed's first, and why some cuts were given up early."""
+        """Return every cut's trials, the first seed's first, and why some cuts were given up early.
+
+        All seeds of a cut run one after the other in one place, where they share what does not depend on the seed; with
+        more cores, the seeds after the first are tasks of their own.
+        """
         setting = self._study.setting
         gallery = len(setting.judge.originals)
         probed = {cut.id: _probed_beyond(screened[cut.id], self._bounds, gallery) for cut in self._cuts}
@@ -68,34 +79,38 @@ class Tasks:
         # Cuts that get the whole suite take longest, and deep ones leak least; those first keeps all workers busy.
         deep_first = reversed(self._cuts)
         order = sorted(deep_first, key=lambda cut: cut.id in cut_short)
+        seeds = range(setting.seed, setting.seed + max(setting.budget.seeds, 1))
+        again = seeds[1:] if self._seeds_together else seeds[:0]
         trials: dict[str, list[CutTrials]] = {cut.id: [] for cut in self._cuts}
-        tasks = [
-            self._task(cut, self._cheapest if cut.id in cut_short else self._attacks, setting.seed, None)
+        tasks: list[Task] = [
+            (
+                (self._study, cut, self._cheapest if cut.id in cut_short else self._attacks),
+                {"seed": seeds[0], "again": again, "bounds": self._bounds, "threads": self._threads},
+            )
             for cut in order
         ]
         for found in run_all(attack_cut, tasks, workers=self._workers, cluster=self._cluster):
             trials[found.cut_id].append(found)
             if found.cut_short:
                 cut_short.setdefault(found.cut_id, found.cut_short)
-            done = 1 if found.cut_id not in cut_short else setting.budget.seeds
-            self._step(f"{found.cut_id}: attacks", advance=done)
-        more = []
-        for cut in order:
-            if cut.id in cut_short:
-                continue
-            rungs = {trial.attack: trial.rungs[-1] for trial in trials[cut.id][0].trials if trial.declined is None}
-            more += [
-                self._task(cut, self._attacks, setting.seed + number, rungs)
-                for number in range(1, setting.budget.seeds)
-            ]
-        for found in run_all(attack_cut, more, workers=self._workers, cluster=self._cluster):
+            self._step(f"{found.cut_id}: attacks", advance=len(seeds) if again or found.cut_short else 1)
+        if again or not seeds[1:]:
+            return trials, cut_short
+        open_cuts = [cut for cut in order if cut.id not in cut_short]
+        rungs = {
+            cut.id: {trial.attack: trial.rungs[-1] for trial in trials[cut.id][0].trials if trial.declined is None}
+            for cut in open_cuts
+        }
+        workers, threads = self._shares(max(1, len(open_cuts) * len(seeds[1:])))
+        tasks = [
+            ((self._study, cut, self._attacks), {"seed": seed, "rungs": rungs[cut.id], "threads": threads})
+            for cut in open_cuts
+            for seed in seeds[1:]
+        ]
+        for found in run_all(repeat_cut, tasks, workers=workers, cluster=self._cluster):
             trials[found.cut_id].append(found)
             self._step(f"{found.cut_id}: attacks again")
         return trials, cut_short
-
-    def _task(self, cut: Cut, names: Sequence[str], seed: int, rungs: Mapping[str, Rung] | None) -> Task:
-        bounds = self._bounds if rungs is None else {}
-        return (self._study, cut, names), {"seed": seed, "rungs": rungs, "bounds": bounds, "threads": self._threads}
 
 
 def _probed_beyond(screened: Mapping[str, ScreenResult], bounds: Mapping[str, float], gallery: int) -> str | None:

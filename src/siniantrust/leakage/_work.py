@@ -24,7 +24,7 @@ _UNTIMED = ("threads", "memory_bytes")
 
 @dataclass(frozen=True, slots=True)
 class CutTrials:
-    """What the attacks at one cut came to with one seed; ``cut_short`` says why the rest was not run."""
+    """What the attacks at one cut came to with some seeds; ``cut_short`` says why the rest was not run."""
 
     cut_id: str
     trials: tuple[Trial, ...]
@@ -59,17 +59,17 @@ def attack_cut(
     names: Sequence[str],
     *,
     seed: int,
-    rungs: Mapping[str, Rung] | None,
+    again: Sequence[int],
     bounds: Mapping[str, float],
     threads: int,
 ) -> CutTrials:
-    """Run attacks at ``cut`` with one seed: with ``rungs`` only at those, else each climbs to where it gains no more.
+    """Let attacks climb at ``cut`` with one seed, to where they gain no more, and repeat that with the seeds ``again``.
 
     Cheap attacks come first. As soon as one is surely beyond ``bounds``, the others are not run: more attacks can only
     find that the cut leaks more.
     """
     attacks = sorted(list_attacks(names).items(), key=lambda item: item[1].weight)
-    trials: list[Trial] = []
+    climbed: list[tuple[Attack, Problems, Trial]] = []
     with computing(threads):
         for averaged in (False, True) if study.averaged is not None else (False,):
             problems = study.problems(cut, averaged=averaged)
@@ -77,13 +77,33 @@ def attack_cut(
                 if study.setting.kind not in attack.kinds:
                     continue
                 called = name + AVERAGED if averaged else name
-                rung = None if rungs is None else rungs.get(called)
-                if rungs is not None and (rung is None or not attack.varies):
-                    continue
-                trial = _trial(study, cut, called, attack, problems, seed=seed, rung=rung, bounds=bounds)
-                trials.append(trial)
+                trial = _trial(study, cut, called, attack, problems, seed=seed, rung=None, bounds=bounds)
+                climbed.append((attack, problems, trial))
                 if excess := beyond(trial.scores, study.setting.judge, bounds):
-                    return CutTrials(cut.id, tuple(trials), f"{excess} by {called}")
+                    return CutTrials(cut.id, tuple(trial for _, _, trial in climbed), f"{excess} by {called}")
+        repeated = [
+            _trial(study, cut, trial.attack, attack, problems, seed=more, rung=trial.rungs[-1], bounds={})
+            for more in again
+            for attack, problems, trial in climbed
+            if attack.varies and trial.declined is None
+        ]
+    return CutTrials(cut.id, (*(trial for _, _, trial in climbed), *repeated))
+
+
+def repeat_cut(
+    study: Study, cut: Cut, names: Sequence[str], *, seed: int, rungs: Mapping[str, Rung], threads: int
+) -> CutTrials:
+    """Repeat with one more seed what attacks came to at ``cut``: those in ``rungs``, with the budget given there."""
+    trials: list[Trial] = []
+    with computing(threads):
+        for averaged in (False, True) if study.averaged is not None else (False,):
+            problems = study.problems(cut, averaged=averaged)
+            for name, attack in list_attacks(names).items():
+                called = name + AVERAGED if averaged else name
+                if attack.varies and called in rungs:
+                    trials.append(
+                        _trial(study, cut, called, attack, problems, seed=seed, rung=rungs[called], bounds={})
+                    )
     return CutTrials(cut.id, tuple(trials))
 
 

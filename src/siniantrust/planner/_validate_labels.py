@@ -105,7 +105,7 @@ def _evidence_doubts(
 def _figure_doubts(plan: Plan, cut: CutAudit) -> Iterator[str]:
     if cut.doubt is not None:
         yield cut.doubt
-    if plan.policy.leakage.require_converged and not cut.converged:
+    if plan.policy.leakage.require_converged and not cut.settled_in(plan.policy.leakage.max):
         yield f"the attacks at '{cut.cut_id}' did not converge"
 
 

@@ -93,10 +93,12 @@ def _shortfall(cut: CutAudit, policy: Policy) -> str | None:
         return f"leakage in {absent[0]} was not measured, but the policy bounds it; measured: {sorted(cut.leakage)}"
     if cut.doubt is not None:
         return f"not measured: {cut.doubt}"
-    if policy.leakage.require_converged and not cut.converged:
+    if policy.leakage.require_converged and not cut.settled_in(policy.leakage.max):
         budget = ", ".join(f"{limit} {value}" for limit, value in cut.next_budget.items())
-        return "not converged: an attacker with a larger budget could still improve" + (
-            f"; try {budget}" if budget else ""
+        moving = [metric for metric in policy.leakage.max if metric in cut.unsettled]
+        return (
+            f"not converged{f' in {moving[0]}' if moving else ''}: an attacker with a larger budget could still improve"
+            + (f"; try {budget}" if budget else "")
         )
     return None
 

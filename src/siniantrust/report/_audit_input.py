@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, Self
 
 from pydantic import model_validator
@@ -82,6 +83,7 @@ class CutRead(Record):
     declined: dict[str, str]
     cut_short: str | None
     doubt: str | None = None
+    unsettled: tuple[str, ...] = ()
     over_priors: dict[str, dict[str, EstimateRead]]
 
     @model_validator(mode="after")
@@ -96,6 +98,12 @@ class CutRead(Record):
     def settled(self) -> bool:
         """Whether the figures are final: they mean something, the suite ran, and none of it could still improve."""
         return self.converged and self.cut_short is None and self.doubt is None
+
+    def settled_in(self, metrics: Iterable[str]) -> bool:
+        """Return whether the figures in ``metrics`` are final, whatever the others do."""
+        if self.cut_short is not None or self.doubt is not None:
+            return False
+        return self.converged or (bool(self.unsettled) and set(self.unsettled).isdisjoint(metrics))
 
 
 class ScreenSummaryRead(Record):

@@ -68,7 +68,7 @@ def _curve(metric: str, cuts: Sequence[CutView], keys: dict[str, Key], bound: fl
         for cut, estimate in best:
             gid = f"tip-{cut.number}"
             tips[gid] = _tip(cut, metric, estimate, keys)
-            _point(axes, places[cut.number], cut, estimate, gid=gid, many=len(best) > _MANY_POINTS)
+            _point(axes, places[cut.number], cut, estimate, metric=metric, gid=gid, many=len(best) > _MANY_POINTS)
         axes.set_ylabel("leakage: 0 guess, 1 perfect copy")
         cut_axis(axes, cuts)
 
@@ -113,9 +113,9 @@ def _thin_line(
         axes.plot(xs, ys, color=key.colour, lw=1.0, marker=key.marker, ms=3.8, mew=0, zorder=2)
 
 
-def _point(axes: Axes, place: int, cut: CutView, estimate: EstimateRead, *, gid: str, many: bool) -> None:
+def _point(axes: Axes, place: int, cut: CutView, estimate: EstimateRead, *, metric: str, gid: str, many: bool) -> None:
     """Mark the best attack: filled where final, hollow where it may rise, an arrowhead up where it was given up."""
-    settled = cut.measured is not None and cut.measured.settled
+    settled = cut.measured is not None and cut.measured.settled_in((metric,))
     short_cut = cut.measured is not None and cut.measured.cut_short is not None
     size = 4.6 if many else 7.0
     axes.plot(

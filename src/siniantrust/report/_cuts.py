@@ -20,7 +20,8 @@ class CutView:
     """A cut as the page shows it. ``number`` counts from 1 along the model and is used on the whole page.
 
     ``share`` is the part of the model's FLOPs before the cut, ``ratio`` the worst metric's upper bound as a multiple
-    of what the policy allows. Either is None where it is not known.
+    of what the policy allows. Either is None where it is not known. ``settled`` says whether the figures that the
+    policy bounds are final.
     """
 
     number: int
@@ -37,6 +38,7 @@ class CutView:
     refusals: tuple[tuple[str, str], ...]
     trusted_before: bool
     chosen: bool
+    settled: bool
 
     @property
     def verdict(self) -> str:
@@ -45,7 +47,7 @@ class CutView:
             return "unknown"
         if self.ratio > 1:
             return "over"
-        return "within" if self.measured is None or self.measured.converged else "open"
+        return "within" if self.settled else "open"
 
     @property
     def multiple(self) -> str:
@@ -54,10 +56,12 @@ class CutView:
 
 
 def bound_ratio(upper: dict[str, float] | None, bounds: dict[str, float]) -> float | None:
-    """Return the worst metric's leakage as a multiple of its bound, or None where a bounded metric is missing."""
-    if upper is None or not bounds or any(metric not in upper for metric in bounds):
-        return None
-    return max(upper[metric] / max(bound, _SMALLEST_BOUND) for metric, bound in bounds.items())
+    """Return the worst metric's leakage as a multiple of its bound; None if one is missing and none beyond."""
+    ratios = [
+        upper[metric] / max(bound, _SMALLEST_BOUND) for metric, bound in bounds.items() if upper and metric in upper
+    ]
+    worst = max(ratios, default=None)
+    return None if worst is None or (len(ratios) < len(bounds) and worst <= 1) else worst
 
 
 def view_cuts(sources: Sources) -> tuple[CutView, ...]:
@@ -91,6 +95,7 @@ def view_cuts(sources: Sources) -> tuple[CutView, ...]:
                 refusals=tuple(dict.fromkeys((item.device, item.refusal) for item in mine if item.refusal is not None)),
                 trusted_before=_trusted(index, edges, plan),
                 chosen=cut_id in plan.cut_ids,
+                settled=measured is None or measured.settled_in(plan.policy.leakage.max),
             )
         )
         reached = share if share is not None else reached

@@ -146,7 +146,7 @@ def _against_policy(measured: CutRead, bounds: dict[str, float]) -> tuple[Status
             "Not shown to be within the policy's bound: the audit gave this cut up early",
             f"The rest of the attacks did not run, because {clean(measured.cut_short)}. Audit again with this policy.",
         )
-    if not measured.converged:
+    if not measured.settled_in(bounds):
         more = (
             f" Audit again with a larger budget: {budget_words(measured.next_budget)}." if measured.next_budget else ""
         )

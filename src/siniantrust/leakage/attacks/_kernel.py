@@ -12,12 +12,12 @@ from siniantrust.errors import AuditError
 from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._encode import Sketch
 from siniantrust.leakage._registry import Problem
-from siniantrust.leakage._torch import generator, tensor
+from siniantrust.leakage._torch import tensor
+from siniantrust.leakage.attacks._shortfall import shortfall
 
-# Kernels and penalties are compared on this many items and target directions, which costs little; only the winner is
-# solved in full.
+# Kernels and penalties are compared on this many items, which costs little; only the winner is solved in full.
 _SEARCH_ITEMS = 800
-_SEARCH_DIRECTIONS = 128
+_CHECK_ITEMS = 128
 PENALTIES = tuple(10.0**power for power in range(-5, 2))
 SMOOTHER_PENALTIES = (1e-4, 1e-2, 1.0)
 KERNELS = ("linear", "gaussian 1", "gaussian 4", "gaussian 16")
@@ -67,25 +67,41 @@ def _regress(problem: Problem, budget: Budget, seed: int) -> Regression:
     targets = _flat(problem.attacker_targets)
     mean = targets.mean(dim=0)
     centred = targets - mean
-    directions = torch.randn(targets.shape[1], _SEARCH_DIRECTIONS, generator=generator(seed)) / _SEARCH_DIRECTIONS**0.5
-    wanted = (_flat(problem.validation_targets) - mean) @ directions
-    projected = centred @ directions
+    truth = tensor(problem.validation_targets[:_CHECK_ITEMS])
+    rows = slice(count, count + len(truth))
 
-    search = min(_SEARCH_ITEMS, count)
-    best: tuple[float, str, float] | None = None
+    def loss(kernel: torch.Tensor, cross: torch.Tensor, penalty: float) -> float | None:
+        """Return how far the validation items' answers fall short; None if the system is singular."""
+        answers = ridge_weights(kernel, cross.T, penalty)
+        if answers is None:
+            return None
+        found = answers.T @ centred[: len(kernel)] + mean
+        value = float(shortfall(found.reshape(truth.shape), truth, image=problem.kind == "image").mean())
+        return value if np.isfinite(value) else None
+
+    few = min(_SEARCH_ITEMS, count)
+    trials: list[tuple[float, str, float]] = []
     for name in KERNELS:
-        kernel = kernel_matrix(gram, name, rows=slice(0, count + checks), columns=search)
+        kernel = kernel_matrix(gram, name, rows=slice(0, rows.stop), columns=few)
         for penalty in PENALTIES:
-            error = _validation_error(kernel[:search], kernel[count:], projected[:search], wanted, penalty)
-            if error is not None and (best is None or error < best[0]):
-                best = (error, name, penalty)
-    prior_error = float(wanted.square().mean())
-    if best is None or best[0] > (1 - _LEAST_GAIN) * prior_error:
+            value = loss(kernel[:few], kernel[rows], penalty)
+            trials += [] if value is None else [(value, name, penalty)]
+    image = problem.kind == "image"
+    nothing = float(shortfall(mean.reshape(truth.shape[1:]).expand_as(truth), truth, image=image).mean())
+    best = min(trials, default=None)
+    if best is None or best[0] > (1 - _LEAST_GAIN) * nothing:
         return mean_answer(problem)
 
     _, name, penalty = best
     kernel = kernel_matrix(gram, name, rows=slice(None), columns=count)
-    penalty = _full_penalty(kernel[:count], kernel[count : count + checks], projected, wanted, penalty)
+    # More items usually bear a smaller penalty, unless the larger system is singular in single precision.
+    finer = {each: loss(kernel[:count], kernel[rows], each) for each in (penalty, penalty / 4)}
+    solved = [(value, each) for each, value in finer.items() if value is not None]
+    while not solved:
+        penalty *= 10
+        value = loss(kernel[:count], kernel[rows], penalty)
+        solved = [] if value is None else [(value, penalty)]
+    penalty = min(solved)[1]
     factor = torch.linalg.cholesky(penalised(kernel[:count], penalty))
     weights = torch.cholesky_solve(centred, factor)
     inverse_diagonal = torch.cholesky_inverse(factor).diagonal()[:, None]
@@ -211,34 +227,6 @@ def ridge_weights(kernel: torch.Tensor, targets: torch.Tensor, penalty: float) -
         return None
     weights = torch.cholesky_solve(targets, factor)
     return weights if bool(weights.isfinite().all()) else None
-
-
-def _validation_error(
-    kernel: torch.Tensor, cross: torch.Tensor, targets: torch.Tensor, wanted: torch.Tensor, penalty: float
-) -> float | None:
-    """Return the mean squared error on the validation items; None if the system is singular in single precision."""
-    weights = ridge_weights(kernel, targets, penalty)
-    if weights is None:
-        return None
-    error = float((cross @ weights - wanted).square().mean())
-    return error if np.isfinite(error) else None
-
-
-def _full_penalty(
-    kernel: torch.Tensor, cross: torch.Tensor, targets: torch.Tensor, wanted: torch.Tensor, penalty: float
-) -> float:
-    """Return the penalty for all items, near the one that the search found.
-
-    More items usually bear a smaller penalty, unless the larger system is singular in single precision: then the
-    smallest penalty at which it is not.
-    """
-    errors = {trial: _validation_error(kernel, cross, targets, wanted, trial) for trial in (penalty, penalty / 4)}
-    solved = [(error, trial) for trial, error in errors.items() if error is not None]
-    if solved:
-        return min(solved)[1]
-    while _validation_error(kernel, cross, targets, wanted, penalty) is None:
-        penalty *= 10
-    return penalty
 
 
 def _flat(targets: np.ndarray) -> torch.Tensor:

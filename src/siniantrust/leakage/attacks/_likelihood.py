@@ -10,7 +10,6 @@ import torch
 from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._features import FeatureSet
 from siniantrust.leakage._registry import InapplicableError, Problem, WhiteBox
-from siniantrust.leakage._similarity import WINDOW, ssim
 from siniantrust.leakage._torch import tensor
 from siniantrust.leakage.attacks._warm import warm_start
 
@@ -87,25 +86,17 @@ class Items:
             yield slice(start, min(start + size, len(self)))
 
 
-def heldout_items(problem: Problem, budget: Budget, seed: int, *, count: int) -> Items:
+def heldout_items(problem: Problem, budget: Budget, *, count: int) -> Items:
     """Return the first ``count`` held-out items, starting from the closed-form reconstruction."""
-    base = warm_start(problem, budget, seed).heldout
+    base = warm_start(problem, budget).heldout
     return _items(problem, problem.heldout, base, min(count, len(problem.heldout)))
 
 
-def known_items(problem: Problem, budget: Budget, seed: int, *, count: int) -> tuple[Items, torch.Tensor]:
+def known_items(problem: Problem, budget: Budget, *, count: int) -> tuple[Items, torch.Tensor]:
     """Return the first ``count`` validation items in the same form, and their true inputs."""
-    base = warm_start(problem, budget, seed).validation
+    base = warm_start(problem, budget).validation
     items = _items(problem, problem.validation, base, min(count, len(problem.validation)))
     return items, tensor(problem.validation_targets[: len(items)])
-
-
-def shortfall(answer: torch.Tensor, truth: torch.Tensor, *, image: bool) -> torch.Tensor:
-    """Return for each item (N,) how far a reconstruction falls short: squared error, plus 1 - SSIM for images."""
-    variance = (truth - truth.mean(dim=0)).square().mean().clamp_min(1e-6)
-    error = (answer - truth).square().flatten(1).mean(dim=1) / variance
-    structural = image and min(truth.shape[2:]) >= WINDOW
-    return error + 1 - ssim(answer, truth) if structural else error
 
 
 def _items(problem: Problem, features: FeatureSet, base: torch.Tensor, count: int) -> Items:

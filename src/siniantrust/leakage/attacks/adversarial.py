@@ -28,7 +28,7 @@ def run(problem: Problem, budget: Budget, seed: int) -> Reconstruction:
     from siniantrust.leakage.attacks._decoder import train_decoder
     from siniantrust.leakage.attacks._warm import warm_start
 
-    base = warm_start(problem, budget, seed)
+    base = warm_start(problem, budget)
     return train_decoder(problem, base, budget, seed, term=_critic_term(problem, budget, seed))
 
 

@@ -30,14 +30,15 @@ def run(problem: Problem, budget: Budget, seed: int) -> Reconstruction:
     for all held-out items.
     """
     from siniantrust.leakage._torch import array
-    from siniantrust.leakage.attacks._likelihood import Likelihood, heldout_items, known_items, shortfall
+    from siniantrust.leakage.attacks._likelihood import Likelihood, heldout_items, known_items
+    from siniantrust.leakage.attacks._shortfall import shortfall
     from siniantrust.leakage.attacks._warm import warm_start
 
     likelihood = Likelihood.of(problem)
     begun = time.monotonic()
     most = _MORE_STEPS * budget.optimisation_steps
-    checks, truth = known_items(problem, budget, seed, count=_CHECK_ITEMS)
-    items = heldout_items(problem, budget, seed, count=max(1, budget.optimised_items // _FEWER_ITEMS))
+    checks, truth = known_items(problem, budget, count=_CHECK_ITEMS)
+    items = heldout_items(problem, budget, count=max(1, budget.optimised_items // _FEWER_ITEMS))
     start_loss = float(shortfall(checks.start, truth, image=True).mean())
     losses = {}
     for index, residual in enumerate((True, False)):
@@ -45,9 +46,9 @@ def run(problem: Problem, budget: Budget, seed: int) -> Reconstruction:
         found, _ = _fit(likelihood, checks, most, deadline, residual=residual, seed=seed)
         losses[residual] = float(shortfall(found, truth, image=True).mean())
     residual = min(losses, key=lambda each: losses[each])
-    detail = warm_start(problem, budget, seed).detail
+    detail = warm_start(problem, budget).detail
     if losses[residual] > (1 - _LEAST_GAIN) * start_loss:
-        everything = heldout_items(problem, budget, seed, count=len(problem.heldout))
+        everything = heldout_items(problem, budget, count=len(problem.heldout))
         return Reconstruction(array(everything.start), f"{detail}; a network's prior gains nothing on validation items")
     answer, steps = _fit(likelihood, items, most, begun + budget.attack_time_s, residual=residual, seed=seed)
     form = "a network corrects it" if residual else "a network makes the image from noise"

@@ -15,7 +15,7 @@ def run(problem: Problem, budget: Budget, seed: int) -> Reconstruction:
     from siniantrust.leakage.attacks._decoder import train_decoder
     from siniantrust.leakage.attacks._warm import warm_start
 
-    return train_decoder(problem, warm_start(problem, budget, seed), budget, seed)
+    return train_decoder(problem, warm_start(problem, budget), budget, seed)
 
 
 ATTACK = Attack(

@@ -78,7 +78,7 @@ def _mean(distances: torch.Tensor, known: torch.Tensor, count: int) -> torch.Ten
 
 
 def _shortfall(answer: torch.Tensor, truth: torch.Tensor, *, image: bool) -> float:
-    from siniantrust.leakage.attacks._likelihood import shortfall
+    from siniantrust.leakage.attacks._shortfall import shortfall
 
     return float(shortfall(answer, truth, image=image).mean())
 

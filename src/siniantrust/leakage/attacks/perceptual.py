@@ -32,7 +32,7 @@ def run(problem: Problem, budget: Budget, seed: int) -> Reconstruction:
     def term(features: Sequence[torch.Tensor], answer: torch.Tensor, _truth: torch.Tensor) -> torch.Tensor:
         return _WEIGHT * likelihood.misfit(answer, features).mean()
 
-    return train_decoder(problem, warm_start(problem, budget, seed), budget, seed, term=term)
+    return train_decoder(problem, warm_start(problem, budget), budget, seed, term=term)
 
 
 ATTACK = Attack(
