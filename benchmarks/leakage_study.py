@@ -33,7 +33,7 @@ TRAIN_ITEMS = 6000
 SEEDS = 3
 MAX_CUTS = 6
 # What decides on nearly every cut of these networks; the rest of the suite takes three times as long.
-STRONGEST = ("ridge", "local_ridge", "neighbours", "inverter", "optimisation")
+STRONGEST = ("ridge", "local_ridge", "neighbours", "identification", "inverter", "optimisation")
 # The three attacks of He, Zhang and Lee 2019, as this suite calls them.
 THEIR_ATTACKS = ("optimisation", "inverter", "shadow")
 
