@@ -99,7 +99,8 @@ def test_leakage_falls_with_depth(folder: Path) -> None:
     for cut in (first, second, last):
         for metric, name in cut.best_attack.items():
             assert cut.leakage[metric] == cut.attacks[name].leakage[metric]
-            assert cut.leakage[metric].upper == max(result.leakage[metric].upper for result in cut.attacks.values())
+            uppers = [result.leakage[metric].upper for result in cut.attacks.values() if metric in result.leakage]
+            assert cut.leakage[metric].upper == max(uppers)
 
 
 def test_cuts_left_out_say_why(folder: Path) -> None:
@@ -115,7 +116,12 @@ def test_cuts_left_out_say_why(folder: Path) -> None:
 def test_pictures_show_the_same_items(folder: Path) -> None:
     """There is one strip of originals, and two of each attack at each cut: the first items and those that leak most."""
     found = load_audit(folder)
-    results = [result for cut in found.cuts for name, result in cut.attacks.items() if name != "downstream"]
+    results = [
+        result
+        for cut in found.cuts
+        for name, result in cut.attacks.items()
+        if name not in {"downstream", "identification"}
+    ]
     pictured = {found.originals_picture: 8} | {result.picture: min(8, result.heldout_items or 8) for result in results}
     strips = {}
     for name, count in pictured.items():
@@ -210,7 +216,7 @@ def test_a_lost_cut_is_given_up_early_and_never_passes(tmp_path: Path) -> None:
     first, *_, last = found.cuts
     assert first.cut_short is not None
     assert "ssim is at least" in first.cut_short
-    assert set(first.attacks) == {"ridge"}
+    assert set(first.attacks) - {"downstream"} == {"ridge"}
     assert not first.converged
     assert first.leakage["ssim"].lower is not None
     assert last.cut_short is None

@@ -68,7 +68,7 @@ def test_an_attack_that_never_flattens_says_what_to_try() -> None:
     assert not result.converged
     assert result.next_budget == {"attacker_items": 400, "steps": 64}
     still_open = unsettled({"made_up": result}, tolerance=0.05)
-    assert set(still_open) == set(result.leakage)
+    assert {"ssim", "nmse"} <= set(still_open)
     assert suite_next_budget({"made_up": result}, still_open) == {"attacker_items": 400, "steps": 64}
 
 

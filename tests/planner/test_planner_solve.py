@@ -308,3 +308,37 @@ def test_a_long_list_of_pairs_keeps_the_best_of_each_cut(
     assert any(warning.startswith(f"{left_out} candidates") for warning in short.warnings)
     assert short.cut_ids == whole.cut_ids
     assert find_violations(short, model, audit) == []
+
+
+def _with_cut(audit: Audit, **changes: object) -> Audit:
+    """Change what the audit says of its first cut."""
+    return audit.model_copy(update={"cuts": (audit.cuts[0].model_copy(update=changes), *audit.cuts[1:])})
+
+
+def test_only_bounded_metrics_must_have_converged(chain: tuple[Model, CutSet]) -> None:
+    """A figure that nobody bounds may still move; one that the policy bounds may not."""
+    model, cuts = chain
+    audit = _falling(chain, start=0.1)
+    moving = _with_cut(audit, converged=False, unsettled=("reidentification",))
+    policy = make_policy(leakage={"max": {"ssim": 0.2}})
+    plan = solve(model, cuts, policy=policy, costs=make_costs(model), audit=moving)
+    assert [each.refusal for each in plan.alternatives if each.cut_ids == (cuts.cuts[0].id,)] == [None]
+    assert find_violations(plan, model, audit=moving) == []
+    both = make_policy(leakage={"max": {"ssim": 0.2, "reidentification": 0.2}})
+    assert _refusal(chain, 0, policy=both, audit=moving).startswith("not converged in reidentification")
+
+
+def test_figures_in_doubt_pass_no_policy(chain: tuple[Model, CutSet]) -> None:
+    """Low leakage of a model that answers the same to everything is no evidence, converged or not."""
+    doubtful = _with_cut(_falling(chain, start=0.0), doubt="what crosses here is the same for all items")
+    lenient = make_policy(leakage={"require_converged": False})
+    for policy in (make_policy(), lenient):
+        assert "the same for all items" in _refusal(chain, 0, policy=policy, audit=doubtful)
+
+
+def test_too_few_items_for_a_bound_are_named(chain: tuple[Model, CutSet]) -> None:
+    """Ten items without a hit leave 26 % possible: the refusal says so, and how many items could show 5 %."""
+    audit = _falling(chain, start=0.5)
+    strict = make_policy(leakage={"max": {"reidentification": 0.05}})
+    said = _refusal(chain, 0, policy=strict, audit=audit)
+    assert said.endswith("; 10 held-out items cannot show less than 0.26 in reidentification, 59 could")

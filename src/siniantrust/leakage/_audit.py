@@ -19,7 +19,7 @@ from siniantrust.leakage._audit_file import FILE_NAME, audit_bytes, sealed
 from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._choose import choose_cuts
 from siniantrust.leakage._data import Data, check_data
-from siniantrust.leakage._doubts import doubt_of, require_finite
+from siniantrust.leakage._doubts import doubt_of, require_answers
 from siniantrust.leakage._downstream import NAME, SUMMARY, with_downstream
 from siniantrust.leakage._estimates import estimates
 from siniantrust.leakage._features import Observed
@@ -107,12 +107,13 @@ def audit(
     bar = nullcontext(progress) if progress is not None else _progress.progress("audit", total)
     with _writing(out) as folder, opened_store(model, data, kept, setting, cache) as store, bar as step:
         study = make_study(model, data, kept, setting, store, threads, step)
-        skipped |= _refused(kept, study.observed)
-        usable = [cut for cut in kept if cut.id not in skipped]
-        if not usable:
-            raise AuditError(f"model {model.name}: none of its cuts can be audited: {next(iter(skipped.values()))}")
         outputs = study.observed.outputs[model.outputs[0].name]
-        require_finite(outputs, model.outputs[0].name, split.order)
+        require_answers(outputs, model.outputs[0].name)
+        refused = _refused(kept, study.observed)
+        skipped |= refused
+        usable = [cut for cut in kept if cut.id not in refused]
+        if not usable:
+            raise AuditError(f"model {model.name}: none of its cuts can be audited: {next(iter(refused.values()))}")
         tasks = Tasks(study, usable, chosen_attacks, chosen_screens, bounds or {}, threads, cluster, step)
         screened = tasks.screens()
         trials, cut_short = tasks.attacks(screened)

@@ -9,8 +9,9 @@ import numpy as np
 from siniantrust.graph import Cut, CutSet, Model, prefix_nodes
 
 _RESHAPES = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
-# What comes after a useful cut has at least this share of the operations or of the weights.
-_LEAST_SHARE = 0.01
+# What comes after a useful cut has at least these shares of the operations or of the weights.
+_LEAST_FLOPS_SHARE = 0.001
+_LEAST_WEIGHTS_SHARE = 0.01
 _FLOATS = ("float16", "float32", "float64")
 
 
@@ -28,7 +29,7 @@ def choose_cuts(
         if reason is None and cut.fusable and not include_fusable:
             reason = "only separates an operator from its activation, which a runtime fuses into it"
         if reason is None and not include_fusable and not _worth_leaving(model, cut):
-            reason = "less than 1 % of the model's work and of its weights comes after it: nothing to gain"
+            reason = "less than 0.1 % of the model's work and 1 % of its weights come after it: nothing to gain"
         if reason is None:
             kept.append(cut)
         else:
@@ -50,7 +51,7 @@ def _worth_leaving(model: Model, cut: Cut) -> bool:
     weights = sum(node.parameter_bytes for node in model.nodes)
     flops_after = model.flops - cut.flops_before
     weights_after = weights - sum(node.parameter_bytes for node in before)
-    return flops_after >= _LEAST_SHARE * model.flops or weights_after >= _LEAST_SHARE * weights
+    return flops_after >= _LEAST_FLOPS_SHARE * model.flops or weights_after >= _LEAST_WEIGHTS_SHARE * weights
 
 
 def _unusable(model: Model, cut: Cut) -> str | None:

@@ -12,11 +12,11 @@ _MIN_CLASSES = 2
 
 
 def class_scores(output: np.ndarray) -> np.ndarray | None:
-    """Return the output as one score per class, (items, classes) float64; None if it has another form."""
+    """Return the output as one score per class, (items, classes) float64; None if it is none or not finite."""
     flat = output.reshape(len(output), -1)
     if output.dtype.kind != "f" or flat.shape[1] < _MIN_CLASSES or max(output.shape[1:], default=0) != flat.shape[1]:
         return None
-    return flat.astype(np.float64)
+    return flat.astype(np.float64) if np.isfinite(flat).all() else None
 
 
 def probabilities(scores: np.ndarray) -> np.ndarray:

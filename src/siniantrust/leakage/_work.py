@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+import numpy as np
+
 from siniantrust.errors import AuditError
 from siniantrust.graph import Cut
 from siniantrust.leakage._budget import Budget
@@ -32,7 +34,7 @@ class CutTrials:
 
 
 def screen_cut(study: Study, cut: Cut, names: Sequence[str], threads: int) -> tuple[str, dict[str, ScreenResult]]:
-    """Return the cut's id and what every screen that applies says of it."""
+    """Return the cut's id and what every screen that applies says of it, if that is a number."""
     key = _key("screens", cut, study.setting.budget, study.setting.seed, names=list(names))
     known = study.store.screens(key)
     if known is not None:
@@ -47,7 +49,7 @@ def screen_cut(study: Study, cut: Cut, names: Sequence[str], threads: int) -> tu
         for name, screen in list_screens(names).items():
             started = time.monotonic()
             score = screen.score(view, setting.budget, setting.seed)
-            if score is not None:
+            if score is not None and np.isfinite([score.score, *score.raw.values()]).all():
                 found[name] = ScreenResult(score=score.score, raw=score.raw, time_s=time.monotonic() - started)
     study.store.put_screens(key, found)
     return cut.id, found
