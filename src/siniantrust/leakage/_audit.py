@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +18,7 @@ from siniantrust.graph import Cut, CutSet, Model
 from siniantrust.leakage._audit_file import FILE_NAME, audit_bytes, sealed
 from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._choose import choose_cuts
+from siniantrust.leakage._climb import Trial
 from siniantrust.leakage._data import Data, check_data
 from siniantrust.leakage._doubts import doubt_of, require_answers
 from siniantrust.leakage._downstream import NAME, SUMMARY, with_downstream
@@ -139,11 +140,7 @@ def audit(
                 audited.append(found.model_copy(update={"doubt": doubt, "converged": sound}))
         if not audited:
             every = (trial for found in trials.values() for each in found for trial in each.trials)
-            reasons = dict.fromkeys(f"{trial.attack}: {trial.declined}" for trial in every)
-            raise AuditError(
-                f"model {model.name}: no attack can be mounted at any of its cuts"
-                + (f" ({'; '.join(reasons)})" if reasons else "")
-            )
+            raise _unassailable(model, every)
         measured = [cut for cut in usable if cut.id not in skipped]
         audited = with_downstream(model, measured, audited, tolerance=budget.tolerance)
         if setting.kind == "image":
@@ -175,6 +172,12 @@ def audit(
         )
         (folder / FILE_NAME).write_bytes(audit_bytes(result))
     return result
+
+
+def _unassailable(model: Model, trials: Iterable[Trial]) -> AuditError:
+    reasons = dict.fromkeys(f"{trial.attack}: {trial.declined}" for trial in trials)
+    named = f" ({'; '.join(reasons)})" if reasons else ""
+    return AuditError(f"model {model.name}: no attack can be mounted at any of its cuts{named}")
 
 
 def _priors(stronger: Mapping[str, Mapping[Metric, Scores]], setting: Setting) -> dict[str, PriorSummary]:
