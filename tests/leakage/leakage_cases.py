@@ -81,7 +81,9 @@ def problem_of(values: np.ndarray, inputs: np.ndarray, budget: Budget = SMALL) -
 
 def leakage_of(name: str, problem: Problem, setting: Setting, budget: Budget = SMALL) -> AttackResult:
     """Return what the attack ``name`` comes to on ``problem``, climbing as in an audit."""
-    trial = climb(name, list_attacks([name])[name], Problems(problem), setting.judge, budget, seed=0, bounds={})
+    trial = climb(
+        name, list_attacks([name])[name], Problems(problem), setting.judge, budget, seed=0, bounds={}, best={}
+    )
     return attack_result([trial], setting.judge, {}, tolerance=budget.tolerance)
 
 

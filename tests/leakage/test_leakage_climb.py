@@ -37,9 +37,9 @@ def _attack(judge: Judge, gain: dict[str, dict[int, float]], *, trained: bool = 
     return Attack("made up", "nowhere", "all", "nothing", run, trained=trained)
 
 
-def _climb(attack: Attack, doublings: int = 2) -> Trial:
-    problems, judge, budget = _case(doublings)
-    return climb("made_up", attack, problems, judge, budget, seed=0, bounds={})
+def _climb(attack: Attack, best: dict[str, float] | None = None) -> Trial:
+    problems, judge, budget = _case()
+    return climb("made_up", attack, problems, judge, budget, seed=0, bounds={}, best=best or {})
 
 
 def test_a_flat_attack_stops_at_the_first_rung() -> None:
@@ -88,11 +88,21 @@ def test_a_narrow_network_that_does_as_well_is_no_reason_to_grow() -> None:
     assert {rung.width for rung in trial.rungs} == {4}
 
 
+def test_an_attack_far_behind_the_best_gets_no_more() -> None:
+    """One that four times its last gain would leave far behind in every metric is not widened and not doubled."""
+    _, judge, _ = _case()
+    gain = {"items": {25: 0.0, 50: 0.01, 100: 0.02, 200: 0.03}, "width": {2: 0.0, 4: 0.0, 8: 0.0}}
+    attack, ahead = _attack(judge, gain, trained=True), {"ssim": 0.99, "nmse": 0.99, "reidentification": 9.0}
+    assert [(rung.attacker_items, rung.width) for rung in _climb(attack, best=ahead).rungs] == [(25, 4), (50, 4)]
+    assert len(_climb(attack, best=ahead | {"ssim": 0.2}).rungs) > 2
+    assert len(_climb(attack, best={"ssim": 0.99, "nmse": 0.99}).rungs) > 2
+
+
 def test_beyond_the_bounds_one_run_is_enough() -> None:
     """Where the first answer is surely beyond the bounds, nothing else runs, and convergence is not claimed."""
     problems, judge, budget = _case()
     attack = _attack(judge, {"items": {50: 0.9}})
-    trial = climb("made_up", attack, problems, judge, budget, seed=0, bounds={"nmse": 0.5})
+    trial = climb("made_up", attack, problems, judge, budget, seed=0, bounds={"nmse": 0.5}, best={})
     assert [rung.attacker_items for rung in trial.rungs] == [50]
     assert not attack_result([trial], judge, {}, tolerance=0.05).converged
 
@@ -106,7 +116,8 @@ def test_an_attack_that_cannot_be_mounted_says_why() -> None:
     problems, judge, budget = _case()
     attack = Attack("made up", "nowhere", "all", "nothing", run)
     assert (
-        climb("made_up", attack, problems, judge, budget, seed=0, bounds={}).declined == "no network for 50 items, 4, 0"
+        climb("made_up", attack, problems, judge, budget, seed=0, bounds={}, best={}).declined
+        == "no network for 50 items, 4, 0"
     )
     assert repeat("made_up", attack, problems, judge, budget, seed=3).declined == "no network for 50 items, 4, 3"
 
@@ -123,7 +134,7 @@ def test_an_answer_that_is_none_is_refused(answer: np.ndarray, message: str) -> 
 
     problems, judge, budget = _case()
     with pytest.raises(AuditError, match=f"attack made_up: .*{message}"):
-        climb("made_up", Attack("m", "n", "a", "c", run), problems, judge, budget, seed=0, bounds={})
+        climb("made_up", Attack("m", "n", "a", "c", run), problems, judge, budget, seed=0, bounds={}, best={})
 
 
 def test_few_items_are_completed_by_another_attack() -> None:
@@ -156,7 +167,16 @@ def test_the_best_attack_on_all_items_completes_the_others() -> None:
     attacks = {"weak": 0.2, "strong": 0.6}
     trials = {
         name: [
-            climb(name, _attack(judge, {"items": {25: share, 50: share}}), problems, judge, budget, seed=0, bounds={})
+            climb(
+                name,
+                _attack(judge, {"items": {25: share, 50: share}}),
+                problems,
+                judge,
+                budget,
+                seed=0,
+                bounds={},
+                best={},
+            )
         ]
         for name, share in attacks.items()
     }
@@ -166,7 +186,7 @@ def test_the_best_attack_on_all_items_completes_the_others() -> None:
         answer = _blended(0.9, judge.originals)
         return replace(answer, heldout=answer.heldout[:20])
 
-    trials["few"] = [climb("few", Attack("m", "n", "a", "c", run), problems, judge, budget, seed=0, bounds={})]
+    trials["few"] = [climb("few", Attack("m", "n", "a", "c", run), problems, judge, budget, seed=0, bounds={}, best={})]
     found = references(trials, judge)
     strong = trials["strong"][0].scores
     assert found["ssim"] is strong["ssim"]

@@ -21,6 +21,10 @@ from siniantrust.leakage._registry import Attack, InapplicableError, Problem, Re
 from siniantrust.leakage._schema import Rung
 
 PICTURED = 8
+# An attack that falls this many tolerances short of the best, and would even if it gained four times as much as by its
+# last doubling, is not given more: it decides nothing.
+_HOPELESS_TOLERANCES = 5
+_MORE_DOUBLINGS_GAIN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +86,21 @@ def climb(
     *,
     seed: int,
     bounds: Mapping[str, float],
+    best: Mapping[str, float],
 ) -> Trial:
     """Run ``attack`` with half the data and training, with half the width, and with all; double while it gains.
 
     Data and training double together, the width by itself, each as long as it moved a metric by more than the
     tolerance, at most ``budget.max_doublings`` times in all and as far as there are data. Where the first run is
-    already beyond ``bounds``, nothing more is needed and its convergence stays unknown.
+    already beyond ``bounds``, nothing more is needed and its convergence stays unknown. One that is far behind
+    ``best``, the highest mean leakage so far by metric, gets neither another width nor another doubling.
 
     Raises:
         AuditError: if its answer is none.
     """
     started = time.monotonic()
     try:
-        return _climbed(name, attack, problems, judge, budget, seed, started, bounds)
+        return _climbed(name, attack, problems, judge, budget, seed, bounds, best)
     except InapplicableError as reason:
         return Trial(attack=name, seed=seed, declined=str(reason), time_s=time.monotonic() - started)
     except AuditError as error:
@@ -176,9 +182,10 @@ def _climbed(
     judge: Judge,
     budget: Budget,
     seed: int,
-    started: float,
     bounds: Mapping[str, float],
+    best: Mapping[str, float],
 ) -> Trial:
+    started = time.monotonic()
     budget = replace(budget, attacker_items=min(budget.attacker_items, problems.items))
     whole = _Run.make(attack, problems.first(budget.attacker_items), judge, budget, seed)
     if beyond(whole.scores, judge, bounds):
@@ -190,17 +197,18 @@ def _climbed(
         if half is None:
             half = _Run.make(attack, problems.half_of(budget.attacker_items), judge, budget.half(), seed)
             rungs.append(half.rung)
-        if narrow is None and attack.trained:
+        by_data = _moves(half, whole, judge)
+        hopeless = _is_hopeless(whole, by_data, best, budget.tolerance)
+        if narrow is None and attack.trained and not hopeless:
             problem = problems.first(budget.attacker_items)
             narrow = _Run.make(attack, problem, judge, budget.narrow(), seed)
             rungs.append(narrow.rung)
         rungs.append(whole.rung)
-        by_data = _moves(half, whole, judge)
         by_width = {} if narrow is None else _moves(narrow, whole, judge)
         more_data = _largest(by_data) > budget.tolerance
         more_width = _largest(by_width) > budget.tolerance
         room = 2 * budget.attacker_items <= problems.items
-        if doubling == budget.max_doublings or not (more_width or (more_data and room)):
+        if hopeless or doubling == budget.max_doublings or not (more_width or (more_data and room)):
             break
         more_items = more_data and room
         # What was the whole becomes the smaller of the next comparison, unless both grow at once.
@@ -226,6 +234,16 @@ def _moves(smaller: _Run, larger: _Run, judge: Judge) -> dict[str, float]:
         count = min(len(before.values), len(scores.values))
         moves[str(metric)] = mean_leakage(scores.first(count), prior) - mean_leakage(before.first(count), prior)
     return moves
+
+
+def _is_hopeless(run: _Run, moves: Mapping[str, float], best: Mapping[str, float], tolerance: float) -> bool:
+    """Return whether a run is far behind the best in every metric, four times its last gain included."""
+    means = run.rung.mean
+    return all(
+        metric in best
+        and mean + _MORE_DOUBLINGS_GAIN * max(moves[metric], 0.0) + _HOPELESS_TOLERANCES * tolerance < best[metric]
+        for metric, mean in means.items()
+    )
 
 
 def _largest(moves: Mapping[str, float]) -> float:

@@ -79,7 +79,8 @@ def attack_cut(
                 if study.setting.kind not in attack.kinds:
                     continue
                 called = name + AVERAGED if averaged else name
-                trial = _trial(study, cut, called, attack, problems, seed=seed, rung=None, bounds=bounds)
+                best = _best_means([trial for _, _, trial in climbed])
+                trial = _trial(study, cut, called, attack, problems, seed=seed, rung=None, bounds=bounds, best=best)
                 climbed.append((attack, problems, trial))
                 if excess := beyond(trial.scores, study.setting.judge, bounds):
                     return CutTrials(cut.id, tuple(trial for _, _, trial in climbed), f"{excess} by {called}")
@@ -119,22 +120,32 @@ def _trial(
     seed: int,
     rung: Rung | None,
     bounds: Mapping[str, float],
+    best: Mapping[str, float] | None = None,
 ) -> Trial:
-    setting = study.setting
+    setting, best = study.setting, {metric: round(mean, 3) for metric, mean in (best or {}).items()}
     ended = None if rung is None else rung.model_dump(mode="json")
-    key = _key(called, cut, setting.budget, seed, rung=ended, bounds=dict(bounds))
+    key = _key(called, cut, setting.budget, seed, rung=ended, bounds=dict(bounds), best=best)
     known = study.store.trial(key)
     if known is not None:
         return known
     try:
         if rung is None:
-            trial = climb(called, attack, problems, setting.judge, setting.budget, seed=seed, bounds=bounds)
+            trial = climb(called, attack, problems, setting.judge, setting.budget, seed=seed, bounds=bounds, best=best)
         else:
             trial = repeat(called, attack, problems, setting.judge, _budget_of(setting.budget, rung), seed=seed)
     except AuditError as error:
         raise AuditError(f"cut {cut.id}: {error}") from None
     study.store.put_trial(key, trial)
     return trial
+
+
+def _best_means(trials: Sequence[Trial]) -> dict[str, float]:
+    """Return the highest mean leakage by metric that the attacks' last rungs came to."""
+    best: dict[str, float] = {}
+    for trial in trials:
+        for metric, mean in trial.rungs[-1].mean.items() if trial.rungs else ():
+            best[metric] = max(best.get(metric, mean), mean)
+    return best
 
 
 def _budget_of(budget: Budget, rung: Rung) -> Budget:
