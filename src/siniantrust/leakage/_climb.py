@@ -23,7 +23,7 @@ from siniantrust.leakage._schema import Rung
 PICTURED = 8
 # An attack that falls this many tolerances short of the best, and would even if it gained four times as much as by its
 # last doubling, is not given more: it decides nothing.
-_HOPELESS_TOLERANCES = 5
+_HOPELESS_TOLERANCES = 3
 _MORE_DOUBLINGS_GAIN = 4
 
 
@@ -237,13 +237,16 @@ def _moves(smaller: _Run, larger: _Run, judge: Judge) -> dict[str, float]:
 
 
 def _is_hopeless(run: _Run, moves: Mapping[str, float], best: Mapping[str, float], tolerance: float) -> bool:
-    """Return whether a run is far behind the best in every metric, four times its last gain included."""
-    means = run.rung.mean
-    return all(
-        metric in best
-        and mean + _MORE_DOUBLINGS_GAIN * max(moves[metric], 0.0) + _HOPELESS_TOLERANCES * tolerance < best[metric]
-        for metric, mean in means.items()
-    )
+    """Return whether a run is far behind the best in every metric, four times its last gain included.
+
+    Below zero an attack does worse than the mean, which is free, so what it gained there is nothing.
+    """
+    for metric, mean in run.rung.mean.items():
+        reached, before = max(mean, 0.0), max(mean - moves[metric], 0.0)
+        hoped = reached + _MORE_DOUBLINGS_GAIN * max(reached - before, 0.0)
+        if metric not in best or hoped + _HOPELESS_TOLERANCES * tolerance >= best[metric]:
+            return False
+    return True
 
 
 def _largest(moves: Mapping[str, float]) -> float:
