@@ -161,3 +161,49 @@ def make_policy(devices: Sequence[str] = ("gpu",), **changes: object) -> Policy:
     """Make a policy with default bounds and these devices; ``changes`` are top-level fields."""
     raw: dict[str, object] = {"device": [{"name": name} for name in devices], "enclave": {"accept": ["simulated"]}}
     return parse_policy({**raw, **changes}, origin="test")
+
+
+def exchange_s(cost: AffineCost, bytes_in: int, bytes_out: int) -> float:
+    """Return the seconds of one exchange."""
+    return cost.base_s + bytes_in * cost.seconds_per_byte_in + bytes_out * cost.seconds_per_byte_out
+
+
+class Meter:
+    """Adds up bytes and seconds of sets of nodes, one by one."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.inputs = {tensor.name for tensor in model.inputs}
+        self.outputs = {tensor.name for tensor in model.outputs}
+
+    def size(self, names: set[str]) -> int:
+        return sum(self.model.tensors[name].size_bytes for name in names)
+
+    def read(self, nodes: set[int]) -> set[str]:
+        return {name for index in nodes for name in self.model.nodes[index].inputs}
+
+    def made(self, nodes: set[int]) -> set[str]:
+        return {name for index in nodes for name in self.model.nodes[index].outputs}
+
+    def moved(self, reading: set[int], making: set[int]) -> int:
+        return self.size(self.read(reading) & self.made(making))
+
+    def entering(self, reading: set[int]) -> int:
+        return self.size(self.read(reading) & self.inputs)
+
+    def answered(self, making: set[int]) -> int:
+        return self.size(self.made(making) & self.outputs)
+
+    def seconds(self, latency_s: dict[str, float], nodes: set[int]) -> float:
+        return sum(latency_s[self.model.nodes[index].name] for index in nodes)
+
+    def peak(self, nodes: set[int]) -> int:
+        """Return weights and the most activations alive, by asking of every value at every node whether it is needed."""
+        peak = 0
+        for now in sorted(nodes):
+            before, after = {node for node in nodes if node <= now}, {node for node in nodes if node >= now}
+            outside = {node.index for node in self.model.nodes} - nodes
+            needed = self.read(after) | self.read(outside) | self.outputs | self.made({now})
+            alive = (self.made(before) & needed) | (self.read(after) - self.made(nodes)) & set(self.model.tensors)
+            peak = max(peak, self.size(alive))
+        return peak + sum(self.model.nodes[index].parameter_bytes for index in nodes)

@@ -183,7 +183,7 @@ def plan(
     show_table(
         ("part", "device", "nodes#", "MFLOP#", "why"),
         (
-            (part.name, part.device, str(len(part.nodes)), f"{part.flops / 1e6:.2f}", part.reason)
+            (part.name, "+".join((part.device, *part.replicas)), str(len(part.nodes)), f"{part.flops / 1e6:.2f}", part.reason)
             for part in found.parts
         ),
     )
@@ -196,7 +196,7 @@ def plan(
                 milliseconds(each.latency_s),
                 size(each.boundary_bytes),
                 figures(each.leakage_upper),
-                each.refusal or ("CHOSEN" if each.cut_ids == found.cut_ids else ""),
+                each.refusal or ("CHOSEN" if (each.cut_ids, each.device) == (found.cut_ids, found.devices) else ""),
             )
             for each in found.alternatives
         ),

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from siniantrust.planner._candidates import CandidateTable, Row
 from siniantrust.planner._flow import Flow
-from siniantrust.planner._plan import ENCLAVE, Alternative
+from siniantrust.planner._plan import ENCLAVE, Alternative, name_devices
+from siniantrust.planner._spread import Spread
+from siniantrust.planner._traffic import bytes_through
 
 # Pairs of cuts grow with the square of their number; a plan beyond this many alternatives helps nobody.
 MAX_LISTED = 5000
 
 
-def name_cuts(flow: Flow, start: int, end: int) -> tuple[str, ...]:
-    """Return the ids of the cuts of a candidate: one for two parts, two for three."""
-    return (flow.ids[start],) if end == flow.whole else (flow.ids[start], flow.ids[end])
+def name_cuts(flow: Flow, boundaries: Sequence[int]) -> tuple[str, ...]:
+    """Return the ids of the cuts of a candidate: one fewer than its parts."""
+    return tuple(flow.ids[boundary] for boundary in boundaries if boundary != flow.whole)
 
 
 def trusted_alternative(table: CandidateTable) -> Alternative:
@@ -61,7 +65,7 @@ def _foremost(row: Row, table: CandidateTable) -> int:
 
 def _describe(table: CandidateTable, row: Row, position: int) -> Alternative:
     return Alternative(
-        cut_ids=name_cuts(table.flow, row.start, row.ends[position]),
+        cut_ids=name_cuts(table.flow, (row.start, row.ends[position])),
         device=row.device,
         latency_s=float(row.latency_s[position]),
         period_s=float(row.period_s[position]),
@@ -69,6 +73,23 @@ def _describe(table: CandidateTable, row: Row, position: int) -> Alternative:
         boundary_bytes=int(row.boundary_bytes[position]),
         leakage_upper=table.verdicts[row.start].leakage_upper,
         refusal=row.refusals[position],
+    )
+
+
+def describe_spread(table: CandidateTable, spread: Spread) -> Alternative:
+    """Describe an allowed placement over several devices."""
+    flow = table.flow
+    stages = [bytes_through(flow, stage.start, np.asarray([stage.end], dtype=np.intp)) for stage in spread.stages]
+    total = max(table.flops[flow.whole], 1.0)
+    return Alternative(
+        cut_ids=name_cuts(flow, spread.boundaries),
+        device=name_devices([stage.devices for stage in spread.stages]),
+        latency_s=spread.latency_s,
+        period_s=spread.period_s,
+        trusted_flops_share=float(1.0 - (table.flops[spread.end] - table.flops[spread.start]) / total),
+        boundary_bytes=int(stages[0][0][0] + sum(bytes_out[0] for _, bytes_out in stages)),
+        leakage_upper=table.verdicts[spread.start].leakage_upper,
+        refusal=None,
     )
 
 

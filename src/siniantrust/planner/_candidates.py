@@ -10,9 +10,11 @@ import numpy as np
 
 from siniantrust.planner._costs import CostProfile
 from siniantrust.planner._flow import BoolArray, FloatArray, Flow, IndexArray, union
-from siniantrust.planner._memory import peak_bytes_per_cut
+from siniantrust.planner._memory import peak_bytes_between, peak_bytes_per_cut
+from siniantrust.planner._plan import ENCLAVE
 from siniantrust.planner._policy import DevicePolicy, Policy
-from siniantrust.planner._predict import Compute, Term, split_terms, trusted_terms
+from siniantrust.planner._predict import Compute, Term, enclave_terms, split_terms, trusted_terms
+from siniantrust.planner._spread import Spread, Stage
 from siniantrust.planner._traffic import measure_traffic
 from siniantrust.planner._verdict import Verdict
 from siniantrust.trust import Label, ThreatModel, may_see
@@ -30,6 +32,22 @@ class Row:
     trusted_flops_share: FloatArray
     boundary_bytes: FloatArray
     refusals: tuple[str | None, ...]
+    device_s: FloatArray
+
+    def spread(self, position: int) -> Spread:
+        """Return one of the candidates as a placement."""
+        device_s = float(self.device_s[position])
+        stage = Stage(self.start, self.ends[position], (self.device,), device_s, device_s)
+        return Spread((stage,), float(self.latency_s[position]), float(self.period_s[position]))
+
+
+@dataclass(frozen=True)
+class Enclosed:
+    """The trusted parts around untrusted ones, over all last cuts: the enclave's seconds, and where it is allowed."""
+
+    ends: IndexArray
+    latency_s: FloatArray
+    allowed: BoolArray
 
 
 @dataclass(frozen=True)
@@ -72,11 +90,6 @@ class CandidateTable:
         return self.flow.summed([node.flops for node in self.flow.model.nodes])
 
     @cached_property
-    def weights(self) -> FloatArray:
-        """Parameter bytes of every prefix."""
-        return self.flow.summed([node.parameter_bytes for node in self.flow.model.nodes])
-
-    @cached_property
     def peaks(self) -> tuple[FloatArray, FloatArray]:
         """Peak bytes of every prefix and of every suffix, weights included."""
         return peak_bytes_per_cut(self.flow)
@@ -95,14 +108,30 @@ class CandidateTable:
     def enclave_peak_bytes(self, start: int, ends: IndexArray) -> FloatArray:
         """Peak bytes of the trusted parts, which share one enclave: both hold their weights while one computes."""
         before, after = self.peaks
-        last_weights = self.weights[self.flow.whole] - self.weights[ends]
-        peak: FloatArray = np.maximum(before[start] + last_weights, after[ends] + self.weights[start])
+        last_weights = self.flow.weights[self.flow.whole] - self.flow.weights[ends]
+        peak: FloatArray = np.maximum(before[start] + last_weights, after[ends] + self.flow.weights[start])
         return peak
 
     def rows(self) -> list[Row]:
         """Return the candidates of every first cut on every device: by cut, then in the policy's order."""
         prepared = [(device, self.compute(device.name), self._blocked(device)) for device in self.policy.device]
         return [row for start in self.splits for row in self._rows_from(start, prepared)]
+
+    def enclosed(self, start: int, *, clearance: Label) -> Enclosed:
+        """Return what the enclave takes for each last cut behind ``start``, and whether devices may be between.
+
+        ``clearance`` is the least that any of those devices has.
+        """
+        ends = self._ends(start)
+        first, last = enclave_terms(
+            measure_traffic(self.flow, start, ends), self.trusted_s, self.costs, start=start, ends=ends, parts=3
+        )
+        device = DevicePolicy(name="any", clearance=clearance)
+        allowed = self.enclave_peak_bytes(start, ends) <= self.policy.enclave.memory_bytes
+        for holds, _ in self._label_refusals(start, ends, device):
+            allowed &= ~holds
+        seconds = sum((term.latency_s for term in (*first, *last)), np.zeros(len(ends)))
+        return Enclosed(ends, seconds, allowed)
 
     def _blocked(self, device: DevicePolicy) -> FloatArray:
         """Count, in every prefix, the nodes that the device cannot run."""
@@ -133,8 +162,8 @@ class CandidateTable:
                 traffic_of[len(ends)] = measure_traffic(flow, start, ends)
             traffic = traffic_of[len(ends)]
             terms = split_terms(traffic, compute, self.costs, start=start, ends=ends, device=device.name)
-            enclave_s = sum((term.latency_s for term in terms if term.stage == "enclave"), np.zeros(len(ends)))
-            device_s = sum((term.latency_s for term in terms if term.stage == "device"), np.zeros(len(ends)))
+            enclave_s = sum((term.latency_s for term in terms if term.where == ENCLAVE), np.zeros(len(ends)))
+            device_s = sum((term.latency_s for term in terms if term.where != ENCLAVE), np.zeros(len(ends)))
             total = max(self.flops[flow.whole], 1.0)
             yield Row(
                 start=start,
@@ -145,6 +174,7 @@ class CandidateTable:
                 trusted_flops_share=1.0 - (self.flops[ends] - self.flops[start]) / total,
                 boundary_bytes=traffic.first_to_device + traffic.device_to_last,
                 refusals=refusals,
+                device_s=device_s,
             )
 
     def _refusals(
@@ -203,6 +233,10 @@ class CandidateTable:
         if (peak > limit).any():
             memory = [f"the trusted side needs {value:,.0f} bytes, but the enclave has {limit:,}" for value in peak]
             reasons.append((peak > limit, memory))
+        if device.memory_bytes is not None:
+            held = peak_bytes_between(self.flow, start, ends, limit_bytes=device.memory_bytes)
+            text = f"part 2 needs more memory than the {device.memory_bytes:,} bytes of '{device.name}'"
+            reasons.append((held > device.memory_bytes, text))
         unsupported = self.costs.devices[device.name].unsupported
         if unsupported:
             node, why = next(iter(unsupported.items()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from siniantrust.graph import Model
@@ -18,22 +18,33 @@ CLIENT = "client"
 
 @dataclass(frozen=True)
 class Placement:
-    """Which part each node belongs to, and where each part runs. ``part_of`` is by node index, in order 0, 1, 2."""
+    """Which part each node belongs to (by node index), where each part runs, and which devices hold it as well."""
 
     part_of: tuple[int, ...]
     devices: tuple[str, ...]
     reasons: tuple[str, ...]
+    replicas: tuple[tuple[str, ...], ...]
 
     def name(self, part: int) -> str:
         """Return the name of a part: part1, part2, part3."""
         return f"part{part + 1}"
 
 
-def place(flow: Flow, *, start: int, end: int, device: str, reasons: Sequence[str]) -> Placement:
-    """Give every node its part: 0 up to the first cut, 1 on ``device``, 2 after the last cut."""
-    part_of = tuple(0 if mask >> start & 1 else 1 if mask >> end & 1 else 2 for mask in flow.node_masks)
-    devices = (ENCLAVE, device) if end == flow.whole else (ENCLAVE, device, ENCLAVE)
-    return Placement(part_of, devices, tuple(reasons))
+def place(
+    flow: Flow, *, boundaries: Sequence[int], devices: Sequence[Sequence[str]], reasons: Sequence[str]
+) -> Placement:
+    """Give every node its part: 0 up to the first boundary, on ``devices[0]`` up to the second, and so on.
+
+    What is behind the last boundary, unless that is the whole model, is in the enclave again.
+    """
+    held = [(ENCLAVE,), *devices, *([] if boundaries[-1] == flow.whole else [(ENCLAVE,)])]
+    part_of = tuple(
+        next((part for part, boundary in enumerate(boundaries) if mask >> boundary & 1), len(boundaries))
+        for mask in flow.node_masks
+    )
+    return Placement(
+        part_of, tuple(names[0] for names in held), tuple(reasons), tuple(tuple(names[1:]) for names in held)
+    )
 
 
 def crossing_values(
@@ -73,6 +84,7 @@ def compose_parts(model: Model, placement: Placement) -> tuple[PlannedPart, ...]
             PlannedPart(
                 name=placement.name(part),
                 device=device,
+                replicas=placement.replicas[part],
                 trusted=device == ENCLAVE,
                 nodes=tuple(node.name for node in nodes),
                 inputs=tuple(name for name in maker if part in readers[name]),
@@ -128,15 +140,18 @@ def compose_values(
     return tuple(values)
 
 
-def compose_prediction(terms: Sequence[Term], position: int) -> Prediction:
-    """Turn the terms of one candidate into a prediction."""
-    stages: Mapping[str, float] = {
-        stage: sum(float(term.latency_s[position]) for term in terms if term.stage == stage)
-        for stage in ("enclave", "device")
-    }
+def compose_prediction(terms: Sequence[Term], position: int, *, periods_s: Sequence[float] = ()) -> Prediction:
+    """Turn the terms of one candidate into a prediction.
+
+    ``periods_s`` are the untrusted parts' periods, where replicas share their requests; else each is its latency.
+    """
+    stages: dict[str, float] = {}
+    for term in terms:
+        stages[term.where] = stages.get(term.where, 0.0) + float(term.latency_s[position])
+    periods = (stages.get(ENCLAVE, 0.0), *periods_s) if periods_s else stages.values()
     return Prediction(
         latency_s=sum(stages.values()),
-        period_s=max(stages.values()),
+        period_s=max(periods),
         terms=tuple(
             CostTerm(what=term.what, where=term.where, latency_s=float(term.latency_s[position]), basis=term.basis)
             for term in terms

@@ -17,16 +17,17 @@ _FEW_NUMBERS = 32
 
 def explain_parts(
     *,
-    first_cut: str,
-    last_cut: str | None,
-    device: str,
+    cut_ids: Sequence[str],
+    devices: Sequence[Sequence[str]],
+    returns: bool,
     leakage_upper: Mapping[str, float] | None,
     policy: Policy,
 ) -> tuple[str, ...]:
-    """Return one sentence per part of a split."""
-    held = f"It holds everything up to the cut '{first_cut}'"
+    """Return one sentence per part of a split: the enclave's, each of ``devices``, and the enclave's last."""
+    held = f"It holds everything up to the cut '{cut_ids[0]}'"
+    readers = " and ".join(f"'{name}'" for names in devices for name in names)
     if leakage_upper is None:
-        first = f"{held}; nothing that '{device}' reads there is more private than it is cleared for."
+        first = f"{held}; nothing that {readers} reads there is more private than it is cleared for."
     else:
         bounds = ", ".join(
             f"{metric} at most {leakage_upper[metric]:.3g} (allowed {bound:g})"
@@ -34,11 +35,20 @@ def explain_parts(
             if metric in leakage_upper
         )
         first = f"{held}, so the input stays in the enclave; what leaves there leaks {bounds} under the best attack."
+    sentences = [first, *(_explain_stage(names, policy, alone=len(devices) == 1) for names in devices)]
+    if returns:
+        sentences.append(f"It makes the outputs from the cut '{cut_ids[-1]}' on, so that the host does not see them.")
+    return tuple(sentences)
+
+
+def _explain_stage(names: Sequence[str], policy: Policy, *, alone: bool) -> str:
     goal = "latency" if policy.objective.minimise == "latency" else "period"
-    second = f"It reads nothing more private than '{device}' is cleared for, and there it gives the lowest {goal}."
-    if last_cut is None:
-        return first, second
-    return first, second, f"It makes the outputs from the cut '{last_cut}' on, so that the host does not see them."
+    if len(names) > 1:
+        cleared = f"its {len(names)} devices are cleared for; they share its requests"
+    else:
+        cleared = f"'{names[0]}' is cleared for"
+    worth = "there it gives" if alone else "with the other devices it gives"
+    return f"It reads nothing more private than {cleared}, and {worth} the lowest {goal}."
 
 
 def explain_plan(*, cut_ids: tuple[str, ...], device: str | None, latency_s: float, trusted_s: float | None) -> str:

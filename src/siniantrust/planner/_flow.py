@@ -71,6 +71,20 @@ class Flow:
         """Number of nodes in every prefix."""
         return self.summed([1.0] * len(self.node_masks))
 
+    @cached_property
+    def weights(self) -> FloatArray:
+        """Parameter bytes of every prefix."""
+        return self.summed([node.parameter_bytes for node in self.model.nodes])
+
+    @cached_property
+    def crossing_bytes(self) -> FloatArray:
+        """Bytes of the tensors made inside and read outside, for every prefix."""
+        return np.asarray([sum(map(self.size, names)) for names in self.crossing], dtype=np.float64)
+
+    def contained(self, prefix: int) -> int:
+        """Mask of the cuts whose prefix lies within ``prefix``, itself among them."""
+        return sum(1 << index for index, mask in enumerate(self.contained_in) if mask >> prefix & 1)
+
     def summed(self, per_node: Sequence[float]) -> FloatArray:
         """Sum a quantity per node over every prefix; the last element is the whole model's."""
         nodes, prefixes, signs = self.changes
@@ -84,6 +98,10 @@ class Flow:
             return np.asarray([bool(mask >> int(prefixes[0]) & 1)])
         packed = np.frombuffer(mask.to_bytes(self.whole // 8 + 1, "little"), dtype=np.uint8)
         return np.unpackbits(packed, bitorder="little", count=self.whole + 1).astype(np.bool_)[prefixes]
+
+    def positions(self, mask: int) -> IndexArray:
+        """Return the positions of the set bits of ``mask``, ascending."""
+        return np.flatnonzero(self.at(mask, np.arange(self.whole + 1)))
 
     def size(self, tensor: str) -> int:
         """Bytes of a tensor of one batch item; 0 where its shape is known at run time only."""

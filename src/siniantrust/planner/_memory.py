@@ -6,7 +6,7 @@ so one running maximum serves all of those (nearly all cuts of real networks). T
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -21,7 +21,6 @@ def peak_bytes_per_cut(flow: Flow) -> tuple[FloatArray, FloatArray]:
     A node holds its inputs and outputs together. Weights that several nodes read count once for each: the figure
     is an upper bound. Outside the whole model there is nothing, which counts 0.
     """
-    model = flow.model
     live = _live_bytes(flow)
     running = np.maximum.accumulate(live)
     remaining = np.maximum.accumulate(live[::-1])[::-1]
@@ -30,10 +29,9 @@ def peak_bytes_per_cut(flow: Flow) -> tuple[FloatArray, FloatArray]:
     after = np.where(counts < len(live), remaining[np.minimum(counts, len(live) - 1)], 0.0)
     odd = _not_first(flow, counts)
     if len(odd):
-        before[odd] = _simulate(flow, odd, after=False)
-        after[odd] = _simulate(flow, odd, after=True)
-    weights = flow.summed([node.parameter_bytes for node in model.nodes])
-    return before + weights, after + (weights[flow.whole] - weights)
+        before[odd] = _simulate(flow, odd, lambda mask: mask)
+        after[odd] = _simulate(flow, odd, lambda mask: mask ^ flow.everywhere)
+    return before + flow.weights, after + (flow.weights[flow.whole] - flow.weights)
 
 
 def _live_bytes(flow: Flow) -> FloatArray:
@@ -86,31 +84,61 @@ def _not_first(flow: Flow, counts: IndexArray) -> IndexArray:
     return np.flatnonzero(reach + 1 != counts)
 
 
-def _simulate(flow: Flow, columns: IndexArray, *, after: bool) -> FloatArray:
-    """Run through the nodes in order with one running total for each of the prefixes ``columns``."""
+def peak_bytes_between(flow: Flow, start: int, ends: IndexArray, *, limit_bytes: int) -> FloatArray:
+    """Return the peak bytes of the nodes from the cut ``start`` to each of ``ends``, weights included.
+
+    Where the weights alone are beyond ``limit_bytes``, or even everything alive in the whole model would fit, that
+    bound is returned instead: which side of the limit it is on is certain.
+    """
+    before = flow.weights[start]
+    weights = flow.weights[ends] - before
+    most = float(_live_bytes(flow).max(initial=0.0))
+    peak: FloatArray = np.where(weights > limit_bytes, weights, weights + most)
+    unsure = np.flatnonzero((weights <= limit_bytes) & (weights + most > limit_bytes))
+    if len(unsure):
+        alive = _simulate(flow, ends[unsure], lambda mask: 0 if mask >> start & 1 else mask)
+        peak[unsure] = weights[unsure] + alive
+    return peak
+
+
+def _simulate(flow: Flow, columns: IndexArray, inside: Callable[[int], int]) -> FloatArray:
+    """Run through the nodes in order with one running total for each of ``columns``.
+
+    ``inside`` turns a node's mask of prefixes into the mask of the columns for which it runs.
+    """
     model = flow.model
-    side = flow.everywhere if after else 0
     inputs = {tensor.name for tensor in model.inputs}
     kept = {tensor.name for tensor in model.outputs}
     dying = _dying(model)
     live = np.zeros(len(columns))
-    held: dict[str, int] = {}
+    entering: dict[str, int] = {}
     for name, readers in flow.read.items():
-        entering = union(reader ^ side for reader in readers)
-        if name not in inputs:
-            entering &= ~(flow.made[name] ^ side)
-        if entering:
-            held[name] = entering
-            live += flow.size(name) * flow.at(entering, columns)
+        mask = union(map(inside, readers)) & (flow.everywhere if name in inputs else ~inside(flow.made[name]))
+        if mask:
+            entering[name] = mask
+            live += flow.size(name) * flow.at(mask, columns)
+    later = {name: _unions_behind([inside(reader) for reader in flow.read[name]]) for name in entering}
     peak = live.copy()
     for node in model.nodes:
-        mask = flow.node_masks[node.index] ^ side
+        mask = inside(flow.node_masks[node.index])
         for name in node.outputs:
-            held[name] = held.get(name, 0) | mask
             live += flow.size(name) * flow.at(mask, columns)
         np.maximum(peak, live, out=peak)
+        for name in dict.fromkeys(node.inputs):
+            if name in entering:
+                live -= flow.size(name) * flow.at(entering[name] & mask & ~next(later[name]), columns)
         for name in dying[node.index]:
-            leaving = flow.everywhere if name in kept else union(~(r ^ side) for r in flow.read.get(name, ()))
-            made_here = 0 if name in inputs else flow.made[name] ^ side
-            live -= flow.size(name) * flow.at(held.get(name, 0) & ~(made_here & leaving), columns)
+            if name not in inputs:
+                stays = (
+                    flow.everywhere if name in kept else union(~inside(reader) for reader in flow.read.get(name, ()))
+                )
+                live -= flow.size(name) * flow.at(inside(flow.made[name]) & ~stays, columns)
     return peak
+
+
+def _unions_behind(masks: Sequence[int]) -> Iterator[int]:
+    """Yield, for each mask, the union of those behind it."""
+    found = [0]
+    for mask in reversed(masks):
+        found.append(found[-1] | mask)
+    return iter(found[-2::-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,6 +23,7 @@ class PlannedPart(_Record):
 
     name: str
     device: str
+    replicas: tuple[str, ...] = Field(default=(), description="more devices that hold it and share its requests")
     trusted: bool
     nodes: tuple[str, ...]
     inputs: tuple[str, ...]
@@ -64,7 +66,10 @@ class Prediction(_Record):
 
 
 class Alternative(_Record):
-    """One candidate that the solver looked at. ``refusal`` is None when the policy allows it."""
+    """One candidate that the solver looked at. ``refusal`` is None when the policy allows it.
+
+    ``device`` names the devices of all untrusted parts in order, those that share one with a + between.
+    """
 
     cut_ids: tuple[str, ...]
     device: str
@@ -93,3 +98,13 @@ class Plan(_Record):
     warnings: tuple[str, ...]
     machine: str
     reason: str = Field(default="", description="one sentence: what was chosen and what it is worth")
+
+    @property
+    def devices(self) -> str:
+        """The untrusted devices as an ``Alternative`` names them; the enclave where there is none."""
+        return name_devices([(part.device, *part.replicas) for part in self.parts if not part.trusted])
+
+
+def name_devices(stages: Sequence[Sequence[str]]) -> str:
+    """Return the devices of untrusted parts in one line: ``gpu0+gpu1, npu``."""
+    return ", ".join("+".join(names) for names in stages) or ENCLAVE

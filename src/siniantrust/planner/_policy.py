@@ -38,6 +38,9 @@ class DevicePolicy(_Section):
     backend: str = Field(default="onnxruntime", description="the ODLA backend that drives it")
     options: dict[str, str | int | float | bool] = Field(default_factory=dict, description="the backend's options")
     clearance: Label = Field(default=Label.OBSCURED, description="the most private label that it may see")
+    memory_bytes: int | None = Field(
+        default=None, gt=0, description="what a part on it may hold, weights and activations; no limit if left out"
+    )
 
 
 class LeakagePolicy(_Section):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -23,11 +22,10 @@ class Compute:
 
 @dataclass(frozen=True)
 class Term:
-    """One addend of the latency, over all last cuts. Terms of one ``stage`` share a resource and never overlap."""
+    """One addend of the latency, over all last cuts. Terms of one ``where`` share a resource and never overlap."""
 
     what: str
     where: str
-    stage: Literal["enclave", "device"]
     latency_s: FloatArray
     basis: str
 
@@ -45,41 +43,53 @@ def split_terms(
 
     The enclave's two parts share its thread, so they form one stage of a pipeline, and the device the other.
     """
-    trusted, untrusted = costs.trusted.basis, costs.devices[device].basis
-    transfer = costs.transfers[device]
-    whole = len(compute.trusted_s) - 1
-    three = ends != whole
-    first_in = traffic.client_to_first
-    first_out = traffic.first_to_device + traffic.first_to_client
-    to_device = traffic.first_to_device + traffic.client_to_device
-    from_device = traffic.device_to_last + traffic.device_to_client
-    last_in = traffic.device_to_last + traffic.client_to_last
-    first_s = np.full(len(ends), compute.trusted_s[start])
-    crossing = costs.crossing
+    first, last = enclave_terms(traffic, compute.trusted_s, costs, start=start, ends=ends, parts=3)
     # Differences of running sums: rounding may take a zero below zero.
     device_s = np.maximum(compute.device_s[ends] - compute.device_s[start], 0.0)
-    last_s = np.maximum(compute.trusted_s[whole] - compute.trusted_s[ends], 0.0)
-    terms = [
-        Term("cross into part 1 and back", ENCLAVE, "enclave", _affine(crossing, first_in, first_out), crossing.basis),
-        Term("compute part 1", ENCLAVE, "enclave", first_s, trusted),
-        Term(
-            "move to the device and back", device, "device", _affine(transfer, to_device, from_device), transfer.basis
-        ),
-        Term("compute part 2", device, "device", device_s, untrusted),
+    moved = (traffic.to_device, traffic.from_device)
+    return [*first, *device_terms(costs, moved_bytes=moved, compute_s=device_s, device=device, part=2), *last]
+
+
+def enclave_terms(
+    traffic: Traffic, trusted_s: FloatArray, costs: CostProfile, *, start: int, ends: IndexArray, parts: int
+) -> tuple[list[Term], list[Term]]:
+    """Return the terms of the trusted part before the first cut, and of the one behind the last, if there is one."""
+    crossing, basis, whole = costs.crossing, costs.trusted.basis, len(trusted_s) - 1
+    first_out = traffic.first_to_device + traffic.first_to_client
+    cross_s = _affine(crossing, traffic.client_to_first, first_out)
+    first = [
+        Term("cross into part 1 and back", ENCLAVE, cross_s, crossing.basis),
+        Term("compute part 1", ENCLAVE, np.full(len(ends), trusted_s[start]), basis),
     ]
-    if three.any():
-        cross_s = np.where(three, _affine(crossing, last_in, traffic.last_to_client), 0.0)
-        terms.append(Term("cross into part 3 and back", ENCLAVE, "enclave", cross_s, crossing.basis))
-        terms.append(Term("compute part 3", ENCLAVE, "enclave", last_s, trusted))
-    return terms
+    three = ends != whole
+    if not three.any():
+        return first, []
+    last_in = traffic.device_to_last + traffic.client_to_last
+    cross_s = np.where(three, _affine(crossing, last_in, traffic.last_to_client), 0.0)
+    last_s = np.maximum(trusted_s[whole] - trusted_s[ends], 0.0)
+    return first, [
+        Term(f"cross into part {parts} and back", ENCLAVE, cross_s, crossing.basis),
+        Term(f"compute part {parts}", ENCLAVE, last_s, basis),
+    ]
+
+
+def device_terms(
+    costs: CostProfile, *, moved_bytes: tuple[FloatArray, FloatArray], compute_s: FloatArray, device: str, part: int
+) -> list[Term]:
+    """Return the terms of one untrusted part; ``moved_bytes`` go to the device and come back."""
+    transfer = costs.transfers[device]
+    return [
+        Term("move to the device and back", device, _affine(transfer, *moved_bytes), transfer.basis),
+        Term(f"compute part {part}", device, compute_s, costs.devices[device].basis),
+    ]
 
 
 def trusted_terms(costs: CostProfile, *, in_bytes: float, out_bytes: float, compute_s: float) -> list[Term]:
     """Return the terms of the whole model in the enclave, as arrays of one element."""
     cross_s = _affine(costs.crossing, np.asarray([in_bytes]), np.asarray([out_bytes]))
     return [
-        Term("cross into part 1 and back", ENCLAVE, "enclave", cross_s, costs.crossing.basis),
-        Term("compute part 1", ENCLAVE, "enclave", np.asarray([compute_s]), costs.trusted.basis),
+        Term("cross into part 1 and back", ENCLAVE, cross_s, costs.crossing.basis),
+        Term("compute part 1", ENCLAVE, np.asarray([compute_s]), costs.trusted.basis),
     ]
 
 

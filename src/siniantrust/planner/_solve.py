@@ -5,31 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from siniantrust.errors import NoPlanError, PlanError, PolicyError
 from siniantrust.graph import CutSet, Model
 from siniantrust.leakage import Audit
-from siniantrust.planner._alternatives import list_alternatives, list_refusals, name_cuts, trusted_alternative
+from siniantrust.planner._alternatives import (
+    describe_spread,
+    list_alternatives,
+    list_refusals,
+    name_cuts,
+    trusted_alternative,
+)
 from siniantrust.planner._candidates import CandidateTable, Row
 from siniantrust.planner._compose import Placement, compose_parts, compose_prediction, compose_values, place
 from siniantrust.planner._costs import CostProfile
 from siniantrust.planner._explain import explain_parts, explain_plan, list_warnings, warn_of_shared_weights
 from siniantrust.planner._flow import trace_flow
-from siniantrust.planner._plan import ENCLAVE, Alternative, LabelledValue, Plan, Prediction
+from siniantrust.planner._plan import ENCLAVE, Alternative, LabelledValue, Plan, Prediction, name_devices
 from siniantrust.planner._policy import Policy
-from siniantrust.planner._predict import split_terms
-from siniantrust.planner._traffic import measure_traffic
+from siniantrust.planner._several import search_spreads, spread_terms
+from siniantrust.planner._spread import Spread
 from siniantrust.planner._verdict import judge_cuts
 
-
-@dataclass(frozen=True)
-class _Choice:
-    """A split: a row, a position among its ends, and how it ranks (lower is better)."""
-
-    row: Row
-    position: int
-    rank: tuple[float, float]
+# Both searches look at every device alone, and may add up in another order: the last digits are no reason for a choice.
+_WORTH_IT = 1 + 1e-9
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,10 @@ class _Draft:
 def solve(model: Model, cuts: CutSet, *, policy: Policy, audit: Audit | None, costs: CostProfile) -> Plan:
     """Find the placement that the policy allows with the lowest predicted latency (or period).
 
-    The search is exact over the cuts given: every cut on every device (trusted, then untrusted), for output privacy
-    also every nested pair of cuts (trusted, untrusted, trusted), and the whole model in the enclave. Equal costs are
-    settled by the other cost, then by order: the enclave first, then the cuts' and the policy's order.
+    The search is exact over the cuts given: the first part in the enclave; the rest on one device or, nested cut by
+    nested cut, in turn on several, each with one part (for the period also several with the same part); for output
+    privacy the last part in the enclave again; and the whole model in the enclave. Equal costs are settled by the other
+    cost, then by order: the enclave first, then one device, in the cuts' and the policy's order.
 
     Args:
         model: the model.
@@ -72,15 +71,21 @@ def solve(model: Model, cuts: CutSet, *, policy: Policy, audit: Audit | None, co
     table = CandidateTable(flow, policy, judge_cuts(flow, policy, audit), costs, offered)
     rows = table.rows()
     trusted = trusted_alternative(table)
-    choice = _best(rows, policy)
-    if trusted.refusal is None and (choice is None or _rank_trusted(trusted, policy) <= choice.rank):
-        choice = None
-    elif choice is None:
+    split, unsearched = _best_split(table, rows)
+    if split is not None and trusted.refusal is None and _rank(trusted, policy) <= _rank(split, policy):
+        split = None
+    elif split is None and trusted.refusal is not None:
         refusals = list_refusals(flow, rows, trusted)
         raise NoPlanError(f"no placement of '{model.name}' satisfies the policy; {refusals[-1]}", refusals)
     alternatives, unlisted = list_alternatives(table, rows)
-    draft = _draft_trusted(table, trusted) if choice is None else _draft_split(table, choice, audit, trusted)
-    warnings = list_warnings(model, cuts, policy, audit, split=choice is not None)
+    if split is None:
+        draft = _draft_trusted(table, trusted)
+    else:
+        draft = _draft_split(table, split, audit, trusted)
+        if split.shared:
+            alternatives.append(describe_spread(table, split))
+    warnings = list_warnings(model, cuts, policy, audit, split=split is not None)
+    warnings += [unsearched] if unsearched is not None else []
     warnings += warn_of_shared_weights(model, draft.placement.part_of, draft.placement.devices)
     if unlisted:
         warnings.append(f"{unlisted} candidates that are worse than those listed were examined but are not listed.")
@@ -101,12 +106,9 @@ def solve(model: Model, cuts: CutSet, *, policy: Policy, audit: Audit | None, co
     )
 
 
-def _rank(latency_s: float, period_s: float, policy: Policy) -> tuple[float, float]:
-    return (latency_s, period_s) if policy.objective.minimise == "latency" else (period_s, latency_s)
-
-
-def _rank_trusted(trusted: Alternative, policy: Policy) -> tuple[float, float]:
-    return _rank(trusted.latency_s, trusted.period_s, policy)
+def _rank(found: Spread | Alternative, policy: Policy) -> tuple[float, float]:
+    by_latency = policy.objective.minimise == "latency"
+    return (found.latency_s, found.period_s) if by_latency else (found.period_s, found.latency_s)
 
 
 def _check_inputs(model: Model, policy: Policy, costs: CostProfile) -> None:
@@ -123,21 +125,29 @@ def _check_inputs(model: Model, policy: Policy, costs: CostProfile) -> None:
             raise PlanError(f"costs: nothing is known of device '{device.name}'; measure again with it")
 
 
-def _best(rows: Sequence[Row], policy: Policy) -> _Choice | None:
-    """Find the lowest rank among the allowed candidates; the first in order where several are equal."""
-    best: _Choice | None = None
+def _best_split(table: CandidateTable, rows: Sequence[Row]) -> tuple[Spread | None, str | None]:
+    """Return the best placement with untrusted parts, over one device or several, and what was not searched.
+
+    Several devices must be worth it: where one is as good, it is taken, and of several the first in order.
+    """
+    alone: Spread | None = None
     for row in rows:
         for position, refusal in enumerate(row.refusals):
             if refusal is None:
-                rank = _rank(float(row.latency_s[position]), float(row.period_s[position]), policy)
-                if best is None or rank < best.rank:
-                    best = _Choice(row, position, rank)
-    return best
+                found = row.spread(position)
+                if alone is None or _rank(found, table.policy) < _rank(alone, table.policy):
+                    alone = found
+    together, unsearched = search_spreads(table)
+    if alone is None or (
+        together is not None and _rank(together, table.policy)[0] * _WORTH_IT < _rank(alone, table.policy)[0]
+    ):
+        return together, unsearched
+    return alone, unsearched
 
 
 def _draft_trusted(table: CandidateTable, trusted: Alternative) -> _Draft:
     reason = "No split that the policy allows is faster, so everything stays in the enclave."
-    placement = Placement((0,) * len(table.flow.model.nodes), (ENCLAVE,), (reason,))
+    placement = Placement((0,) * len(table.flow.model.nodes), (ENCLAVE,), (reason,), ((),))
     return _Draft(
         cut_ids=(),
         placement=placement,
@@ -147,24 +157,23 @@ def _draft_trusted(table: CandidateTable, trusted: Alternative) -> _Draft:
     )
 
 
-def _draft_split(table: CandidateTable, choice: _Choice, audit: Audit | None, trusted: Alternative) -> _Draft:
-    flow, row = table.flow, choice.row
-    end = row.ends[choice.position]
-    verdict = table.verdicts[row.start]
-    cut_ids = name_cuts(flow, row.start, end)
-    private = any(name in flow.private for name in flow.crossing[row.start])
+def _draft_split(table: CandidateTable, split: Spread, audit: Audit | None, trusted: Alternative) -> _Draft:
+    flow = table.flow
+    verdict = table.verdicts[split.start]
+    cut_ids = name_cuts(flow, split.boundaries)
+    private = any(name in flow.private for name in flow.crossing[split.start])
+    devices = [stage.devices for stage in split.stages]
     reasons = explain_parts(
-        first_cut=cut_ids[0],
-        last_cut=cut_ids[1] if len(cut_ids) > 1 else None,
-        device=row.device,
+        cut_ids=cut_ids,
+        devices=devices,
+        returns=split.end != flow.whole,
         leakage_upper=verdict.leakage_upper if private and verdict.refusal is None else None,
         policy=table.policy,
     )
-    placement = place(flow, start=row.start, end=end, device=row.device, reasons=reasons)
-    ends = np.asarray([end], dtype=np.intp)
-    traffic = measure_traffic(flow, row.start, ends)
-    terms = split_terms(traffic, table.compute(row.device), table.costs, start=row.start, ends=ends, device=row.device)
-    prediction = compose_prediction(terms, 0)
+    placement = place(flow, boundaries=split.boundaries, devices=devices, reasons=reasons)
+    prediction = compose_prediction(
+        spread_terms(table, split), 0, periods_s=[stage.period_s for stage in split.stages] if split.shared else ()
+    )
     audit_id = audit.id if audit is not None else None
     return _Draft(
         cut_ids=cut_ids,
@@ -172,6 +181,9 @@ def _draft_split(table: CandidateTable, choice: _Choice, audit: Audit | None, tr
         values=compose_values(flow, placement, table.policy, verdict=verdict, audit_id=audit_id),
         prediction=prediction,
         reason=explain_plan(
-            cut_ids=cut_ids, device=row.device, latency_s=prediction.latency_s, trusted_s=trusted.latency_s
+            cut_ids=cut_ids,
+            device=name_devices(devices),
+            latency_s=prediction.latency_s,
+            trusted_s=trusted.latency_s,
         ),
     )

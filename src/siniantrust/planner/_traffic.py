@@ -14,15 +14,15 @@ class Traffic:
     """Bytes of one request with batch size 1; every array runs over the last cuts.
 
     ``first`` and ``last`` are the trusted parts before and after the device's. What the first hands to the last
-    stays in the enclave and moves nowhere.
+    stays in the enclave and moves nowhere. ``to_device`` and ``from_device`` count the client's exchange with it too.
     """
 
     client_to_first: FloatArray
     first_to_device: FloatArray
     first_to_client: FloatArray
-    client_to_device: FloatArray
+    to_device: FloatArray
+    from_device: FloatArray
     device_to_last: FloatArray
-    device_to_client: FloatArray
     client_to_last: FloatArray
     last_to_client: FloatArray
 
@@ -36,21 +36,18 @@ def measure_traffic(flow: Flow, start: int, ends: IndexArray) -> Traffic:
     def zeros() -> FloatArray:
         return np.zeros(len(ends))
 
-    client_to_first, client_to_device, client_to_last = zeros(), zeros(), zeros()
+    client_to_first, client_to_last = zeros(), zeros()
     inputs = {tensor.name for tensor in flow.model.inputs}
     for tensor in flow.model.inputs:
-        size = tensor.size_bytes
         if flow.read_in(tensor.name) >> start & 1:
-            client_to_first += size
+            client_to_first += tensor.size_bytes
         if past := flow.read_after(tensor.name):  # an input that only the first part reads goes nowhere else
-            client_to_last += size * over_ends(past)
-            client_to_device += size * over_ends(flow.read_between(tensor.name, start))
+            client_to_last += tensor.size_bytes * over_ends(past)
     first_to_device, first_to_last = zeros(), zeros()
     for name in flow.crossing[start]:
         first_to_device += flow.size(name) * over_ends(flow.read_between(name, start))
         first_to_last += flow.size(name) * over_ends(flow.read_after(name))
-    entering_last = np.asarray([sum(map(flow.size, flow.crossing[end])) for end in ends], dtype=np.float64)
-    first_to_client, device_to_client, last_to_client = zeros(), zeros(), zeros()
+    first_to_client, last_to_client = zeros(), zeros()
     for tensor in flow.model.outputs:
         made = flow.made_in(tensor.name)
         if tensor.name in inputs:
@@ -58,15 +55,34 @@ def measure_traffic(flow: Flow, start: int, ends: IndexArray) -> Traffic:
         if made >> start & 1:
             first_to_client += tensor.size_bytes
         else:
-            device_to_client += tensor.size_bytes * over_ends(made)
             last_to_client += tensor.size_bytes * over_ends(~made & flow.everywhere)
+    to_device, from_device = bytes_through(flow, start, ends)
     return Traffic(
         client_to_first=client_to_first,
         first_to_device=first_to_device,
         first_to_client=first_to_client,
-        client_to_device=client_to_device,
-        device_to_last=entering_last - first_to_last,
-        device_to_client=device_to_client,
+        to_device=to_device,
+        from_device=from_device,
+        device_to_last=flow.crossing_bytes[ends] - first_to_last,
         client_to_last=client_to_last,
         last_to_client=last_to_client,
     )
+
+
+def bytes_through(flow: Flow, start: int, ends: IndexArray) -> tuple[FloatArray, FloatArray]:
+    """Count the bytes into and out of a device that holds the nodes from ``start`` to each of ``ends``.
+
+    What it reads is sent to it, from wherever it was made; what others or the client read of it comes back.
+    """
+    bytes_in, bytes_out = np.zeros(len(ends)), flow.crossing_bytes[ends]
+    for tensor in flow.model.inputs:
+        if flow.read_after(tensor.name):
+            bytes_in += tensor.size_bytes * flow.at(flow.read_between(tensor.name, start), ends)
+    for name in flow.crossing[start]:
+        bytes_in += flow.size(name) * flow.at(flow.read_between(name, start), ends)
+        bytes_out -= flow.size(name) * flow.at(flow.read_after(name), ends)
+    made_here = [(tensor, flow.made_in(tensor.name)) for tensor in flow.model.outputs]
+    for tensor, made in made_here:
+        if not made >> start & 1:
+            bytes_out += tensor.size_bytes * flow.at(made, ends)
+    return bytes_in, bytes_out

@@ -6,6 +6,7 @@ in one of the two shows. Checks run at build and again at load.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +19,6 @@ from siniantrust.planner._validate_labels import label_violations
 from siniantrust.planner._validate_memory import memory_violations
 from siniantrust.planner._validate_values import value_violations
 
-_SHAPES = ((True,), (True, False), (True, False, True))
 _TOLERANCE = 1e-9
 _SHOWN = 3
 
@@ -66,8 +66,12 @@ def _header_violations(plan: Plan, model: Model, audit: Audit | None) -> Iterato
 
 def _part_violations(plan: Plan, model: Model) -> Iterator[str]:
     trusted = tuple(part.trusted for part in plan.parts)
-    if trusted not in _SHAPES:
-        yield f"parts: expected trusted, then untrusted, then trusted (or fewer), found trusted = {list(trusted)}"
+    kinds = [kind for kind, _ in itertools.groupby(trusted)]
+    if kinds not in ([True], [True, False], [True, False, True]) or sum(trusted) != kinds.count(True):
+        yield f"parts: expected one trusted, then untrusted, then one trusted (or fewer), found {list(trusted)}"
+    for name, count in Counter(part.device for part in plan.parts if not part.trusted).items():
+        if count > 1:
+            yield f"parts: device '{name}' holds {count} parts; one is what its memory and period were planned for"
     if len(plan.cut_ids) != max(len(plan.parts) - 1, 0):
         yield f"cuts: {len(plan.parts)} parts need {max(len(plan.parts) - 1, 0)} cuts, found {len(plan.cut_ids)}"
     expected = [f"part{number}" for number in range(1, len(plan.parts) + 1)]
@@ -117,8 +121,7 @@ def _prediction_violations(plan: Plan) -> Iterator[str]:
     named = {term.where for term in prediction.terms}
     if named != used:
         yield f"prediction: its terms are for {sorted(named)}, the parts run on {sorted(used)}"
-    device = next((part.device for part in plan.parts if not part.trusted), ENCLAVE)
-    same = [each for each in plan.alternatives if each.cut_ids == plan.cut_ids and each.device == device]
+    same = [each for each in plan.alternatives if (each.cut_ids, each.device) == (plan.cut_ids, plan.devices)]
     if len(same) != 1:
         yield f"alternatives: the chosen placement should be among them once, found {len(same)} times"
     elif same[0].refusal is not None:

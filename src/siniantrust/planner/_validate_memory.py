@@ -1,4 +1,4 @@
-"""Validator: do the trusted parts fit the enclave together?"""
+"""Validator: do the trusted parts fit the enclave together, and each other part its devices?"""
 
 from __future__ import annotations
 
@@ -9,13 +9,24 @@ from siniantrust.planner._plan import Plan, PlannedPart
 
 
 def memory_violations(plan: Plan, model: Model) -> Iterator[str]:
-    """Yield a line if the weights of all trusted parts and the largest activations of one exceed the enclave."""
+    """Yield a line where weights and the most activations alive exceed the enclave, or a device's limit.
+
+    Trusted parts share the enclave: the weights of all count, and the activations of the largest.
+    """
     trusted = [part for part in plan.parts if part.trusted]
     need = sum(part.parameter_bytes for part in trusted)
     need += max((_most_alive_bytes(part, model) for part in trusted), default=0)
     limit = plan.policy.enclave.memory_bytes
     if need > limit:
         yield f"memory: the trusted parts need {need} bytes, the enclave has {limit}"
+    limits = {device.name: device.memory_bytes for device in plan.policy.device}
+    for part in plan.parts:
+        for name in () if part.trusted else (part.device, *part.replicas):
+            limit_bytes = limits[name]
+            if limit_bytes is not None:
+                need = part.parameter_bytes + _most_alive_bytes(part, model)
+                if need > limit_bytes:
+                    yield f"memory: {part.name} needs {need} bytes, '{name}' has {limit_bytes}"
 
 
 def _most_alive_bytes(part: PlannedPart, model: Model) -> int:

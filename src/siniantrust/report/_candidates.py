@@ -35,8 +35,8 @@ def candidates(sources: Sources, cuts: Sequence[CutView]) -> list[Candidate]:
     """Return every alternative in the order of the plan, with those on the Pareto front of the allowed ones marked."""
     plan = sources.plan
     numbers = {cut.id: cut for cut in cuts}
-    untrusted = [part.device for part in plan.parts if not part.trusted]
-    device = untrusted[0] if untrusted else plan.parts[0].device
+    stages = ["+".join((part.device, *part.replicas)) for part in plan.parts if not part.trusted]
+    device = ", ".join(stages) or plan.parts[0].device
     ratios = [_ratio(item, plan.policy.leakage.max) for item in plan.alternatives]
     allowed = [
         (item.latency_s, ratio)

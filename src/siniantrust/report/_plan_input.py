@@ -54,6 +54,7 @@ class PartRead(Record):
 
     name: str
     device: str
+    replicas: tuple[str, ...] = ()
     trusted: bool
     nodes: tuple[str, ...]
     inputs: tuple[str, ...]
