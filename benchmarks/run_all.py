@@ -14,6 +14,7 @@ import copies
 import import_time
 import pipeline
 import scaling
+import solver
 import split_latency
 from results_file import save, write_summary
 
@@ -22,6 +23,7 @@ BENCHMARKS = {
     "pipeline": pipeline.run,
     "copies": copies.run,
     "scaling": scaling.run,
+    "solver": solver.run,
     "import_time": import_time.run,
 }
 

@@ -183,7 +183,13 @@ def plan(
     show_table(
         ("part", "device", "nodes#", "MFLOP#", "why"),
         (
-            (part.name, "+".join((part.device, *part.replicas)), str(len(part.nodes)), f"{part.flops / 1e6:.2f}", part.reason)
+            (
+                part.name,
+                "+".join((part.device, *part.replicas)),
+                str(len(part.nodes)),
+                f"{part.flops / 1e6:.2f}",
+                part.reason,
+            )
             for part in found.parts
         ),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from siniantrust import _progress
 from siniantrust.graph import Cut
@@ -41,7 +41,8 @@ class Tasks:
         self._all_threads = threads
         self._workers, self._threads = self._shares(len(cuts))
         # What does not depend on the seed is computed once, unless cores would be idle.
-        self._seeds_together = cluster == "processes" and threads < 2 * len(cuts)
+        together = cluster == "processes" and threads < 2 * len(cuts)
+        self._seeds_apart = len(cuts) % self._workers if together else len(cuts)
 
     def _shares(self, tasks: int) -> tuple[int, int]:
         """Return how many tasks to run at a time, and threads for each."""
@@ -69,8 +70,9 @@ class Tasks:
     ) -> tuple[dict[str, list[CutTrials]], dict[str, str]]:
         """Return every cut's trials, the first seed's first, and why some cuts were given up early.
 
-        All seeds of a cut run one after the other in one place, where they share what does not depend on the seed; with
-        more cores, the seeds after the first are tasks of their own.
+        All seeds of a cut run one after the other in one place, where they share what does not depend on the seed. For
+        the cuts that are left over when each worker has as many as the next (with many cores, all), the seeds after the
+        first are tasks of their own.
         """
         setting = self._study.setting
         gallery = len(setting.judge.originals)
@@ -80,12 +82,12 @@ class Tasks:
         deep_first = reversed(self._cuts)
         order = sorted(deep_first, key=lambda cut: cut.id in cut_short)
         seeds = range(setting.seed, setting.seed + max(setting.budget.seeds, 1))
-        again = seeds[1:] if self._seeds_together else seeds[:0]
+        again = {cut.id: seeds[:0] if place < self._seeds_apart else seeds[1:] for place, cut in enumerate(order)}
         trials: dict[str, list[CutTrials]] = {cut.id: [] for cut in self._cuts}
         tasks: list[Task] = [
             (
                 (self._study, cut, self._cheapest if cut.id in cut_short else self._attacks),
-                {"seed": seeds[0], "again": again, "bounds": self._bounds, "threads": self._threads},
+                {"seed": seeds[0], "again": again[cut.id], "bounds": self._bounds, "threads": self._threads},
             )
             for cut in order
         ]
@@ -93,24 +95,31 @@ class Tasks:
             trials[found.cut_id].append(found)
             if found.cut_short:
                 cut_short.setdefault(found.cut_id, found.cut_short)
-            self._step(f"{found.cut_id}: attacks", advance=len(seeds) if again or found.cut_short else 1)
-        if again or not seeds[1:]:
-            return trials, cut_short
-        open_cuts = [cut for cut in order if cut.id not in cut_short]
-        rungs = {
-            cut.id: {trial.attack: trial.rungs[-1] for trial in trials[cut.id][0].trials if trial.declined is None}
-            for cut in open_cuts
-        }
-        workers, threads = self._shares(max(1, len(open_cuts) * len(seeds[1:])))
-        tasks = [
-            ((self._study, cut, self._attacks), {"seed": seed, "rungs": rungs[cut.id], "threads": threads})
-            for cut in open_cuts
-            for seed in seeds[1:]
-        ]
-        for found in run_all(repeat_cut, tasks, workers=workers, cluster=self._cluster):
+            done = 1 + len(again[found.cut_id])
+            self._step(f"{found.cut_id}: attacks", advance=len(seeds) if found.cut_short else done)
+        for found in self._attacks_again(
+            [cut for cut in order[: self._seeds_apart] if cut.id not in cut_short], trials
+        ):
             trials[found.cut_id].append(found)
             self._step(f"{found.cut_id}: attacks again")
         return trials, cut_short
+
+    def _attacks_again(self, cuts: Sequence[Cut], trials: Mapping[str, Sequence[CutTrials]]) -> Iterator[CutTrials]:
+        """Yield the trials with the seeds after the first, of cuts whose first seed's are known."""
+        setting = self._study.setting
+        seeds = range(setting.seed + 1, setting.seed + setting.budget.seeds)
+        rungs = {
+            cut.id: {trial.attack: trial.rungs[-1] for trial in trials[cut.id][0].trials if trial.declined is None}
+            for cut in cuts
+        }
+        workers, threads = self._shares(max(1, len(cuts) * len(seeds)))
+        tasks: list[Task] = [
+            ((self._study, cut, self._attacks), {"seed": seed, "rungs": rungs[cut.id], "threads": threads})
+            for cut in cuts
+            for seed in seeds
+        ]
+        if tasks:
+            yield from run_all(repeat_cut, tasks, workers=workers, cluster=self._cluster)
 
 
 def _probed_beyond(screened: Mapping[str, ScreenResult], bounds: Mapping[str, float], gallery: int) -> str | None:
