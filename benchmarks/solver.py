@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 
 import numpy as np
@@ -63,10 +62,10 @@ def _solve_s(model: Model, objective: str, *, turns: int) -> tuple[float, int]:
 
 
 def _made_up(model: Model) -> CostProfile:
-    source = random.Random(0)
+    source = np.random.default_rng(0)
 
     def seconds(most: float) -> dict[str, float]:
-        return {node.name: source.random() * most for node in model.nodes}
+        return {node.name: float(source.uniform(0, most)) for node in model.nodes}
 
     exchange = AffineCost(base_s=1e-5, seconds_per_byte_in=1e-9, seconds_per_byte_out=1e-9, basis="made up")
     return CostProfile(

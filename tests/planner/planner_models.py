@@ -177,28 +177,35 @@ class Meter:
         self.outputs = {tensor.name for tensor in model.outputs}
 
     def size(self, names: set[str]) -> int:
+        """Return the bytes of these values."""
         return sum(self.model.tensors[name].size_bytes for name in names)
 
     def read(self, nodes: set[int]) -> set[str]:
+        """Return the values that the nodes read."""
         return {name for index in nodes for name in self.model.nodes[index].inputs}
 
     def made(self, nodes: set[int]) -> set[str]:
+        """Return the values that the nodes make."""
         return {name for index in nodes for name in self.model.nodes[index].outputs}
 
     def moved(self, reading: set[int], making: set[int]) -> int:
+        """Return the bytes that nodes read of what others make."""
         return self.size(self.read(reading) & self.made(making))
 
     def entering(self, reading: set[int]) -> int:
+        """Return the bytes of the model's inputs that the nodes read."""
         return self.size(self.read(reading) & self.inputs)
 
     def answered(self, making: set[int]) -> int:
+        """Return the bytes of the model's outputs that the nodes make."""
         return self.size(self.made(making) & self.outputs)
 
     def seconds(self, latency_s: dict[str, float], nodes: set[int]) -> float:
+        """Return the seconds of all the nodes."""
         return sum(latency_s[self.model.nodes[index].name] for index in nodes)
 
     def peak(self, nodes: set[int]) -> int:
-        """Return weights and the most activations alive, by asking of every value at every node whether it is needed."""
+        """Return weights and the most activations alive, asking at every node which values are needed."""
         peak = 0
         for now in sorted(nodes):
             before, after = {node for node in nodes if node <= now}, {node for node in nodes if node >= now}

@@ -91,7 +91,9 @@ def _shared_out(
             latencies.append(max(spent))
             periods.append(1 / sum(1 / seconds for seconds in spent))
             limits = [devices[name].memory_bytes for name in crew]
-            if any(limit is not None and meter.peak(mine) > limit for limit in limits):
+            refused = {node for name in crew for node in costs.devices[name].unsupported}
+            names = {meter.model.nodes[index].name for index in mine}
+            if refused & names or any(limit is not None and meter.peak(mine) > limit for limit in limits):
                 break
         else:
             yield latencies, periods
@@ -115,7 +117,7 @@ def _orderly(meter: Meter, parts: Mapping[tuple[str, ...], set[int]]) -> bool:
     shape=st.sampled_from([(12, 1), (9, 2), (6, 3)]),
     threat_model=st.sampled_from(["input-privacy", "output-privacy"]),
     minimise=st.sampled_from(["latency", "period"]),
-    flags=st.sets(st.sampled_from(["audited", "all trusted", "little memory", "alike"])),
+    flags=st.sets(st.sampled_from(["audited", "all trusted", "little memory", "alike", "unsupported"])),
 )
 def test_solver_finds_what_brute_force_finds_and_its_plan_validates(
     seed: int, shape: tuple[int, int], threat_model: str, minimise: str, flags: set[str]
@@ -137,6 +139,14 @@ def test_solver_finds_what_brute_force_finds_and_its_plan_validates(
                 "transfers": dict.fromkeys(names, costs.transfers["gpu"]),
             }
         )
+    if "unsupported" in flags:
+        refused = {
+            name: cost.model_copy(
+                update={"unsupported": {node.name: "no" for node in model.nodes if source.random() < 0.2}}
+            )
+            for name, cost in costs.devices.items()
+        }
+        costs = costs.model_copy(update={"devices": refused})
     limits = {name: source.randint(100, 2500) for name in names} if "little memory" in flags else {}
     policy = make_policy(
         threat_model=threat_model,

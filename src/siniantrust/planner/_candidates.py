@@ -33,21 +33,13 @@ class Row:
     boundary_bytes: FloatArray
     refusals: tuple[str | None, ...]
     device_s: FloatArray
+    enclave_s: FloatArray
 
     def spread(self, position: int) -> Spread:
         """Return one of the candidates as a placement."""
         device_s = float(self.device_s[position])
         stage = Stage(self.start, self.ends[position], (self.device,), device_s, device_s)
         return Spread((stage,), float(self.latency_s[position]), float(self.period_s[position]))
-
-
-@dataclass(frozen=True)
-class Enclosed:
-    """The trusted parts around untrusted ones, over all last cuts: the enclave's seconds, and where it is allowed."""
-
-    ends: IndexArray
-    latency_s: FloatArray
-    allowed: BoolArray
 
 
 @dataclass(frozen=True)
@@ -117,28 +109,25 @@ class CandidateTable:
         prepared = [(device, self.compute(device.name), self._blocked(device)) for device in self.policy.device]
         return [row for start in self.splits for row in self._rows_from(start, prepared)]
 
-    def enclosed(self, start: int, *, clearance: Label) -> Enclosed:
-        """Return what the enclave takes for each last cut behind ``start``, and whether devices may be between.
+    def enclave_s(self, start: int, ends: IndexArray) -> FloatArray:
+        """Return the seconds of the trusted parts before ``start`` and behind each of ``ends``."""
+        traffic = measure_traffic(self.flow, start, ends)
+        first, last = enclave_terms(traffic, self.trusted_s, self.costs, start=start, ends=ends, parts=3)
+        return sum((term.latency_s for term in (*first, *last)), np.zeros(len(ends)))
 
-        ``clearance`` is the least that any of those devices has.
-        """
-        ends = self._ends(start)
-        first, last = enclave_terms(
-            measure_traffic(self.flow, start, ends), self.trusted_s, self.costs, start=start, ends=ends, parts=3
-        )
-        device = DevicePolicy(name="any", clearance=clearance)
-        allowed = self.enclave_peak_bytes(start, ends) <= self.policy.enclave.memory_bytes
-        for holds, _ in self._label_refusals(start, ends, device):
+    def may_surround(self, start: int, ends: IndexArray, *, clearance: Label) -> BoolArray:
+        """Say for which last cuts devices that are cleared for ``clearance`` may be between, and the enclave around."""
+        allowed: BoolArray = self.enclave_peak_bytes(start, ends) <= self.policy.enclave.memory_bytes
+        for holds, _ in self._label_refusals(start, ends, DevicePolicy(name="any", clearance=clearance)):
             allowed &= ~holds
-        seconds = sum((term.latency_s for term in (*first, *last)), np.zeros(len(ends)))
-        return Enclosed(ends, seconds, allowed)
+        return allowed
 
     def _blocked(self, device: DevicePolicy) -> FloatArray:
         """Count, in every prefix, the nodes that the device cannot run."""
         unsupported = self.costs.devices[device.name].unsupported
         return self.flow.summed([node.name in unsupported for node in self.flow.model.nodes])
 
-    def _ends(self, start: int) -> IndexArray:
+    def ends(self, start: int) -> IndexArray:
         """List the last cuts: the whole model, and for output privacy every larger prefix before it."""
         flow = self.flow
         last = [flow.whole]
@@ -149,7 +138,7 @@ class CandidateTable:
 
     def _rows_from(self, start: int, prepared: Sequence[tuple[DevicePolicy, Compute, FloatArray]]) -> Iterator[Row]:
         flow = self.flow
-        every = self._ends(start)
+        every = self.ends(start)
         traffic_of = {len(every): measure_traffic(flow, start, every)}
         for device, compute, blocked in prepared:
             ends = every
@@ -175,6 +164,7 @@ class CandidateTable:
                 boundary_bytes=traffic.first_to_device + traffic.device_to_last,
                 refusals=refusals,
                 device_s=device_s,
+                enclave_s=enclave_s,
             )
 
     def _refusals(

@@ -130,22 +130,29 @@ def find_chains(table: StretchTable, *, end: int, within: int, longest_s: float 
         stretches = table.behind(boundary, within)
         if not len(stretches.ends):
             continue
+        columns = _columns(stretches.ends)
         for number, (taking, (having, left)) in enumerate(zip(crews.takings, steps, strict=True)):
             latency_s, period_s = _seconds(stretches, taking)
             useful = np.isfinite(latency_s) if longest_s is None else period_s <= longest_s * (1 + _ROUNDING)
-            ends = stretches.ends[useful]
-            if not len(ends):
-                continue
-            onward = value[np.ix_(left, ends)]
-            reached = np.maximum(onward, period_s[useful]) if longest_s is None else onward + latency_s[useful]
+            spent_s = np.where(useful, period_s if longest_s is None else latency_s, np.inf)
+            onward = value[left, columns] if isinstance(columns, slice) else value[np.ix_(left, columns)]
+            reached = (
+                np.maximum(onward, spent_s, out=onward) if longest_s is None else np.add(onward, spent_s, out=onward)
+            )
             best = reached.argmin(axis=1)
             reached_s = reached[np.arange(len(left)), best]
             better = reached_s < value[having, boundary]
             rows = having[better]
             value[rows, boundary] = reached_s[better]
-            next_end[rows, boundary] = ends[best[better]]
+            next_end[rows, boundary] = stretches.ends[best[better]]
             next_taking[rows, boundary] = number
     return Chains(table, crews, end, value, next_end, next_taking)
+
+
+def _columns(ends: IndexArray) -> slice | IndexArray:
+    """Return ``ends`` as a slice where they follow one another, as they do in a chain: it is read much faster."""
+    first, last = int(ends[0]), int(ends[-1])
+    return slice(first, last + 1) if last - first + 1 == len(ends) else ends
 
 
 def _seconds(stretches: Stretches, taking: Counts) -> tuple[FloatArray, FloatArray]:

@@ -105,8 +105,11 @@ class Flow:
 
     def size(self, tensor: str) -> int:
         """Bytes of a tensor of one batch item; 0 where its shape is known at run time only."""
-        found = self.model.tensors.get(tensor)
-        return found.size_bytes if found is not None else 0
+        return self._sizes.get(tensor, 0)
+
+    @cached_property
+    def _sizes(self) -> Mapping[str, int]:
+        return {name: tensor.size_bytes for name, tensor in self.model.tensors.items()}
 
     def made_in(self, tensor: str) -> int:
         """Mask of the prefixes in which a tensor exists; a constant that is an output exists in the whole model."""
@@ -122,7 +125,11 @@ class Flow:
 
     def read_after(self, tensor: str) -> int:
         """Mask of the prefixes outside which ``tensor`` is read."""
-        return union(~mask & self.everywhere for mask in self.read.get(tensor, ()))
+        return self._read_after.get(tensor, 0)
+
+    @cached_property
+    def _read_after(self) -> Mapping[str, int]:
+        return {tensor: union(~mask & self.everywhere for mask in readers) for tensor, readers in self.read.items()}
 
 
 def trace_flow(model: Model, cuts: Mapping[str, Sequence[str]], *, public_inputs: Iterable[str]) -> Flow:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from siniantrust.planner._candidates import CandidateTable, Enclosed
+from siniantrust.planner._candidates import CandidateTable, Row
 from siniantrust.planner._chain import Chains, Crews, find_chains
 from siniantrust.planner._flow import BoolArray, FloatArray
 from siniantrust.planner._predict import Term, device_terms, enclave_terms
@@ -34,7 +34,7 @@ class _Pairs:
     least_s: FloatArray
 
 
-def search_spreads(table: CandidateTable) -> tuple[Spread | None, str | None]:
+def search_spreads(table: CandidateTable, rows: Sequence[Row]) -> tuple[Spread | None, str | None]:
     """Return the best placement over the devices of the policy, and a warning if not all were searched.
 
     Each device holds one part, and with ``period`` as the objective several may share one as replicas. The search is
@@ -47,7 +47,9 @@ def search_spreads(table: CandidateTable) -> tuple[Spread | None, str | None]:
         return None, f"{number} devices that differ are too many for a search over all sets: each was tried alone."
     if len(table.policy.device) < 2 or not table.splits:  # noqa: PLR2004 - one device alone is the other search's
         return None, None
-    pairs = _allowed_pairs(table, stretches)
+    pairs = _allowed_pairs(table, stretches, rows)
+    if pairs is None:
+        return None, None
     found: Spread | None = None
     ends = np.unique(pairs.ends)
     bounds = [float(pairs.least_s[pairs.ends == end].min()) for end in ends]
@@ -69,37 +71,34 @@ def _rank(table: CandidateTable, spread: Spread) -> tuple[float, float]:
     return (pair[1], pair[0]) if _by_period(table) else pair
 
 
-def _allowed_pairs(table: CandidateTable, stretches: StretchTable) -> _Pairs:
-    """List the pairs, with a lower bound of each one's rank: the enclave alone, or all nodes at their fastest."""
+def _allowed_pairs(table: CandidateTable, stretches: StretchTable, rows: Sequence[Row]) -> _Pairs | None:
+    """List the pairs, with a lower bound of each one's rank: the enclave alone, or all nodes at their fastest.
+
+    The rows of single devices know the enclave's seconds, but leave out last cuts that their device is refused.
+    """
     nodes = table.flow.model.nodes
     devices = [table.costs.devices[device.name] for device in table.policy.device]
     fastest = table.flow.summed([min(each.latency_s[node.name] for each in devices) for node in nodes])
     has_secret = any(may_see(kind.clearance, Label.SECRET) for kind in stretches.kinds)
-    parts: list[tuple[np.ndarray, ...]] = []
-    for start in table.splits:
-        wide = table.enclosed(start, clearance=Label.OBSCURED)
-        usable = wide.allowed
-        if has_secret:
-            usable = usable | table.enclosed(start, clearance=Label.SECRET).allowed
+    widest: dict[int, Row] = {}
+    for row in rows:
+        if row.start not in widest or len(row.ends) > len(widest[row.start].ends):
+            widest[row.start] = row
+    columns: list[tuple[np.ndarray, ...]] = []
+    for start, row in widest.items():
+        ends = table.ends(start)
+        is_open = table.may_surround(start, ends, clearance=Label.OBSCURED)
+        usable = is_open | table.may_surround(start, ends, clearance=Label.SECRET) if has_secret else is_open
         if usable.any():
-            parts.append(_usable(start, wide, usable, np.maximum(fastest[wide.ends] - fastest[start], 0.0)))
-    if not parts:
-        empty = np.zeros(0)
-        return _Pairs(empty.astype(np.intp), empty.astype(np.intp), empty, empty.astype(np.bool_), empty)
-    starts, ends, enclave_s, is_open, compute_s = (np.concatenate(column) for column in zip(*parts, strict=True))
+            enclave_s = row.enclave_s if len(row.ends) == len(ends) else table.enclave_s(start, ends)
+            compute_s = np.maximum(fastest[ends] - fastest[start], 0.0)
+            found = (np.full(len(ends), start, dtype=np.intp), ends, enclave_s, is_open, compute_s)
+            columns.append(tuple(column[usable] for column in found))
+    if not columns:
+        return None
+    starts, ends, enclave_s, is_open, compute_s = (np.concatenate(column) for column in zip(*columns, strict=True))
     least_s = enclave_s if _by_period(table) else enclave_s + compute_s
     return _Pairs(starts, ends, enclave_s, is_open, least_s)
-
-
-def _usable(start: int, enclosed: Enclosed, usable: BoolArray, compute_s: FloatArray) -> tuple[np.ndarray, ...]:
-    count = int(usable.sum())
-    return (
-        np.full(count, start, dtype=np.intp),
-        enclosed.ends[usable],
-        enclosed.latency_s[usable],
-        enclosed.allowed[usable],
-        compute_s[usable],
-    )
 
 
 def _having_end(pairs: _Pairs, end: int) -> _Pairs:

@@ -137,7 +137,7 @@ def _best_split(table: CandidateTable, rows: Sequence[Row]) -> tuple[Spread | No
                 found = row.spread(position)
                 if alone is None or _rank(found, table.policy) < _rank(alone, table.policy):
                     alone = found
-    together, unsearched = search_spreads(table)
+    together, unsearched = search_spreads(table, rows)
     if alone is None or (
         together is not None and _rank(together, table.policy)[0] * _WORTH_IT < _rank(alone, table.policy)[0]
     ):

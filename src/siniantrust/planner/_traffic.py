@@ -40,9 +40,9 @@ def measure_traffic(flow: Flow, start: int, ends: IndexArray) -> Traffic:
     inputs = {tensor.name for tensor in flow.model.inputs}
     for tensor in flow.model.inputs:
         if flow.read_in(tensor.name) >> start & 1:
-            client_to_first += tensor.size_bytes
+            client_to_first += flow.size(tensor.name)
         if past := flow.read_after(tensor.name):  # an input that only the first part reads goes nowhere else
-            client_to_last += tensor.size_bytes * over_ends(past)
+            client_to_last += flow.size(tensor.name) * over_ends(past)
     first_to_device, first_to_last = zeros(), zeros()
     for name in flow.crossing[start]:
         first_to_device += flow.size(name) * over_ends(flow.read_between(name, start))
