@@ -117,7 +117,9 @@ def _orderly(meter: Meter, parts: Mapping[tuple[str, ...], set[int]]) -> bool:
     shape=st.sampled_from([(12, 1), (9, 2), (6, 3)]),
     threat_model=st.sampled_from(["input-privacy", "output-privacy"]),
     minimise=st.sampled_from(["latency", "period"]),
-    flags=st.sets(st.sampled_from(["audited", "all trusted", "little memory", "alike", "unsupported", "slow devices"])),
+    flags=st.sets(
+        st.sampled_from(["not audited", "all trusted", "little memory", "alike", "unsupported", "slow devices"])
+    ),
 )
 def test_solver_finds_what_brute_force_finds_and_its_plan_validates(
     seed: int, shape: tuple[int, int], threat_model: str, minimise: str, flags: set[str]
@@ -127,9 +129,9 @@ def test_solver_finds_what_brute_force_finds_and_its_plan_validates(
     model = random_model(seed, nodes=source.randint(3, shape[0]))
     cuts = enumerate_cuts(model, max_tensors=99, cap=10_000)
     assert not cuts.capped
-    leakage = {cut.id: source.random() * 0.3 for cut in cuts.cuts if source.random() < 0.8}
-    converged = {cut.id: source.random() < 0.8 for cut in cuts.cuts}
-    audit = make_audit(model, cuts, leakage, converged=converged) if "audited" in flags else None
+    leakage = {cut.id: source.random() * 0.21 for cut in cuts.cuts if source.random() < 0.9}
+    converged = {cut.id: source.random() < 0.9 for cut in cuts.cuts}
+    audit = make_audit(model, cuts, leakage, converged=converged) if "not audited" not in flags or seed % 4 else None
     names = ("gpu", "npu", "tpu")[: shape[1]]
     costs = make_costs(model, names, seed=seed)
     if "alike" in flags:
