@@ -9,7 +9,7 @@ from leakage_cases import SMALL, photo_tiles, problem_of
 from siniantrust.errors import AuditError
 from siniantrust.leakage import Attack, Budget, InapplicableError, Problem, Reconstruction
 from siniantrust.leakage._climb import Problems, Trial, climb, repeat
-from siniantrust.leakage._estimates import completed, estimate, estimate_completed
+from siniantrust.leakage._estimates import completed, estimate, estimate_completed, gained
 from siniantrust.leakage._judge import Judge
 from siniantrust.leakage._metrics import Scores
 from siniantrust.leakage._suite import attack_result, best_of, references, suite_next_budget, unsettled
@@ -97,6 +97,14 @@ def test_an_attack_far_behind_the_best_gets_no_more() -> None:
     for metric in ahead:
         assert len(_climb(attack, best=ahead | {metric: 0.5}).rungs) > 2
     assert len(_climb(attack, best={"ssim": 9.0, "nmse": 9.0}).rungs) > 2
+
+
+def test_what_an_attack_rises_below_zero_is_worth_nothing() -> None:
+    """Worse than the prior, which is free, it gains nothing; where it passes zero, what lies above counts."""
+    assert gained(-0.2, 1.5) == 0
+    assert gained(0.1, 1.5) == pytest.approx(0.1)
+    assert gained(0.5, 0.2) == pytest.approx(0.2)
+    assert gained(0.5, -0.2) == gained(-0.5, -0.2) == 0
 
 
 def test_beyond_the_bounds_one_run_is_enough() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from siniantrust.errors import AuditError
 from siniantrust.leakage._budget import Budget
-from siniantrust.leakage._estimates import mean_leakage
+from siniantrust.leakage._estimates import gained, mean_leakage
 from siniantrust.leakage._judge import Judge
 from siniantrust.leakage._metrics import Metric, Scores
 from siniantrust.leakage._registry import Attack, InapplicableError, Problem, Reconstruction
@@ -237,13 +237,9 @@ def _moves(smaller: _Run, larger: _Run, judge: Judge) -> dict[str, float]:
 
 
 def _is_hopeless(run: _Run, moves: Mapping[str, float], best: Mapping[str, float], tolerance: float) -> bool:
-    """Return whether a run is far behind the best in every metric, four times its last gain included.
-
-    Below zero an attack does worse than the mean, which is free, so what it gained there is nothing.
-    """
+    """Return whether a run is far behind the best in every metric, four times its last gain included."""
     for metric, mean in run.rung.mean.items():
-        reached, before = max(mean, 0.0), max(mean - moves[metric], 0.0)
-        hoped = reached + _MORE_DOUBLINGS_GAIN * max(reached - before, 0.0)
+        hoped = max(mean, 0.0) + _MORE_DOUBLINGS_GAIN * gained(mean, moves[metric])
         if metric not in best or hoped + _HOPELESS_TOLERANCES * tolerance >= best[metric]:
             return False
     return True

@@ -51,13 +51,21 @@ def estimate_seeds(
     )
 
 
-def with_headroom(found: Estimate, gain: float) -> Estimate:
+def gained(mean: float, move: float) -> float:
+    """Return what a rise of the mean leakage by ``move``, to ``mean``, was worth to the attacker; 0 if it fell.
+
+    Below zero an attack does worse than answering the prior, which is free, so what it rises there is worth nothing.
+    """
+    return max(mean, 0.0) - max(mean - max(move, 0.0), 0.0)
+
+
+def with_headroom(found: Estimate, move: float) -> Estimate:
     """Return the estimate with an upper bound that leaves room for gaining twice more what was gained last.
 
     Measured gains are about the same for each doubling of the data; another attacker may have four times as many, if
     only by asking for altered copies of their own. Gains that shrink to two thirds each time sum to no more for ever.
     """
-    headroom = max(0.0, min(_DOUBLINGS * gain, 1.0 - found.upper))
+    headroom = max(0.0, min(_DOUBLINGS * gained(found.mean, move), 1.0 - found.upper))
     return found.model_copy(update={"upper": found.upper + headroom, "headroom": headroom})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from siniantrust.leakage._climb import Trial
-from siniantrust.leakage._estimates import estimate_seeds, mean_leakage, with_headroom
+from siniantrust.leakage._estimates import estimate_seeds, gained, mean_leakage, with_headroom
 from siniantrust.leakage._judge import Judge
 from siniantrust.leakage._metrics import Metric, Scores
 from siniantrust.leakage._schema import AttackResult, Estimate
@@ -90,7 +90,7 @@ def unsettled(results: Mapping[str, AttackResult], *, tolerance: float) -> dict[
     for name, result in results.items():
         for metric, figure in result.leakage.items():
             gain = result.gains.get(metric)
-            reach = None if gain is None else abs(gain) if name == best[metric] else max(gain, 0.0)
+            reach = None if gain is None else abs(gain) if name == best[metric] else gained(figure.mean, gain)
             if reach is None or figure.mean + reach > leakage[metric].mean + tolerance:
                 found.setdefault(metric, []).append(name)
     return found
