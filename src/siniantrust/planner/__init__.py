@@ -1,6 +1,7 @@
 """Policy, cost model, exact solver, and an independent validator of plans."""
 
 from siniantrust.planner._annotate import annotate
+from siniantrust.planner._clearance import move_violations
 from siniantrust.planner._costs import AffineCost, ComputeCost, CostProfile
 from siniantrust.planner._measure import measure_costs
 from siniantrust.planner._plan import (
@@ -19,6 +20,7 @@ from siniantrust.planner._policy import (
     LeakagePolicy,
     ObjectivePolicy,
     Policy,
+    ServingPolicy,
     load_policy,
     parse_policy,
 )
@@ -42,12 +44,14 @@ __all__ = [
     "PlannedPart",
     "Policy",
     "Prediction",
+    "ServingPolicy",
     "annotate",
     "dump_plan",
     "find_violations",
     "load_plan",
     "load_policy",
     "measure_costs",
+    "move_violations",
     "parse_plan",
     "parse_policy",
     "plan_schema",

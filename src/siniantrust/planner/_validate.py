@@ -77,11 +77,23 @@ def _part_violations(plan: Plan, model: Model) -> Iterator[str]:
     for part in plan.parts:
         if part.trusted != (part.device == ENCLAVE):
             yield f"{part.name}: it is on '{part.device}' and says trusted = {str(part.trusted).lower()}"
-        if part.device != ENCLAVE and part.device not in devices:
-            yield f"{part.name}: the policy has no device '{part.device}'"
+        for name in (part.device, *part.replicas):
+            if name != ENCLAVE and name not in devices:
+                yield f"{part.name}: the policy has no device '{name}'"
+        yield from _replica_violations(part)
         if not part.nodes and model.nodes:
             yield f"{part.name}: it has no nodes"
     yield from _membership_violations(plan, model)
+
+
+def _replica_violations(part: PlannedPart) -> Iterator[str]:
+    if part.trusted and part.replicas:
+        yield f"{part.name}: it is trusted, and there is one enclave; the plan lists replicas on {list(part.replicas)}"
+    elif ENCLAVE in part.replicas:
+        yield f"{part.name}: it is untrusted, and the plan lists the enclave among its replicas"
+    for name, count in Counter((part.device, *part.replicas)).items():
+        if count > 1:
+            yield f"{part.name}: device '{name}' is listed {count} times; a replica needs a device of its own"
 
 
 def _membership_violations(plan: Plan, model: Model) -> Iterator[str]:
@@ -115,7 +127,8 @@ def _prediction_violations(plan: Plan) -> Iterator[str]:
         yield "prediction: the period is longer than the latency"
     used = {part.device for part in plan.parts}
     named = {term.where for term in prediction.terms}
-    if named != used:
+    replicas = {name for part in plan.parts for name in part.replicas}
+    if not used <= named <= used | replicas:
         yield f"prediction: its terms are for {sorted(named)}, the parts run on {sorted(used)}"
     device = next((part.device for part in plan.parts if not part.trusted), ENCLAVE)
     same = [each for each in plan.alternatives if each.cut_ids == plan.cut_ids and each.device == device]
