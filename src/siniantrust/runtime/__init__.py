@@ -1,11 +1,15 @@
-"""A session over a bundle: launched, attested, pipelined, observed."""
+"""A session over a bundle: launched, attested, pipelined, moving, observed."""
 
 from siniantrust.runtime._measure import describe_machine, record_run
+from siniantrust.runtime._observe import Call, Move, Observer
 from siniantrust.runtime._record import RunRecord
 from siniantrust.runtime._session import Session, open_session
 from siniantrust.runtime._stages import Span, device_spec, enclave_spec
 
 __all__ = [
+    "Call",
+    "Move",
+    "Observer",
     "RunRecord",
     "Session",
     "Span",
