@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ from siniantrust.errors import DataError, SinianError
 if TYPE_CHECKING:
     import numpy as np
 
-    from siniantrust.runtime import RunRecord, Session
+    from siniantrust.runtime import Observer, RunRecord, Session
 
 
 def build(
@@ -50,6 +51,12 @@ def run(
     batch: Annotated[int, typer.Option(min=1, help="Items per request, where the model leaves it free.")] = 1,
     against: Annotated[Path | None, typer.Option(help="The uncut ONNX model to compare with.")] = None,
     record: Annotated[Path | None, typer.Option(help="run.json for the report; needs --against.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Chrome trace (JSON) of the run, for ui.perfetto.dev or chrome://tracing.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Serve Prometheus metrics on 127.0.0.1 while it runs.")
+    ] = None,
     device: Devices = None,
     keys: Keys = None,
     dim: Dims = None,
@@ -57,13 +64,21 @@ def run(
 ) -> None:
     """Run a bundle over data: the private part in the enclave, the rest on its devices."""
     from siniantrust.bundle import KeyStore
+    from siniantrust.runtime import TraceRecorder
 
     if record is not None and against is None:
         raise SinianError("run: --record compares with the uncut model; give it with --against")
     if out is not None and out.suffix != ".npz":
         raise DataError(f"output {out}: expected a name that ends with .npz")
     keystore = KeyStore(keys)
-    with st.open(bundle, keystore=keystore, devices=parse_devices(device)) as session:
+    timeline = None if trace is None else TraceRecorder()
+    observers: list[Observer] = [] if timeline is None else [timeline]
+    with ExitStack() as stack:
+        if metrics_port is not None:
+            observers.append(_serve_metrics(stack, metrics_port, quiet=as_json))
+        session = stack.enter_context(
+            st.open(bundle, keystore=keystore, devices=parse_devices(device), observers=observers)
+        )
         inputs, labels = _read_inputs(data, session)
         measured = None
         if against is not None:
@@ -76,6 +91,8 @@ def run(
         else:
             outputs = session.run_batched(inputs, batch_items=batch)
         enclave = session.enclave_info()
+    if timeline is not None and trace is not None:
+        timeline.save(trace)
     if out is not None:
         _save_outputs(out, outputs)
     count = len(next(iter(outputs.values())))
@@ -90,6 +107,18 @@ def run(
         _show_measured(measured)
     if out is not None:
         show_line(f"outputs written to {out}")
+    if trace is not None:
+        show_line(f"timeline written to {trace}; open it at https://ui.perfetto.dev or chrome://tracing")
+
+
+def _serve_metrics(stack: ExitStack, port: int, *, quiet: bool) -> Observer:
+    from siniantrust.runtime import MetricsServer, PrometheusMetrics
+
+    metrics = PrometheusMetrics()
+    server = stack.enter_context(MetricsServer(metrics, port))
+    if not quiet:
+        show_line(f"metrics at http://127.0.0.1:{server.port}/metrics")
+    return metrics
 
 
 def _show_measured(measured: RunRecord) -> None:

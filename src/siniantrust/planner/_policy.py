@@ -129,8 +129,8 @@ def parse_policy(raw: dict[str, object], *, origin: str) -> Policy:
     takeover = policy.serving.takeover
     if len(set(takeover)) != len(takeover) or not set(takeover) <= set(names):
         raise PolicyError(
-            f"policy {origin}: serving.takeover: expected devices of this policy ({', '.join(names) or 'it has none'}), "
-            f"each once; found {list(takeover)}"
+            f"policy {origin}: serving.takeover: expected devices of this policy, each once; "
+            f"found {list(takeover)}, the devices are {names}"
         )
     return policy
 

@@ -91,5 +91,5 @@ class Observers(Observer):
         for each in self._observers:
             try:
                 tell(each)
-            except Exception:
+            except Exception:  # noqa: BLE001 - an observer may fail in any way
                 _log.exception("observer %s failed; requests go on", type(each).__name__)
