@@ -109,7 +109,9 @@ def test_spans_have_the_requests_over_their_parts(
     requests = [span for span in spans if span.name == "siniantrust.request"]
     assert len(requests) == 4
     for request in requests:
-        children = [span for span in spans if span.parent is not None and span.parent.span_id == request.context.span_id]
+        children = [
+            span for span in spans if span.parent is not None and span.parent.span_id == request.context.span_id
+        ]
         assert [child.attributes["siniantrust.part"] for child in children] == ["part1", "part2"]
         assert [child.attributes["siniantrust.device"] for child in children] == ["enclave", "cloud"]
         for child in children:
@@ -119,7 +121,9 @@ def test_spans_have_the_requests_over_their_parts(
     assert requests[-1].status.description == "DeviceLostError"
 
 
-@pytest.mark.parametrize(("make", "module"), [(PrometheusMetrics, "prometheus_client"), (OpenTelemetrySpans, "opentele")])
+@pytest.mark.parametrize(
+    ("make", "module"), [(PrometheusMetrics, "prometheus_client"), (OpenTelemetrySpans, "opentele")]
+)
 def test_a_missing_extra_is_one_line(make: type[Observer], module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the libraries the error is the `pip install` that brings them."""
     real = _extras.importlib.import_module

@@ -96,12 +96,12 @@ class DeviceStage:
             DeviceError: if no allowed device is left, or the request failed on as many as the policy has retries.
         """
         faults: dict[str, SinianError] = {}
-        last: str | None = None
+        tried: list[str] = []
         for _ in range(1 + self._policy.retries):
-            seat = self._roster.reserve(after=last)
+            seat = self._roster.reserve(tried=tried)
             if seat is None:
                 break
-            last = seat.name
+            tried.append(seat.name)
             watch = Stopwatch(self._observer, self.name, seat.name, inputs, request, ready_s)
             try:
                 answer = watch.answered(seat.run(inputs))

@@ -90,7 +90,9 @@ class MetricsServer:
         try:
             self._server, self._thread = library.start_http_server(port, addr=host, registry=metrics.registry)
         except OSError as fault:
-            raise SinianError(f"metrics: port {port} at {host} cannot be had ({fault.strerror}); give another") from None
+            raise SinianError(
+                f"metrics: port {port} at {host} cannot be had ({fault.strerror}); give another"
+            ) from None
         self.port = int(self._server.server_port)
         self._lock = threading.Lock()
         self._is_closed = False

@@ -54,11 +54,12 @@ class Roster:
             found = [name for name in self._spares if name not in self._serving]
             return sorted(found, key=lambda name: self._faults.get(name, 0))
 
-    def reserve(self, *, after: str | None) -> Seat | None:
+    def reserve(self, *, tried: Sequence[str]) -> Seat | None:
         """Choose the device for a request: of those that serve the least loaded, else a spare one, else one at fault.
 
         Args:
-            after: the device that just failed the request: it gets it only when another one was tried in between.
+            tried: the devices that failed the request, the latest one last. That one does not get it again right away;
+                the others only when no device is left that it was not tried on.
 
         Returns:
             Its seat, to be given back by ``release``; None if there is no other device.
@@ -66,10 +67,10 @@ class Roster:
         with self._lock:
             if self._is_closed:
                 raise SinianError(f"part {self._part!r}: its session is closed; open the bundle again")
-            names = [name for name in dict.fromkeys((*self._serving, *self._spares)) if name != after]
+            names = [name for name in dict.fromkeys((*self._serving, *self._spares)) if name not in tried[-1:]]
             if not names:
                 return None
-            chosen = self._seats[min(names, key=self._cost)]
+            chosen = self._seats[min(names, key=lambda name: (self._latest(name, tried), *self._cost(name)))]
             chosen.reserved += 1
             return chosen
 
@@ -126,6 +127,11 @@ class Roster:
                 faults.append(fault)
         if faults:
             raise faults[0]
+
+    @staticmethod
+    def _latest(name: str, tried: Sequence[str]) -> int:
+        """Return which trial of ``name`` was the latest, 0 if there was none."""
+        return max((number for number, each in enumerate(tried, start=1) if each == name), default=0)
 
     def _cost(self, name: str) -> tuple[int, bool, int]:
         serves = name in self._serving
