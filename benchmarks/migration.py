@@ -307,17 +307,18 @@ def _serve(
 def table(outcome: Outcome, *, machine: str) -> str:
     """Return the outcome as a page in Markdown."""
     moves = ", ".join(f"{count} by {cause}" for cause, count in sorted(outcome.moves.items())) or "none"
+    counts = (outcome.requests, outcome.kills, moves, outcome.failed_calls)
+    counts += (outcome.lost, outcome.answered_twice, outcome.wrong)
     lines = [
         "# Requests through kills",
         "",
-        "Two `sinian serve` processes on this machine serve the untrusted part over gRPC; four threads send requests to",
-        "one session with a simulated enclave. Servers are killed by SIGKILL at random times, three in four times the",
-        "one that serves, and started again; never both at once. A request counts as *during* if it was on its way",
+        "Two `sinian serve` processes on this machine serve the untrusted part over gRPC; four threads send requests",
+        "to one session with a simulated enclave. Servers are killed by SIGKILL at random times, mostly the",
+        "one that serves (three in four times), and started again; never both at once. A request counts as *during* if it was on its way",
         f"within {_DURING_S:g} s after a kill.",
         "",
         f"| requests | kills | moves | failed calls | lost | answered twice | wrong |\n{'|---' * 7}|",
-        f"| {outcome.requests} | {outcome.kills} | {moves} | {outcome.failed_calls} | {outcome.lost} | "
-        f"{outcome.answered_twice} | {outcome.wrong} |",
+        f"| {' | '.join(map(str, counts))} |",
         "",
         f"| phase | requests | p50, ms | p99, ms | longest, ms |\n{'|---' * 5}|",
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import copies
 import import_time
+import parallelism
 import pipeline
 import scaling
 import split_latency
@@ -20,6 +21,7 @@ from results_file import save, write_summary
 BENCHMARKS = {
     "split_latency": split_latency.run,
     "pipeline": pipeline.run,
+    "parallelism": parallelism.run,
     "copies": copies.run,
     "scaling": scaling.run,
     "import_time": import_time.run,

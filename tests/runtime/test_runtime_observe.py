@@ -153,7 +153,7 @@ def test_an_observer_that_fails_harms_no_request(
 
 
 def test_a_trace_has_every_request_and_call(vector_deployment: Deployment, tmp_path: Path) -> None:
-    """The timeline is Chrome's trace format: complete blocks per device that do not overlap, and paired asynchronous ones."""
+    """The timeline is in Chrome's format: blocks per device that do not overlap, and asynchronous ones in pairs."""
     recorder = TraceRecorder()
     with _open(vector_deployment, [recorder]) as session:
         list(session.stream([vector_deployment.inputs(1, seed=seed) for seed in range(6)]))
@@ -178,8 +178,8 @@ def test_a_trace_has_every_request_and_call(vector_deployment: Deployment, tmp_p
 
 def test_a_trace_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """An error of the file system is one line that names the file."""
+    (tmp_path / "none").write_text("")
     with pytest.raises(SinianError, match=r"trace .*none.*: cannot be written \("):
-        (tmp_path / "none").write_text("")
         TraceRecorder().save(tmp_path / "none" / "trace.json")
 
 
@@ -192,7 +192,7 @@ def test_a_dropped_stream_leaves_no_queue(vector_deployment: Deployment) -> None
         def on_queue(self, part: str, waiting: int) -> None:
             lengths[part] = waiting
 
-        def on_end(self, request: int, start_s: float, end_s: float, error: str | None) -> None:
+        def on_end(self, request: int, start_s: float, end_s: float, error: str | None) -> None:  # noqa: ARG002 - an observer's signature
             ended.append(error)
 
     with _open(vector_deployment, [Watch()]) as session:

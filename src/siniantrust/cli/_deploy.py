@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,21 +65,16 @@ def run(
 ) -> None:
     """Run a bundle over data: the private part in the enclave, the rest on its devices."""
     from siniantrust.bundle import KeyStore
-    from siniantrust.runtime import TraceRecorder
 
     if record is not None and against is None:
         raise SinianError("run: --record compares with the uncut model; give it with --against")
     if out is not None and out.suffix != ".npz":
         raise DataError(f"output {out}: expected a name that ends with .npz")
     keystore = KeyStore(keys)
-    timeline = None if trace is None else TraceRecorder()
-    observers: list[Observer] = [] if timeline is None else [timeline]
-    with ExitStack() as stack:
-        if metrics_port is not None:
-            observers.append(_serve_metrics(stack, metrics_port, quiet=as_json))
-        session = stack.enter_context(
-            st.open(bundle, keystore=keystore, devices=parse_devices(device), observers=observers)
-        )
+    with (
+        _observed(trace, metrics_port, quiet=as_json) as observers,
+        st.open(bundle, keystore=keystore, devices=parse_devices(device), observers=observers) as session,
+    ):
         inputs, labels = _read_inputs(data, session)
         measured = None
         if against is not None:
@@ -91,8 +87,6 @@ def run(
         else:
             outputs = session.run_batched(inputs, batch_items=batch)
         enclave = session.enclave_info()
-    if timeline is not None and trace is not None:
-        timeline.save(trace)
     if out is not None:
         _save_outputs(out, outputs)
     count = len(next(iter(outputs.values())))
@@ -107,18 +101,29 @@ def run(
         _show_measured(measured)
     if out is not None:
         show_line(f"outputs written to {out}")
+
+
+@contextmanager
+def _observed(trace: Path | None, metrics_port: int | None, *, quiet: bool) -> Iterator[list[Observer]]:
+    """Yield what watches the session; at the end, write what is to be written."""
+    from siniantrust.runtime import MetricsServer, PrometheusMetrics, TraceRecorder
+
+    observers: list[Observer] = []
+    with ExitStack() as stack:
+        if metrics_port is not None:
+            metrics = PrometheusMetrics()
+            server = stack.enter_context(MetricsServer(metrics, metrics_port))
+            observers.append(metrics)
+            if not quiet:
+                show_line(f"metrics at http://127.0.0.1:{server.port}/metrics")
+        timeline = TraceRecorder()
+        if trace is not None:
+            observers.append(timeline)
+        yield observers
     if trace is not None:
-        show_line(f"timeline written to {trace}; open it at https://ui.perfetto.dev or chrome://tracing")
-
-
-def _serve_metrics(stack: ExitStack, port: int, *, quiet: bool) -> Observer:
-    from siniantrust.runtime import MetricsServer, PrometheusMetrics
-
-    metrics = PrometheusMetrics()
-    server = stack.enter_context(MetricsServer(metrics, port))
-    if not quiet:
-        show_line(f"metrics at http://127.0.0.1:{server.port}/metrics")
-    return metrics
+        timeline.save(trace)
+        if not quiet:
+            show_line(f"timeline written to {trace}; open it at https://ui.perfetto.dev or chrome://tracing")
 
 
 def _show_measured(measured: RunRecord) -> None:

@@ -1,4 +1,4 @@
-"""Prometheus metrics of a session. Labels are names of parts and devices; nothing of a tensor but its size is counted."""
+"""Prometheus metrics of a session: labels are names of parts and devices, and of a tensor only its size counts."""
 
 from __future__ import annotations
 
