@@ -73,9 +73,10 @@ def timeline_figure(sources: Sources) -> Markup | None:
     if sources.run is None or not sources.run.timeline:
         return None
     spans = [span for span in sources.run.timeline if span.item < _ITEMS]
-    rows = sorted({(span.stage, span.device) for span in spans})
-    if not rows:
+    stages = list(dict.fromkeys(span.stage for span in spans))
+    if not stages:
         return None
+    rows = sorted({(span.stage, span.device) for span in spans}, key=lambda row: (stages.index(row[0]), row[1]))
     names = [clean(f"{stage} on {device}" if device else stage) for stage, device in rows]
     places = trusted_places(sources)
 
