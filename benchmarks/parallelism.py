@@ -39,9 +39,10 @@ def run(*, quick: bool) -> Outcome:
         title="Parallelism",
         method=(
             "Time per item of `Session.stream` with both devices at work, against the same items one after the other. "
-            "*Two-stage pipeline*: enclave and one device, one thread each, cut where the solver puts it for throughput, "
-            "against `Session.run` on one item after the other. *Two replicas*: part 2 on two single-threaded devices, cut "
-            "right after the first layers so that the enclave has little to do, against a stream over one of them."
+            "*Two-stage pipeline*: enclave and one device, one thread each, cut where the solver puts it for "
+            "throughput, against `Session.run` on one item after the other. *Two replicas*: part 2 on two devices of "
+            "one thread, cut right after the first layers so that the enclave has little to do, against a stream over "
+            "one of them."
         ),
         rows=rows,
         bars=bars,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -230,6 +231,47 @@ def test_a_request_that_every_device_fails_moves_nothing(spare_deployment: Deplo
         session.run(spare_deployment.inputs())
     assert session.placement() == {"part2": ("cloud",)}
     assert session.moves == ()
+
+
+def test_devices_that_fail_at_random_lose_nothing(spare_deployment: Deployment, session: Session) -> None:
+    """While one device works, requests of several threads are each answered once and rightly."""
+    source, lock = random.Random(0), threading.Lock()
+    kinds = [FAULTS[name] for name in ("lost", "refused", "backend", "shape", "nan")]
+
+    def flaky(name: str) -> None:
+        seat = _seat(session, name)
+        opened = seat._enter()
+        real = opened.executable.run
+
+        def run(inputs: Arrays) -> dict[str, np.ndarray]:
+            with lock:
+                fault = source.choice(kinds) if source.random() < 0.3 else real
+            return fault(inputs)
+
+        opened.executable.run = run  # type: ignore[method-assign]
+        seat._exit(opened)
+
+    answered: list[int] = []
+    faults: list[BaseException] = []
+
+    def work(worker: int) -> None:
+        for turn in range(40):
+            try:
+                if turn % 5 == 0:
+                    flaky(("cloud", "c")[worker % 2])  # a device that was opened again had lost its flaw
+                _assert_right(spare_deployment, session, seed=worker * 100 + turn)
+                answered.append(worker * 100 + turn)
+            except BaseException as fault:  # noqa: BLE001 - raised again below, where pytest sees it
+                faults.append(fault)
+
+    workers = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert faults == []
+    assert len(answered) == len(set(answered)) == 160
+    assert any(move.cause == "failure" for move in session.moves)
 
 
 def test_a_device_that_slows_down_is_left(spare_deployment: Deployment, session: Session) -> None:

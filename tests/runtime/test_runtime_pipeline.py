@@ -27,6 +27,30 @@ def test_results_keep_the_order(items: list[int], steps: int) -> None:
     assert not _threads()
 
 
+@settings(max_examples=20, deadline=None)
+@given(items=st.lists(st.integers(), max_size=20), widths=st.lists(st.integers(1, 4), min_size=1, max_size=3))
+def test_wide_steps_keep_the_order(items: list[int], widths: list[int]) -> None:
+    """Steps that take several items at once finish them in any order; results come in the order of the items."""
+    lock, now, most = threading.Lock(), [0] * len(widths), [0] * len(widths)
+
+    def step(number: int) -> Callable[[int], int]:
+        def work(item: int) -> int:
+            with lock:
+                now[number] += 1
+                most[number] = max(most[number], now[number])
+            time.sleep(0.001 * (item % 3))
+            with lock:
+                now[number] -= 1
+            return item + 1
+
+        return work
+
+    steps = [step(number) for number in range(len(widths))]
+    assert list(run_pipeline(items, steps, widths=widths)) == [item + len(widths) for item in items]
+    assert all(found <= width for found, width in zip(most, widths, strict=True))
+    assert not _threads()
+
+
 @pytest.mark.parametrize("failing_step", [0, 1, 2])
 def test_an_error_comes_after_the_answers_before_it(failing_step: int) -> None:
     """The items before the one that fails are answered, its error is raised, and no later item is begun after it."""
