@@ -217,7 +217,7 @@ def serve_through_kills(
             turnstile.kill_is_over()
         for worker in workers:
             worker.join()
-        moves = Counter(move.cause for move in session.moves)
+        moves = Counter(str(move.cause) for move in session.moves)
     wrong = sum(
         any(not np.allclose(answer[name], right[name], atol=_TOLERANCE) for answer in given for name in right)
         for given, right in zip(answers, expected, strict=True)
@@ -307,8 +307,8 @@ def _serve(
 def table(outcome: Outcome, *, machine: str) -> str:
     """Return the outcome as a page in Markdown."""
     moves = ", ".join(f"{count} by {cause}" for cause, count in sorted(outcome.moves.items())) or "none"
-    counts = (outcome.requests, outcome.kills, moves, outcome.failed_calls)
-    counts += (outcome.lost, outcome.answered_twice, outcome.wrong)
+    calls = (outcome.requests, outcome.kills, moves, outcome.failed_calls)
+    verdict = (outcome.lost, outcome.answered_twice, outcome.wrong)
     lines = [
         "# Requests through kills",
         "",
@@ -318,7 +318,7 @@ def table(outcome: Outcome, *, machine: str) -> str:
         f"on its way within {_DURING_S:g} s after a kill.",
         "",
         f"| requests | kills | moves | failed calls | lost | answered twice | wrong |\n{'|---' * 7}|",
-        f"| {' | '.join(map(str, counts))} |",
+        f"| {' | '.join(map(str, calls + verdict))} |",
         "",
         f"| phase | requests | p50, ms | p99, ms | longest, ms |\n{'|---' * 5}|",
     ]
