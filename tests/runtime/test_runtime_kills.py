@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -91,3 +93,29 @@ def test_the_count_of_the_kills_can_fail(served_deployment: Deployment, migratio
     assert outcome.lost > 0
     assert outcome.wrong == 300 - outcome.lost
     assert "part 'part2': no allowed device answered" in outcome.faults[0]
+
+
+def test_a_server_that_stands_still_is_given_up(tmp_path: Path, migration: ModuleType) -> None:
+    """A server that is stopped, and neither answers nor hangs up, costs its request the policy's time and no more."""
+    deployment = deploy(
+        vectors(),
+        tmp_path,
+        cut="t3",
+        device=devices("cloud", "standby"),
+        serving={"takeover": ["standby"], "call_timeout_s": 1.0},
+    )
+    part = deployment.path / "part2"
+    with migration.PartServer(part) as cloud, migration.PartServer(part) as standby:
+        urls = {"cloud": cloud.url, "standby": standby.url}
+        specs = {name: DeviceSpec(name, "remote", {"url": url}) for name, url in urls.items()}
+        with deployment.open(specs) as session:
+            for seed in range(3):
+                if seed == 1:
+                    cloud.process.send_signal(signal.SIGSTOP)
+                inputs = deployment.inputs(2, seed=seed)
+                begin_s = time.perf_counter()
+                np.testing.assert_allclose(session.run(inputs)["t7"], deployment.expected(inputs)["t7"], atol=1e-5)
+                assert time.perf_counter() - begin_s < 30
+            (move,) = session.moves
+            assert (move.source, move.target, move.cause) == ("cloud", "standby", "failure")
+            assert "device 'cloud': it did not answer within 1 s" in move.reason
