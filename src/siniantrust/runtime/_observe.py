@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 _log = logging.getLogger(__name__)
+_MOVES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +95,14 @@ class Observers(Observer):
                 tell(each)
             except Exception:  # noqa: BLE001 - an observer may fail in any way
                 _log.exception("observer %s failed; requests go on", type(each).__name__)
+
+
+class MoveLog(Observer):
+    """Remembers the latest moves."""
+
+    def __init__(self) -> None:
+        self.latest: deque[Move] = deque(maxlen=_MOVES)
+
+    def on_move(self, move: Move) -> None:
+        """Remember a move."""
+        self.latest.append(move)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,14 +15,11 @@ from siniantrust.odla import DeviceInfo, DeviceSpec
 from siniantrust.planner import move_violations
 from siniantrust.runtime._device_stage import DeviceStage
 from siniantrust.runtime._interface import Arrays, Interface, Results
-from siniantrust.runtime._observe import Move, Observer, Observers
-from siniantrust.runtime._pipeline import run_pipeline
+from siniantrust.runtime._observe import Move, MoveLog, Observer, Observers
 from siniantrust.runtime._requests import Request, Requests
-from siniantrust.runtime._stages import Answer, EnclaveHolder, EnclaveStage, Span, Stage, device_spec
+from siniantrust.runtime._stages import EnclaveHolder, EnclaveStage, Span, Stage, device_spec
+from siniantrust.runtime._stream import pass_stage, stream_requests
 from siniantrust.trust import EnclaveInfo
-
-# The latest moves that a session remembers.
-_MOVES = 1000
 
 
 def open_session(
@@ -55,26 +49,6 @@ def open_session(
     return Session(bundle, keystore=keystore, devices=devices or {}, observers=observers)
 
 
-@dataclass(eq=False)
-class _Passing:
-    """A request between two stages of a stream. ``item`` is its place in the stream."""
-
-    item: int
-    request: Request
-    values: Results = field(repr=False)
-
-
-class _Moves(Observer):
-    """Remembers where parts moved."""
-
-    def __init__(self) -> None:
-        self.latest: deque[Move] = deque(maxlen=_MOVES)
-
-    def on_move(self, move: Move) -> None:
-        """Remember a move."""
-        self.latest.append(move)
-
-
 class Session:
     """A running deployment. It is a context manager; its methods may be called from several threads.
 
@@ -96,7 +70,7 @@ class Session:
         self.outputs: tuple[Tensor, ...] = bundle.outputs
         self.interface = Interface(bundle.inputs, bundle.outputs, free_batch=bundle.batch_symbol is not None)
         self._is_closed = False
-        self._moves = _Moves()
+        self._moves = MoveLog()
         self._observer = Observers([self._moves, *observers])
         self._requests = Requests(self._observer)
         self._holder = EnclaveHolder(bundle, keystore)
@@ -178,8 +152,8 @@ class Session:
             values = self.interface.check(inputs)
             for stage in self.stages:
                 self._requests.wait(request, stage.name)
-                values, _ = self._step(stage, request, values)
-        return self._answer(values)
+                values, _ = pass_stage(stage, request, values, self._requests)
+        return self.interface.answer(values)
 
     def stream(
         self, requests: Iterable[Arrays], *, on_span: Callable[[Span], None] | None = None
@@ -195,48 +169,7 @@ class Session:
             on_span: called when an item leaves a stage, in that stage's thread.
         """
         self._check_open()
-        return self._streamed(requests, on_span or (lambda _: None))
-
-    def _streamed(self, requests: Iterable[Arrays], on_span: Callable[[Span], None]) -> Generator[Results, None, None]:
-        on_the_way: dict[int, Request] = {}
-
-        def admit() -> Iterator[_Passing]:
-            for item, inputs in enumerate(requests):
-                request = on_the_way[item] = self._requests.begin()
-                try:
-                    values = self.interface.check(inputs)
-                except BaseException as fault:
-                    self._requests.end(request, type(fault).__name__)
-                    raise
-                self._requests.wait(request, self.stages[0].name)
-                yield _Passing(item, request, values)
-
-        def through(number: int, passing: _Passing) -> _Passing:
-            stage, request = self.stages[number], passing.request
-            try:
-                values, answer = self._step(stage, request, passing.values)
-                call = answer.call
-                on_span(Span(stage.name, passing.item, call.start_s, call.end_s, call.device, call.ready_s))
-            except BaseException as fault:
-                self._requests.end(request, type(fault).__name__)
-                raise
-            if number + 1 < len(self.stages):
-                self._requests.wait(request, self.stages[number + 1].name)
-            else:
-                values = self._answer(values)
-                self._requests.end(request, None)
-                del on_the_way[passing.item]
-            return _Passing(passing.item, request, values)
-
-        steps = [partial(through, number) for number in range(len(self.stages))]
-        pipeline = run_pipeline(admit(), steps, widths=[stage.width for stage in self.stages])
-        try:
-            for passing in pipeline:
-                yield passing.values
-        finally:
-            pipeline.close()
-            for request in on_the_way.values():
-                self._requests.end(request, "Dropped")
+        return stream_requests(requests, self.interface, self.stages, self._requests, on_span or (lambda _: None))
 
     def run_batched(self, inputs: Arrays, *, batch_items: int = 1) -> Results:
         """Split the inputs' first axis into batches, run them through the pipeline, and join the answers.
@@ -286,13 +219,3 @@ class Session:
             self._requests.end(request, type(fault).__name__)
             raise
         self._requests.end(request, None)
-
-    def _step(self, stage: Stage, request: Request, values: Results) -> tuple[Results, Answer]:
-        """Run one stage on what it may see: the inputs of its part and nothing else."""
-        self._requests.enter(request)
-        seen = {name: values[name] for name in stage.inputs}
-        answer = stage.run(seen, request=request.number, ready_s=request.ready_s)
-        return {**values, **answer.outputs}, answer
-
-    def _answer(self, values: Results) -> Results:
-        return {tensor.name: values[tensor.name] for tensor in self.outputs}
