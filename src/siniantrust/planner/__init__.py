@@ -1,7 +1,6 @@
 """Policy, cost model, exact solver, and an independent validator of plans."""
 
 from siniantrust.planner._annotate import annotate
-from siniantrust.planner._clearance import move_violations
 from siniantrust.planner._costs import AffineCost, ComputeCost, CostProfile
 from siniantrust.planner._measure import measure_costs
 from siniantrust.planner._plan import (
@@ -27,6 +26,7 @@ from siniantrust.planner._policy import (
 from siniantrust.planner._policy_reference import policy_reference
 from siniantrust.planner._solve import solve
 from siniantrust.planner._validate import find_violations, validate_plan
+from siniantrust.planner._validate_clearance import move_violations
 
 __all__ = [
     "ENCLAVE",

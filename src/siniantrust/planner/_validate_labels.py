@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from siniantrust.graph import Model
 from siniantrust.leakage import Audit, CutAudit
-from siniantrust.planner._clearance import clearance_violation
 from siniantrust.planner._plan import ENCLAVE, LabelledValue, Plan
+from siniantrust.planner._validate_clearance import clearance_violation
 from siniantrust.trust import Label, ThreatModel
 
 _ATTENTION_OPERATORS = frozenset(
