@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class Deployment:
     between: dict[str, np.ndarray]
 
 
-def make_policy() -> planner.Policy:
+def make_policy(devices: Sequence[str] = (_DEVICE,)) -> planner.Policy:
     """Return a policy under which any cut may be taken: the image is declared public, so that no audit is needed.
 
     Timing does not depend on labels; a benchmark has no private data to lose. One thread each side.
@@ -48,26 +48,26 @@ def make_policy() -> planner.Policy:
         {
             "public_inputs": ["input"],
             "enclave": {"accept": ["simulated"], "memory_bytes": _MEMORY_BYTES, "threads": 1},
-            "device": [{"name": _DEVICE, "options": {"threads": 1}, "clearance": "public"}],
+            "device": [{"name": name, "options": {"threads": 1}, "clearance": "public"} for name in devices],
             "objective": {"allow_all_trusted": False},
         },
         origin="benchmark",
     )
 
 
-def prepare(network: Network) -> Subject:
-    """Load a network and measure its costs once for all cuts."""
+def prepare(network: Network, devices: Sequence[str] = (_DEVICE,)) -> Subject:
+    """Load a network and measure its costs once for all cuts, on single-threaded ``devices`` of this machine."""
     model = st.load(network.proto)
-    policy = make_policy()
+    policy = make_policy(devices)
     found = {cut.tensors: cut for cut in graph.enumerate_cuts(model).cuts}
-    device = odla.open_device(runtime.device_spec(policy, _DEVICE, {}))
-    enclave = trust.launch(runtime.enclave_spec(policy))
-    try:
+    with ExitStack() as stack:
+        opened = {
+            name: stack.enter_context(closing(odla.open_device(runtime.device_spec(policy, name, {}))))
+            for name in devices
+        }
+        enclave = stack.enter_context(closing(trust.launch(runtime.enclave_spec(policy))))
         crossing = trust.measure_crossing(enclave)
-        costs = planner.measure_costs(model, policy=policy, devices={_DEVICE: device}, crossing=crossing, seed=0)
-    finally:
-        enclave.close()
-        device.close()
+        costs = planner.measure_costs(model, policy=policy, devices=opened, crossing=crossing, seed=0)
     return Subject(network.name, model, tuple(found[(name,)] for name in network.cuts), policy, costs)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import copies
 import import_time
+import parallelism
 import pipeline
 import scaling
 import solver
@@ -21,6 +22,7 @@ from results_file import save, write_summary
 BENCHMARKS = {
     "split_latency": split_latency.run,
     "pipeline": pipeline.run,
+    "parallelism": parallelism.run,
     "copies": copies.run,
     "scaling": scaling.run,
     "solver": solver.run,

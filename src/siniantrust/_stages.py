@@ -152,15 +152,22 @@ def open(  # noqa: A001 - the verb that users know
     *,
     keystore: bundle.KeyStore | None = None,
     devices: Mapping[str, odla.DeviceSpec] | None = None,
+    observers: Sequence[runtime.Observer] = (),
 ) -> runtime.Session:
     """Check a bundle, launch and attest its enclave, and open its devices; use the session in a ``with`` block.
+
+    Args:
+        path: the bundle's folder.
+        keystore: the owner's keys; None for the default place.
+        devices: other ways to open the policy's devices, by name.
+        observers: told of requests, calls, queues and moves: ``runtime.PrometheusMetrics`` for one.
 
     Raises:
         BundleError: if the bundle fails a check.
         TrustError: if the enclave is not accepted.
         DeviceError: if a device is missing.
     """
-    return runtime.open_session(Path(path), keystore=keystore, devices=devices)
+    return runtime.open_session(Path(path), keystore=keystore, devices=devices, observers=observers)
 
 
 def write_report(

@@ -20,15 +20,15 @@ def _benchmarks_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run three benchmarks quickly, in one command, and return the folder that they wrote."""
+    """Run four benchmarks quickly, in one command, and return the folder that they wrote."""
     folder = tmp_path_factory.mktemp("figures")
-    only = [part for name in ("split_latency", "copies", "import_time") for part in ("--only", name)]
+    only = [part for name in ("split_latency", "parallelism", "copies", "import_time") for part in ("--only", name)]
     command = [sys.executable, str(BENCHMARKS / "run_all.py"), "--out", str(folder), "--quick", *only]
     subprocess.run(command, check=True, capture_output=True, timeout=240)
     return folder
 
 
-@pytest.mark.parametrize("name", ["split_latency", "copies", "import_time"])
+@pytest.mark.parametrize("name", ["split_latency", "parallelism", "copies", "import_time"])
 def test_each_benchmark_leaves_figures_with_their_origin(written: Path, name: str) -> None:
     """A benchmark's JSON names machine, load and versions, says that it was quick, and judges every bar."""
     record = json.loads((written / f"{name}.json").read_text())
@@ -56,10 +56,11 @@ def test_the_page_holds_every_benchmark_that_was_run(written: Path) -> None:
     page = (written / "README.md").read_text()
     assert [line for line in page.splitlines() if line.startswith("## ")] == [
         "## Split latency",
+        "## Parallelism",
         "## Copies through shared memory",
         "## Import time",
     ]
-    assert page.count("Quick run") == 3
+    assert page.count("Quick run") == 4
     assert "simulated" in page
 
 

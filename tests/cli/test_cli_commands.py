@@ -163,6 +163,20 @@ def test_run_takes_a_bare_array(sinian: Command, workshop: Workshop, tmp_path: P
     assert found.out == "3 items through the process enclave (simulated)\n"
 
 
+def test_run_writes_a_timeline_and_serves_metrics(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:
+    """``--trace`` leaves a Chrome trace of every request, and ``--metrics-port`` says where it serves meanwhile."""
+    pytest.importorskip("prometheus_client", reason="the extra 'observe' is not installed")
+    np.save(tmp_path / "x.npy", np.zeros((3, 3, 12, 12), np.float32))
+    options = ("--keys", workshop.keys, "--trace", tmp_path / "trace.json", "--metrics-port", 0)
+    found = sinian("run", workshop.bundle, tmp_path / "x.npy", *options)
+    assert (found.code, found.err) == (0, "")
+    assert re.match(r"metrics at http://127.0.0.1:\d+/metrics\n", found.out)
+    assert "timeline written to" in found.out
+    events = _json((tmp_path / "trace.json").read_text())["traceEvents"]
+    calls = [(event["args"]["part"], event["args"]["request"]) for event in events if event["ph"] == "X"]
+    assert sorted(calls) == [(part, request) for part in ("part1", "part2") for request in range(3)]
+
+
 def test_run_reaches_a_server(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:
     """``--device`` runs a part at a server."""
     np.save(tmp_path / "x.npy", np.zeros((3, 3, 12, 12), np.float32))

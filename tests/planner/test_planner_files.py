@@ -41,6 +41,23 @@ def test_a_saved_plan_reads_back_as_it_was(tmp_path: Path) -> None:
     assert load_plan(tmp_path / "plan.json") == _PLAN
 
 
+def test_a_plan_without_replicas_is_still_a_plan() -> None:
+    """A plan that was written before parts could have replicas, and policies a section for serving, reads the same."""
+    raw = json.loads(dump_plan(_PLAN))
+    del raw["policy"]["serving"]
+    for part in raw["parts"]:
+        del part["replicas"]
+    assert parse_plan(json.dumps(raw).encode(), origin="x") == _PLAN
+
+
+@pytest.mark.parametrize("takeover", [["clod"], ["gpu", "gpu"], ["enclave"]])
+def test_a_device_that_cannot_take_over_is_refused(takeover: list[str]) -> None:
+    """Only devices of the policy, each once, may be named to take over."""
+    raw: dict[str, object] = {"device": [{"name": "gpu"}], "serving": {"takeover": takeover}}
+    with pytest.raises(PolicyError, match=r"policy x: serving.takeover: expected devices of this policy, each once"):
+        parse_policy(raw, origin="x")
+
+
 def test_a_missing_plan_is_one_line(tmp_path: Path) -> None:
     """A file that is not there is named."""
     with pytest.raises(PlanError, match=r"plan .*none\.json: cannot be read \(No such file"):

@@ -62,6 +62,20 @@ def test_page_is_the_same_for_the_same_input(tmp_path: Path) -> None:
     assert page(files, tmp_path / "one.html") == page(files, tmp_path / "two.html")
 
 
+def test_the_timeline_has_a_row_for_each_replica(tmp_path: Path) -> None:
+    """A part on two devices has two rows in the picture, each with the device's name."""
+    files = write_files(tmp_path)
+    record = json.loads(files.run.read_text())
+    for span in record["timeline"]:
+        span["device"] = "enclave" if span["stage"] == "part1" else f"gpu{span['item'] % 2}"
+        span["ready_s"] = max(span["start_s"] - 0.001, 0.0)
+    files.run.write_text(json.dumps(record))
+    shown = words(page(files, tmp_path / "report.html"))
+    assert "part1 on enclave" in shown
+    assert "part2 on gpu0" in shown
+    assert "part2 on gpu1" in shown
+
+
 def test_page_refers_to_nothing_outside(full: str) -> None:
     """The page names no address, loads nothing, and forbids loading by its content security policy."""
     assert "http:" not in full

@@ -75,10 +75,11 @@ def simulated_policy(**changes: object) -> Policy:
     return make_policy(**{"enclave": enclave, "device": devices, "objective": split, **changes})  # type: ignore[arg-type]
 
 
-def deploy(model: Model, folder: Path, *, cut: str, **policy: object) -> Deployment:
+def deploy(model: Model, folder: Path, *, cut: str, replicas: tuple[str, ...] = (), **policy: object) -> Deployment:
     """Build a bundle below ``folder`` with the first cut at the tensor ``cut``; ``policy`` has top-level fields.
 
     Every cut before leaks everything, none after it anything, and only computing costs: the plan cuts right there.
+    Part 2 is on the device ``cloud`` and on ``replicas``.
     """
     cuts = enumerate_cuts(model)
     order = [each.id for each in cuts.cuts]
@@ -89,11 +90,23 @@ def deploy(model: Model, folder: Path, *, cut: str, **policy: object) -> Deploym
     audit_folder.mkdir(parents=True)
     (audit_folder / "audit.json").write_bytes(audit_bytes(audit))
     free = AffineCost(base_s=0.0, seconds_per_byte_in=0.0, seconds_per_byte_out=0.0, basis="made up")
-    costs = make_costs(model, ("cloud",)).model_copy(update={"crossing": free, "transfers": {"cloud": free}})
-    plan = solve(model, cuts, policy=simulated_policy(**policy), audit=audit, costs=costs)
+    wanted = simulated_policy(**policy)
+    names = [device.name for device in wanted.device]
+    costs = make_costs(model, names).model_copy(update={"crossing": free, "transfers": dict.fromkeys(names, free)})
+    plan = solve(model, cuts, policy=wanted, audit=audit, costs=costs)
+    assert plan.parts[1].device == "cloud"
+    if replicas:
+        replicated = plan.parts[1].model_copy(update={"replicas": replicas})
+        plan = plan.model_copy(update={"parts": (plan.parts[0], replicated, *plan.parts[2:])})
     keystore = KeyStore(folder / "keys")
     path = build_bundle(model, plan, folder / "deploy", keystore=keystore, audit_folder=audit_folder)
     return Deployment(model, plan, path, audit_folder, keystore)
+
+
+def devices(*names: str, **clearances: str) -> list[dict[str, object]]:
+    """Return policy entries for single-threaded devices; ``clearances`` names those that are cleared for less."""
+    entries = [(name, "obscured") for name in names] + list(clearances.items())
+    return [{"name": name, "options": {"threads": 1}, "clearance": clearance} for name, clearance in entries]
 
 
 def vectors() -> Model:

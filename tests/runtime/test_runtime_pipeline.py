@@ -14,10 +14,6 @@ from siniantrust.runtime import Session, Span
 from siniantrust.runtime._pipeline import run_pipeline
 
 
-def _ignore(number: int, step: int, start_s: float, end_s: float) -> None:
-    pass
-
-
 def _threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("siniantrust-stage")}
 
@@ -27,7 +23,31 @@ def _threads() -> set[threading.Thread]:
 def test_results_keep_the_order(items: list[int], steps: int) -> None:
     """Every item passes every step once, and results come in the order of the items."""
     functions: list[Callable[[int], int]] = [lambda value: value + 1] * steps
-    assert list(run_pipeline(items, functions, on_span=_ignore)) == [item + steps for item in items]
+    assert list(run_pipeline(items, functions)) == [item + steps for item in items]
+    assert not _threads()
+
+
+@settings(max_examples=20, deadline=None)
+@given(items=st.lists(st.integers(), max_size=20), widths=st.lists(st.integers(1, 4), min_size=1, max_size=3))
+def test_wide_steps_keep_the_order(items: list[int], widths: list[int]) -> None:
+    """Steps that take several items at once finish them in any order; results come in the order of the items."""
+    lock, now, most = threading.Lock(), [0] * len(widths), [0] * len(widths)
+
+    def step(number: int) -> Callable[[int], int]:
+        def work(item: int) -> int:
+            with lock:
+                now[number] += 1
+                most[number] = max(most[number], now[number])
+            time.sleep(0.001 * (item % 3))
+            with lock:
+                now[number] -= 1
+            return item + 1
+
+        return work
+
+    steps = [step(number) for number in range(len(widths))]
+    assert list(run_pipeline(items, steps, widths=widths)) == [item + len(widths) for item in items]
+    assert all(found <= width for found, width in zip(most, widths, strict=True))
     assert not _threads()
 
 
@@ -47,7 +67,7 @@ def test_an_error_comes_after_the_answers_before_it(failing_step: int) -> None:
 
     answers: list[int] = []
     with pytest.raises(OSError, match="step failed"):
-        answers.extend(run_pipeline(range(100), [step(number) for number in range(3)], on_span=_ignore))
+        answers.extend(run_pipeline(range(100), [step(number) for number in range(3)]))
     assert answers == [0, 1, 2, 3]
     assert not [item for number, item in begun if number >= failing_step and item > 4]
     assert not _threads()
@@ -62,7 +82,7 @@ def test_an_error_of_the_source_comes_after_the_answers_before_it() -> None:
 
     answers: list[int] = []
     with pytest.raises(OSError, match="no more"):
-        answers.extend(run_pipeline(source(), [lambda item: item] * 2, on_span=_ignore))
+        answers.extend(run_pipeline(source(), [lambda item: item] * 2))
     assert answers == [0, 1, 2]
     assert not _threads()
 
@@ -76,7 +96,7 @@ def test_little_is_read_ahead() -> None:
             read.append(item)
             yield item
 
-    pipeline = run_pipeline(source(), [lambda item: item] * 3, on_span=_ignore)
+    pipeline = run_pipeline(source(), [lambda item: item] * 3)
     for _ in range(5):
         next(pipeline)
     assert len(read) <= 5 + 2 * 3
@@ -92,7 +112,7 @@ def test_closing_early_ends_the_threads() -> None:
         time.sleep(0.05)
         return item
 
-    pipeline = run_pipeline(range(1000), [slow, slow], on_span=_ignore)
+    pipeline = run_pipeline(range(1000), [slow, slow])
     next(pipeline)
     entered.clear()
     entered.wait(5)
@@ -102,7 +122,7 @@ def test_closing_early_ends_the_threads() -> None:
 
 def test_a_pipeline_that_is_forgotten_ends_its_threads() -> None:
     """Dropping the generator is enough."""
-    pipeline = run_pipeline(range(1000), [lambda item: item] * 2, on_span=_ignore)
+    pipeline = run_pipeline(range(1000), [lambda item: item] * 2)
     next(pipeline)
     assert len(_threads()) == 2
     del pipeline

@@ -102,7 +102,8 @@ def test_a_lost_device_is_named_and_opened_again(
     """A DeviceLostError names the device, and the next call opens it anew."""
     with vector_deployment.open() as session:
         stage = session.stages[1]
-        lost: Executable = stage._open[1]  # type: ignore[attr-defined]
+        seat = stage._roster.seat("cloud")  # type: ignore[attr-defined]
+        lost: Executable = seat._current.executable
 
         def gone(_: object) -> None:
             raise DeviceLostError("unplugged")
@@ -111,7 +112,7 @@ def test_a_lost_device_is_named_and_opened_again(
         with pytest.raises(DeviceLostError, match="device 'cloud': unplugged"):
             session.run(vector_deployment.inputs())
         _assert_right(vector_deployment, session)
-        assert stage._open[1] is not lost  # type: ignore[attr-defined]
+        assert seat._current.executable is not lost
 
 
 def test_closing_leaves_nothing_behind(vector_deployment: Deployment) -> None:

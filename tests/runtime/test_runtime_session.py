@@ -215,8 +215,8 @@ def test_a_closed_session_refuses_everything(vector_deployment: Deployment) -> N
 
 
 def test_an_unknown_device_is_refused(vector_deployment: Deployment) -> None:
-    """A device that the plan does not have cannot be given another way to open."""
-    with pytest.raises(DeviceError, match="device 'clod': the plan has no such device; it has cloud"):
+    """A device that the policy does not have cannot be given another way to open."""
+    with pytest.raises(DeviceError, match="device 'clod': the policy has no such device; it has cloud"):
         vector_deployment.open({"clod": DeviceSpec("clod")})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +17,7 @@ from siniantrust.errors import DataError, SinianError
 if TYPE_CHECKING:
     import numpy as np
 
-    from siniantrust.runtime import RunRecord, Session
+    from siniantrust.runtime import Observer, RunRecord, Session
 
 
 def build(
@@ -50,6 +52,12 @@ def run(
     batch: Annotated[int, typer.Option(min=1, help="Items per request, where the model leaves it free.")] = 1,
     against: Annotated[Path | None, typer.Option(help="The uncut ONNX model to compare with.")] = None,
     record: Annotated[Path | None, typer.Option(help="run.json for the report; needs --against.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Chrome trace (JSON) of the run, for ui.perfetto.dev or chrome://tracing.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Serve Prometheus metrics on 127.0.0.1 while it runs.")
+    ] = None,
     device: Devices = None,
     keys: Keys = None,
     dim: Dims = None,
@@ -63,7 +71,10 @@ def run(
     if out is not None and out.suffix != ".npz":
         raise DataError(f"output {out}: expected a name that ends with .npz")
     keystore = KeyStore(keys)
-    with st.open(bundle, keystore=keystore, devices=parse_devices(device)) as session:
+    with (
+        _observed(trace, metrics_port, quiet=as_json) as observers,
+        st.open(bundle, keystore=keystore, devices=parse_devices(device), observers=observers) as session,
+    ):
         inputs, labels = _read_inputs(data, session)
         measured = None
         if against is not None:
@@ -90,6 +101,29 @@ def run(
         _show_measured(measured)
     if out is not None:
         show_line(f"outputs written to {out}")
+
+
+@contextmanager
+def _observed(trace: Path | None, metrics_port: int | None, *, quiet: bool) -> Iterator[list[Observer]]:
+    """Yield what watches the session; at the end, write what is to be written."""
+    from siniantrust.runtime import MetricsServer, PrometheusMetrics, TraceRecorder
+
+    observers: list[Observer] = []
+    with ExitStack() as stack:
+        if metrics_port is not None:
+            metrics = PrometheusMetrics()
+            server = stack.enter_context(MetricsServer(metrics, metrics_port))
+            observers.append(metrics)
+            if not quiet:
+                show_line(f"metrics at http://127.0.0.1:{server.port}/metrics")
+        timeline = TraceRecorder()
+        if trace is not None:
+            observers.append(timeline)
+        yield observers
+    if trace is not None:
+        timeline.save(trace)
+        if not quiet:
+            show_line(f"timeline written to {trace}; open it at https://ui.perfetto.dev or chrome://tracing")
 
 
 def _show_measured(measured: RunRecord) -> None:

@@ -19,12 +19,14 @@ from siniantrust.planner._policy import (
     LeakagePolicy,
     ObjectivePolicy,
     Policy,
+    ServingPolicy,
     load_policy,
     parse_policy,
 )
 from siniantrust.planner._policy_reference import policy_reference
 from siniantrust.planner._solve import solve
 from siniantrust.planner._validate import find_violations, validate_plan
+from siniantrust.planner._validate_clearance import move_violations
 
 __all__ = [
     "ENCLAVE",
@@ -42,12 +44,14 @@ __all__ = [
     "PlannedPart",
     "Policy",
     "Prediction",
+    "ServingPolicy",
     "annotate",
     "dump_plan",
     "find_violations",
     "load_plan",
     "load_policy",
     "measure_costs",
+    "move_violations",
     "parse_plan",
     "parse_policy",
     "plan_schema",

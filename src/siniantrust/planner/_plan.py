@@ -19,11 +19,16 @@ class _Record(BaseModel):
 
 
 class PlannedPart(_Record):
-    """A part and the device it runs on; ``device`` is ``enclave`` or a device's name in the policy."""
+    """A part and the device it runs on; ``device`` is ``enclave`` or a device's name in the policy.
+
+    An untrusted part may run on several devices at once: on ``device`` and on each of ``replicas``. Each of them gets
+    whole requests, so that each has to be cleared for what the part reads and makes. The prediction's terms are for
+    ``device``; terms for replicas may be added.
+    """
 
     name: str
     device: str
-    replicas: tuple[str, ...] = Field(default=(), description="more devices that hold it and share its requests")
+    replicas: tuple[str, ...] = Field(default=(), description="further devices that take requests for this part")
     trusted: bool
     nodes: tuple[str, ...]
     inputs: tuple[str, ...]

@@ -65,6 +65,25 @@ class ObjectivePolicy(_Section):
     )
 
 
+class ServingPolicy(_Section):
+    """``[serving]``: what a session does when a device fails or slows down."""
+
+    takeover: tuple[str, ...] = Field(
+        default=(), description="devices that an untrusted part may move to by itself, the first choice first"
+    )
+    retries: int = Field(
+        default=3, ge=0, description="how often a request that a device failed is run again on another device"
+    )
+    call_timeout_s: float | None = Field(
+        default=None, gt=0, description="a call that takes longer is given up, and its device counts as lost"
+    )
+    slow_factor: float | None = Field(
+        default=None,
+        gt=1,
+        description="move when a device's latest 8 calls take longer, in the median, than this times its first 16",
+    )
+
+
 class Policy(_Section):
     """A whole policy file."""
 
@@ -76,6 +95,7 @@ class Policy(_Section):
     device: tuple[DevicePolicy, ...] = Field(default=(), description="untrusted devices, in any order")
     leakage: LeakagePolicy = Field(default_factory=LeakagePolicy)
     objective: ObjectivePolicy = Field(default_factory=ObjectivePolicy)
+    serving: ServingPolicy = Field(default_factory=ServingPolicy)
 
 
 def load_policy(path: Path) -> Policy:
@@ -97,7 +117,8 @@ def parse_policy(raw: dict[str, object], *, origin: str) -> Policy:
     """Check a policy that was already read; ``origin`` names it in errors.
 
     Raises:
-        PolicyError: if a field is unknown or out of range, or two devices share a name.
+        PolicyError: if a field is unknown or out of range, two devices share a name, or a device that is to take over
+            is not there.
     """
     try:
         policy = Policy.model_validate(raw)
@@ -108,6 +129,12 @@ def parse_policy(raw: dict[str, object], *, origin: str) -> Policy:
     names = [device.name for device in policy.device]
     if "enclave" in names or len(set(names)) != len(names):
         raise PolicyError(f"policy {origin}: device: names must differ, and 'enclave' is reserved; found {names}")
+    takeover = policy.serving.takeover
+    if len(set(takeover)) != len(takeover) or not set(takeover) <= set(names):
+        raise PolicyError(
+            f"policy {origin}: serving.takeover: expected devices of this policy, each once; "
+            f"found {list(takeover)}, the devices are {names}"
+        )
     return policy
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from types import NoneType
 from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -42,8 +43,12 @@ def _nested_section(annotation: object) -> tuple[type[BaseModel] | None, bool]:
 
 
 def _row(name: str, field: FieldInfo) -> str:
-    default = "required" if field.is_required() else f"`{_toml(field.get_default(call_default_factory=True))}`"
+    default = "required" if field.is_required() else _default(field.get_default(call_default_factory=True))
     return f"| `{name}` | {_cell(_type_name(field.annotation))} | {default} | {_cell(field.description or '')} |"
+
+
+def _default(value: object) -> str:
+    return "not set" if value is None else f"`{_toml(value)}`"
 
 
 def _cell(text: str) -> str:
@@ -63,7 +68,7 @@ def _type_name(annotation: object) -> str:
     plain = {str: "string", int: "integer", float: "number", bool: "true or false"}
     if isinstance(annotation, type) and annotation in plain:
         return plain[annotation]
-    return " or ".join(_type_name(argument) for argument in get_args(annotation))
+    return " or ".join(_type_name(argument) for argument in get_args(annotation) if argument is not NoneType)
 
 
 def _toml(value: object) -> str:

@@ -69,9 +69,6 @@ def _part_violations(plan: Plan, model: Model) -> Iterator[str]:
     kinds = [kind for kind, _ in itertools.groupby(trusted)]
     if kinds not in ([True], [True, False], [True, False, True]) or sum(trusted) != kinds.count(True):
         yield f"parts: expected one trusted, then untrusted, then one trusted (or fewer), found {list(trusted)}"
-    for name, count in Counter(part.device for part in plan.parts if not part.trusted).items():
-        if count > 1:
-            yield f"parts: device '{name}' holds {count} parts; one is what its memory and period were planned for"
     if len(plan.cut_ids) != max(len(plan.parts) - 1, 0):
         yield f"cuts: {len(plan.parts)} parts need {max(len(plan.parts) - 1, 0)} cuts, found {len(plan.cut_ids)}"
     expected = [f"part{number}" for number in range(1, len(plan.parts) + 1)]
@@ -81,11 +78,25 @@ def _part_violations(plan: Plan, model: Model) -> Iterator[str]:
     for part in plan.parts:
         if part.trusted != (part.device == ENCLAVE):
             yield f"{part.name}: it is on '{part.device}' and says trusted = {str(part.trusted).lower()}"
-        if part.device != ENCLAVE and part.device not in devices:
-            yield f"{part.name}: the policy has no device '{part.device}'"
+        for name in (part.device, *part.replicas):
+            if name != ENCLAVE and name not in devices:
+                yield f"{part.name}: the policy has no device '{name}'"
+        if part.trusted and part.replicas:
+            yield f"{part.name}: it is trusted, and there is one enclave; the plan lists replicas on {part.replicas}"
         if not part.nodes and model.nodes:
             yield f"{part.name}: it has no nodes"
+    yield from _sharing_violations(plan)
     yield from _membership_violations(plan, model)
+
+
+def _sharing_violations(plan: Plan) -> Iterator[str]:
+    """Yield the untrusted devices that are listed twice: memory and periods are planned for one part on each."""
+    untrusted = [part for part in plan.parts if not part.trusted]
+    for name, count in Counter(name for part in untrusted for name in (part.device, *part.replicas)).items():
+        if name == ENCLAVE:
+            yield "parts: the enclave is listed among the devices of an untrusted part"
+        elif count > 1:
+            yield f"parts: device '{name}' is listed {count} times; each part and replica needs a device of its own"
 
 
 def _membership_violations(plan: Plan, model: Model) -> Iterator[str]:
@@ -119,7 +130,8 @@ def _prediction_violations(plan: Plan) -> Iterator[str]:
         yield "prediction: the period is longer than the latency"
     used = {part.device for part in plan.parts}
     named = {term.where for term in prediction.terms}
-    if named != used:
+    replicas = {name for part in plan.parts for name in part.replicas}
+    if not used <= named <= used | replicas:
         yield f"prediction: its terms are for {sorted(named)}, the parts run on {sorted(used)}"
     same = [each for each in plan.alternatives if (each.cut_ids, each.device) == (plan.cut_ids, plan.devices)]
     if len(same) != 1:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from siniantrust.graph import Model
 from siniantrust.leakage import Audit, CutAudit
 from siniantrust.planner._plan import ENCLAVE, LabelledValue, Plan
-from siniantrust.trust import Label, ThreatModel, may_see
+from siniantrust.planner._validate_clearance import clearance_violation
+from siniantrust.trust import Label, ThreatModel
 
 _ATTENTION_OPERATORS = frozenset(
     (
@@ -32,10 +33,11 @@ def label_violations(plan: Plan, model: Model, audit: Audit | None, part_of: Seq
     obscured = bool(seen) and not doubts
     clearance = {device.name: device.clearance for device in plan.policy.device}
     home = {name: part_of[index] for index, node in enumerate(model.nodes) for name in node.outputs}
-    device_of = {part.name: part.device for part in plan.parts}
+    devices_of = {part.name: {part.device, *part.replicas} for part in plan.parts}
     outputs = {tensor.name for tensor in model.outputs}
     for value in plan.values:
-        devices = {device_of.get(end, ENCLAVE) for end in (value.source, *value.targets)} - {ENCLAVE}
+        ends = (devices_of.get(end, set()) for end in (value.source, *value.targets))
+        devices = set().union(*ends) - {ENCLAVE}
         if value.tensor in outputs and plan.threat_model is ThreatModel.OUTPUT_PRIVACY:
             expected = Label.SECRET
         elif not secrets.get(value.tensor):
@@ -47,10 +49,10 @@ def label_violations(plan: Plan, model: Model, audit: Audit | None, part_of: Seq
         if value.label is not expected:
             yield f"labels: '{value.tensor}' is {expected.value}, the plan says {value.label.value}"
         for device in sorted(devices):
-            if not may_see(clearance[device], expected):
-                why = f" ({doubts[0]})" if doubts and expected is Label.SECRET else ""
-                told = f"'{value.tensor}' is {expected.value}{why}"
-                yield f"labels: '{device}' is cleared for {clearance[device].value}, but {told}"
+            why = doubts[0] if doubts and expected is Label.SECRET else ""
+            wrong = clearance_violation(device, clearance[device], value.tensor, expected, why=why)
+            if wrong is not None:
+                yield f"labels: {wrong}"
         yield from _claim_violations(value, plan, audit, obscured=expected is Label.OBSCURED)
 
 

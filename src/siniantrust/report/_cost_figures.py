@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from siniantrust.report._costs import CostRow, Costs, trusted_places
 from siniantrust.report._load import Sources
-from siniantrust.report._svg import GRID, INK, MUTED, PAPER, TRUSTED, UNTRUSTED, draw
+from siniantrust.report._svg import EDGE, GRID, INK, MUTED, PAPER, TRUSTED, UNTRUSTED, draw
 from siniantrust.report._text import clean, seconds
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ def timeline_figure(sources: Sources) -> Markup | None:
     stages = list(dict.fromkeys(span.stage for span in spans))
     if not stages:
         return None
+    rows = sorted({(span.stage, span.device) for span in spans}, key=lambda row: (stages.index(row[0]), row[1]))
+    names = [clean(f"{stage} on {device}" if device else stage) for stage, device in rows]
     places = trusted_places(sources)
 
     def draw_on(figure: Figure) -> None:
@@ -84,7 +86,9 @@ def timeline_figure(sources: Sources) -> Markup | None:
             trusted = places.get(span.stage)
             shades = _OTHER_SHADES if trusted is None else _TRUSTED_SHADES if trusted else _UNTRUSTED_SHADES
             width = max(span.end_s - span.start_s, 0.0) * 1e3
-            row = stages.index(span.stage)
+            row = rows.index((span.stage, span.device))
+            if span.ready_s is not None:
+                axes.plot([span.ready_s * 1e3, span.start_s * 1e3], [row, row], color=EDGE, lw=2.0, zorder=1)
             axes.barh(
                 row, width, left=span.start_s * 1e3, height=0.6, color=shades[span.item % 2], edgecolor=PAPER,
                 lw=0.8,
@@ -93,18 +97,18 @@ def timeline_figure(sources: Sources) -> Markup | None:
         for span in spans:
             if span.end_s - span.start_s > 0.03 * whole:
                 centre = (span.start_s + span.end_s) / 2 * 1e3
-                axes.text(centre, stages.index(span.stage), str(span.item + 1), ha="center", va="center",
+                axes.text(centre, rows.index((span.stage, span.device)), str(span.item + 1), ha="center", va="center",
                           color=PAPER, fontsize=9.0)  # fmt: skip
-        axes.set_yticks(range(len(stages)), [clean(stage) for stage in stages], fontsize=10.0, color=INK)
-        axes.set_ylim(len(stages) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), names, fontsize=10.0, color=INK)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel("time since the run began, ms (numbers are requests)")
         axes.xaxis.label.set_color(MUTED)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
         axes.tick_params(length=0)
 
-    alt = f"Timeline of {len({span.item for span in spans})} requests through the stages {', '.join(stages)}."
-    return draw("timeline", draw_on, width=9.6, height=0.9 + 0.46 * len(stages), alt=clean(alt))
+    alt = f"Timeline of {len({span.item for span in spans})} requests through the stages {', '.join(names)}."
+    return draw("timeline", draw_on, width=9.6, height=0.9 + 0.46 * len(rows), alt=clean(alt))
 
 
 def term_colours(sources: Sources, costs: Costs) -> list[str]:

@@ -42,12 +42,17 @@ class DeviceRead(Record):
 
 
 class SpanRead(Record):
-    """When one item was in one stage; seconds since the run began."""
+    """When one item was in one stage, and on which device; seconds since the run began.
+
+    From ``ready_s`` to ``start_s`` it waited for the stage.
+    """
 
     stage: str
     item: int
     start_s: Seconds
     end_s: Seconds
+    device: str = ""
+    ready_s: Seconds | None = None
 
 
 class RunRead(Record):

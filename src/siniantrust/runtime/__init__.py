@@ -1,14 +1,25 @@
-"""A session over a bundle: launched, attested, pipelined, observed."""
+"""A session over a bundle: launched, attested, pipelined, moving, observed."""
 
 from siniantrust.runtime._measure import describe_machine, record_run
+from siniantrust.runtime._observe import Call, Move, Observer
+from siniantrust.runtime._prometheus import MetricsServer, PrometheusMetrics
 from siniantrust.runtime._record import RunRecord
 from siniantrust.runtime._session import Session, open_session
+from siniantrust.runtime._spans import OpenTelemetrySpans
 from siniantrust.runtime._stages import Span, device_spec, enclave_spec
+from siniantrust.runtime._trace import TraceRecorder
 
 __all__ = [
+    "Call",
+    "MetricsServer",
+    "Move",
+    "Observer",
+    "OpenTelemetrySpans",
+    "PrometheusMetrics",
     "RunRecord",
     "Session",
     "Span",
+    "TraceRecorder",
     "describe_machine",
     "device_spec",
     "enclave_spec",

@@ -111,6 +111,10 @@ class Interface:
             raise DataError(f"inputs: expected as many rows in each, and at least one, found {lengths}")
         return count
 
+    def answer(self, values: Results) -> Results:
+        """Return the model's outputs out of all values that a request's parts made."""
+        return {tensor.name: values[tensor.name] for tensor in self.outputs}
+
     def join(self, answers: Sequence[Results]) -> Results:
         """Join the answers to what ``cut`` made, in the same order."""
         if len(answers) == 1:

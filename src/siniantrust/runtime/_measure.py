@@ -154,7 +154,7 @@ def _time(session: Session, whole: Executable, bare: Mapping[str, Executable], i
             seen = {name: values[name] for name in stage.inputs}
             between[stage.name] = seen
             start = time.perf_counter()
-            values |= stage.run(seen)
+            values |= stage.run(seen).outputs
             spans[stage.name] = time.perf_counter() - start
         total = time.perf_counter() - begin
         whole_s = _run_seconds(whole, item)
@@ -220,7 +220,14 @@ def _pipelined(session: Session, singles: Sequence[Results]) -> tuple[tuple[Span
     period_s = (time.perf_counter() - begin) / _PIPELINED_RUNS
     kept = (span for span in spans if span.item < _TIMELINE_ITEMS)
     return tuple(
-        SpanRecord(stage=span.stage, item=span.item, start_s=span.start_s - begin, end_s=span.end_s - begin)
+        SpanRecord(
+            stage=span.stage,
+            item=span.item,
+            start_s=span.start_s - begin,
+            end_s=span.end_s - begin,
+            device=span.device,
+            ready_s=None if span.ready_s is None else span.ready_s - begin,
+        )
         for span in sorted(kept, key=lambda span: (span.start_s, span.item))
     ), period_s
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -19,26 +18,28 @@ def run_pipeline(
     items: Iterable[Value],
     steps: Sequence[Callable[[Value], Value]],
     *,
-    on_span: Callable[[int, int, float, float], None],
+    widths: Sequence[int] | None = None,
 ) -> Generator[Value, None, None]:
     """Pass every item through all steps and yield the results in order.
 
-    Each step has one thread and takes the items in order. At most ``2 * len(steps)`` items are on their way, so memory
-    stays bounded. The first error, of a step or of ``items``, is raised when its item's turn comes, and no step takes a
-    later item any more. The threads end with the generator, at the latest when it is closed.
+    Each step begins the items in order, as many at a time as it is wide. At most as many items are on their way as fit
+    into the steps, and one more for each step, so memory stays bounded. The first error, of a step or of ``items``, is
+    raised when its item's turn comes, and no step takes a later item any more. The threads end with the generator, at
+    the latest when it is closed.
 
     Args:
         items: what to process; read lazily, in the caller's thread.
         steps: the stages, in order.
-        on_span: called with item, step, start and end (``time.perf_counter`` seconds) of every stay in a step, in the
-            step's thread.
+        widths: how many items each step works on at the same time; None for one each.
     """
-    line = _Line(steps, on_span)
+    widths = widths or [1] * len(steps)
+    line = _Line(steps, widths)
+    room = sum(widths) + _WAITING * len(steps)
     on_the_way: deque[Future[Value]] = deque()
     try:
         for future in line.enter_all(items):
             on_the_way.append(future)
-            if len(on_the_way) >= len(steps) * (1 + _WAITING):
+            if len(on_the_way) >= room:
                 yield on_the_way.popleft().result()
         while on_the_way:
             yield on_the_way.popleft().result()
@@ -47,15 +48,13 @@ def run_pipeline(
 
 
 class _Line(Generic[Value]):
-    """One thread for each step; an item waits in a step's thread for the step before to be done with it."""
+    """Threads for each step; an item waits in a step's thread for the step before to be done with it."""
 
-    def __init__(
-        self, steps: Sequence[Callable[[Value], Value]], on_span: Callable[[int, int, float, float], None]
-    ) -> None:
+    def __init__(self, steps: Sequence[Callable[[Value], Value]], widths: Sequence[int]) -> None:
         self._steps = steps
-        self._on_span = on_span
         self._threads = [
-            ThreadPoolExecutor(1, thread_name_prefix=f"siniantrust-stage{number}") for number in range(len(steps))
+            ThreadPoolExecutor(width, thread_name_prefix=f"siniantrust-stage{number}")
+            for number, width in enumerate(widths)
         ]
         # Items from here on are dropped. Two steps that fail at the same time may both write it; whichever stays, the
         # consumer stops at the first of them.
@@ -87,11 +86,8 @@ class _Line(Generic[Value]):
         value = before.result() if isinstance(before, Future) else before
         if number >= self._end:
             raise CancelledError
-        start_s = time.perf_counter()
         try:
-            result = self._steps[step](value)
-            self._on_span(number, step, start_s, time.perf_counter())
+            return self._steps[step](value)
         except BaseException:
-            self._end = number
+            self._end = min(self._end, number)
             raise
-        return result

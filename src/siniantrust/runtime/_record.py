@@ -50,12 +50,17 @@ class DeviceRecord(_Record):
 
 
 class SpanRecord(_Record):
-    """When one item was in one stage; seconds since the pipeline began."""
+    """When one item was in one stage and on which device; seconds since the pipeline began.
+
+    From ``ready_s`` to ``start_s`` it waited for the stage.
+    """
 
     stage: str
     item: int
     start_s: float
     end_s: float
+    device: str = ""
+    ready_s: float | None = None
 
 
 class RunRecord(_Record):

@@ -2,41 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import ExitStack
-from functools import partial
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from siniantrust.bundle import Bundle, KeyStore, TrustedPart, load_bundle
-from siniantrust.errors import DeviceError, SinianError
+from siniantrust.errors import PlanError, SinianError
 from siniantrust.graph import Tensor
 from siniantrust.odla import DeviceInfo, DeviceSpec
+from siniantrust.planner import move_violations
+from siniantrust.runtime._device_stage import DeviceStage
 from siniantrust.runtime._interface import Arrays, Interface, Results
-from siniantrust.runtime._pipeline import run_pipeline
-from siniantrust.runtime._stages import DeviceStage, EnclaveHolder, EnclaveStage, Span, Stage, device_spec
+from siniantrust.runtime._observe import Move, MoveLog, Observer, Observers
+from siniantrust.runtime._requests import Request, Requests
+from siniantrust.runtime._stages import EnclaveHolder, EnclaveStage, Span, Stage, device_spec
+from siniantrust.runtime._stream import pass_stage, stream_requests
 from siniantrust.trust import EnclaveInfo
 
 
 def open_session(
-    path: Path, *, keystore: KeyStore | None = None, devices: Mapping[str, DeviceSpec] | None = None
+    path: Path,
+    *,
+    keystore: KeyStore | None = None,
+    devices: Mapping[str, DeviceSpec] | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Session:
     """Check a bundle, launch and attest its enclave, release the keys to it, and open its devices.
 
     Args:
         path: the bundle's folder.
         keystore: the owner's keys; None for the default place.
-        devices: other ways to open devices of the plan, by name: for example a server for ``cloud``. A device keeps
+        devices: other ways to open devices of the policy, by name: for example a server for ``cloud``. A device keeps
             the clearance that the policy gave to its name.
+        observers: told of requests, calls, queues and moves.
 
     Raises:
         BundleError: if the bundle fails a check.
         TrustError: if the enclave cannot be launched, or its evidence or provenance is not accepted.
-        DeviceError: if a device is missing, does not support its part, or ``devices`` names one that the plan has not.
+        DeviceError: if a device is missing, does not support its part, or ``devices`` names one that the policy has
+            not.
     """
     keystore = keystore or KeyStore()
-    return Session(load_bundle(path, keystore=keystore), keystore=keystore, devices=devices or {})
+    bundle = load_bundle(path, keystore=keystore)
+    return Session(bundle, keystore=keystore, devices=devices or {}, observers=observers)
 
 
 class Session:
@@ -45,33 +55,42 @@ class Session:
     After an error that names a lost enclave or device, the next call launches or opens it again.
     """
 
-    def __init__(self, bundle: Bundle, *, keystore: KeyStore, devices: Mapping[str, DeviceSpec]) -> None:
-        planned = {part.device for part in bundle.plan.parts if not part.trusted}
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        keystore: KeyStore,
+        devices: Mapping[str, DeviceSpec],
+        observers: Sequence[Observer] = (),
+    ) -> None:
         for name in devices:
-            if name not in planned:
-                known = ", ".join(sorted(planned)) or "none but the enclave"
-                raise DeviceError(f"device {name!r}: the plan has no such device; it has {known}")
+            device_spec(bundle.plan.policy, name, devices)
         self.bundle = bundle
         self.inputs: tuple[Tensor, ...] = bundle.inputs
         self.outputs: tuple[Tensor, ...] = bundle.outputs
         self.interface = Interface(bundle.inputs, bundle.outputs, free_batch=bundle.batch_symbol is not None)
         self._is_closed = False
+        self._moves = MoveLog()
+        self._observer = Observers([self._moves, *observers])
+        self._requests = Requests(self._observer)
         self._holder = EnclaveHolder(bundle, keystore)
         self.stages: tuple[Stage, ...] = tuple(self._stage(index, devices) for index in range(len(bundle.parts)))
         try:
             self._holder.get()
-            for stage in self.stages:
-                if isinstance(stage, DeviceStage):
-                    stage.info()
+            for stage in self._device_stages():
+                stage.infos()
         except BaseException:
             self.close()
             raise
 
     def _stage(self, index: int, devices: Mapping[str, DeviceSpec]) -> Stage:
-        part, planned = self.bundle.parts[index], self.bundle.plan.parts[index]
+        part, plan = self.bundle.parts[index], self.bundle.plan
         if isinstance(part, TrustedPart):
-            return EnclaveStage(part, self._holder)
-        return DeviceStage(part, device_spec(self.bundle.plan.policy, planned.device, devices))
+            return EnclaveStage(part, self._holder, self._observer)
+        return DeviceStage(part, plan.parts[index], plan, devices, self._observer)
+
+    def _device_stages(self) -> tuple[DeviceStage, ...]:
+        return tuple(stage for stage in self.stages if isinstance(stage, DeviceStage))
 
     def enclave_info(self) -> EnclaveInfo:
         """Describe the enclave: provider, provenance, protections."""
@@ -79,9 +98,39 @@ class Session:
         return self._holder.info()
 
     def device_infos(self) -> tuple[DeviceInfo, ...]:
-        """Describe the untrusted devices, in the plan's order."""
+        """Describe the untrusted devices that parts run on now, in the plan's order."""
         self._check_open()
-        return tuple(stage.info() for stage in self.stages if isinstance(stage, DeviceStage))
+        return tuple(info for stage in self._device_stages() for info in stage.infos())
+
+    def placement(self) -> dict[str, tuple[str, ...]]:
+        """Return the devices that each untrusted part runs on now."""
+        return {stage.name: stage.devices for stage in self._device_stages()}
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        """Return the latest moves of parts between devices, the oldest first."""
+        return tuple(self._moves.latest)
+
+    def move(self, part: str, device: str, *, source: str | None = None) -> None:
+        """Move an untrusted part to another device while the session serves.
+
+        No request is lost: those on their way finish on the old device, later ones go to the new one.
+
+        Args:
+            part: the part's name in the plan.
+            device: a device of the policy; it has to be cleared for all that the part reads and makes.
+            source: which of several replicas moves; None where there is one.
+
+        Raises:
+            PlanError: if there is no such part or device, or the device's clearance does not suffice.
+            DeviceError: if the device cannot be opened or refuses the part. The part stays where it was.
+        """
+        self._check_open()
+        stage = next((stage for stage in self._device_stages() if stage.name == part), None)
+        if stage is None:
+            why = move_violations(self.bundle.plan, part, device)
+            raise PlanError(f"move of {part!r} to {device!r}: refused: {why[0]}")
+        stage.move(device, source=source)
 
     def run(self, inputs: Arrays) -> Results:
         """Run one request through all parts.
@@ -99,35 +148,28 @@ class Session:
             DeviceLostError: if a device is gone.
         """
         self._check_open()
-        values = self.interface.check(inputs)
-        for stage in self.stages:
-            values = self._step(stage, values)
-        return self._answer(values)
+        with self._request() as request:
+            values = self.interface.check(inputs)
+            for stage in self.stages:
+                self._requests.wait(request, stage.name)
+                values, _ = pass_stage(stage, request, values, self._requests)
+        return self.interface.answer(values)
 
     def stream(
         self, requests: Iterable[Arrays], *, on_span: Callable[[Span], None] | None = None
     ) -> Generator[Results, None, None]:
         """Run requests through a pipeline in which enclave and devices work at the same time; answers keep the order.
 
-        The arguments and errors are those of ``run``; the first error ends the stream, after the answers to the
-        requests before it. A stream that is not read to its end holds its threads until it is closed or forgotten.
+        A part with replicas works on as many requests at once. The arguments and errors are those of ``run``; the first
+        error ends the stream, after the answers to the requests before it. A stream that is not read to its end holds
+        its threads until it is closed or forgotten.
 
         Args:
             requests: the requests; read lazily, a few ahead of the answers.
             on_span: called when an item leaves a stage, in that stage's thread.
         """
         self._check_open()
-
-        def record(item: int, step: int, start_s: float, end_s: float) -> None:
-            if on_span is not None:
-                on_span(Span(self.stages[step].name, item, start_s, end_s))
-
-        def finish(values: Results) -> Results:
-            return self._answer(self._step(self.stages[-1], values))
-
-        steps: list[Callable[[Results], Results]] = [partial(self._step, stage) for stage in self.stages[:-1]]
-        steps.append(finish)
-        return run_pipeline(map(self.interface.check, requests), steps, on_span=record)
+        return stream_requests(requests, self.interface, self.stages, self._requests, on_span or (lambda _: None))
 
     def run_batched(self, inputs: Arrays, *, batch_items: int = 1) -> Results:
         """Split the inputs' first axis into batches, run them through the pipeline, and join the answers.
@@ -150,9 +192,8 @@ class Session:
         self._is_closed = True
         with ExitStack() as stack:
             stack.callback(self._holder.close)
-            for stage in self.stages:
-                if isinstance(stage, DeviceStage):
-                    stack.callback(stage.close)
+            for stage in self._device_stages():
+                stack.callback(stage.close)
 
     def __enter__(self) -> Self:
         """Return the session."""
@@ -168,10 +209,13 @@ class Session:
         if self._is_closed:
             raise SinianError(f"session over {self.bundle.path}: it is closed; open the bundle again")
 
-    def _step(self, stage: Stage, values: Results) -> Results:
-        """Run one stage on what it may see: the inputs of its part and nothing else."""
-        made = stage.run({name: values[name] for name in stage.inputs})
-        return {**values, **made}
-
-    def _answer(self, values: Results) -> Results:
-        return {tensor.name: values[tensor.name] for tensor in self.outputs}
+    @contextmanager
+    def _request(self) -> Iterator[Request]:
+        """Begin a request, and end it as the block ends."""
+        request = self._requests.begin()
+        try:
+            yield request
+        except BaseException as fault:
+            self._requests.end(request, type(fault).__name__)
+            raise
+        self._requests.end(request, None)

@@ -1,8 +1,9 @@
-"""The stages of a session: each part of the plan on the device that it was planned for, and nowhere else."""
+"""The stages of a session: what every stage is, and the trusted one in its enclave."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -10,32 +11,87 @@ from typing import Protocol
 import numpy as np
 
 from siniantrust.bundle import Bundle, KeyStore, TrustedPart
-from siniantrust.errors import DeviceError, DeviceLostError, SinianError
-from siniantrust.graph import Part
-from siniantrust.odla import Device, DeviceInfo, DeviceSpec, Executable, open_device
-from siniantrust.planner import Policy
+from siniantrust.errors import DeviceError, SinianError
+from siniantrust.odla import DeviceSpec
+from siniantrust.planner import ENCLAVE, Policy
+from siniantrust.runtime._observe import Call, Observer
 from siniantrust.trust import Enclave, EnclaveInfo, EnclaveSpec, launch
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """When one item was in one stage; seconds on the clock of ``time.perf_counter``."""
+    """When one item was in one stage, and on which device; seconds on the clock of ``time.perf_counter``.
+
+    From ``ready_s`` to ``start_s`` the item waited for the stage.
+    """
 
     stage: str
     item: int
     start_s: float
     end_s: float
+    device: str = ""
+    ready_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A part's outputs, and the call that made them."""
+
+    outputs: dict[str, np.ndarray]
+    call: Call
 
 
 class Stage(Protocol):
-    """One part on its device. ``inputs`` are the only values that it is ever handed."""
+    """One part where it runs. ``inputs`` are the only values that it is ever handed.
+
+    ``where`` is the enclave or the device, ``width`` how many requests it works on at the same time.
+    """
 
     name: str
-    where: str
     inputs: tuple[str, ...]
+    width: int
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Compute the part's outputs."""
+    @property
+    def where(self) -> str:
+        """Return where the part runs now."""
+
+    def run(
+        self, inputs: Mapping[str, np.ndarray], *, request: int | None = None, ready_s: float | None = None
+    ) -> Answer:
+        """Compute the part's outputs for a request whose values were there at ``ready_s`` (None: now)."""
+
+
+class Stopwatch:
+    """Times one call of a part and tells the observer of it, whatever its end."""
+
+    def __init__(
+        self,
+        observer: Observer,
+        part: str,
+        device: str,
+        inputs: Mapping[str, np.ndarray],
+        request: int | None,
+        ready_s: float | None,
+    ) -> None:
+        self._observer = observer
+        self._about = (request, part, device)
+        self._sent_bytes = sum(array.nbytes for array in inputs.values())
+        self._start_s = time.perf_counter()
+        self._ready_s = self._start_s if ready_s is None else ready_s
+
+    def answered(self, outputs: dict[str, np.ndarray]) -> Answer:
+        """Note that the call was answered."""
+        return Answer(outputs, self._ended(sum(array.nbytes for array in outputs.values()), None))
+
+    def failed(self, fault: BaseException) -> None:
+        """Note that the call failed."""
+        self._ended(0, type(fault).__name__)
+
+    def _ended(self, received_bytes: int, error: str | None) -> Call:
+        end_s = time.perf_counter()
+        call = Call(*self._about, self._ready_s, self._start_s, end_s, self._sent_bytes, received_bytes, error)
+        self._observer.on_call(call)
+        return call
 
 
 class EnclaveHolder:
@@ -99,104 +155,35 @@ class EnclaveHolder:
 class EnclaveStage:
     """A trusted part."""
 
-    where = "enclave"
+    where = ENCLAVE
+    width = 1
 
-    def __init__(self, part: TrustedPart, holder: EnclaveHolder) -> None:
+    def __init__(self, part: TrustedPart, holder: EnclaveHolder, observer: Observer) -> None:
         self.name = part.name
         self.inputs = tuple(tensor.name for tensor in part.inputs)
         self._holder = holder
+        self._observer = observer
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(
+        self, inputs: Mapping[str, np.ndarray], *, request: int | None = None, ready_s: float | None = None
+    ) -> Answer:
         """Run the part in the enclave.
 
         Raises:
             EnclaveLostError: if the enclave died; the next call launches another one.
             TrustError: if a frame does not authenticate; the next call launches another one.
         """
+        watch = Stopwatch(self._observer, self.name, ENCLAVE, inputs, request, ready_s)
         enclave = self._holder.get()
         try:
-            return enclave.run(self.name, inputs)
-        except BaseException:
+            outputs = enclave.run(self.name, inputs)
+        except BaseException as fault:
+            watch.failed(fault)
             # Whatever ended it, a call that was interrupted included.
             if not enclave.alive:
                 self._holder.forget(enclave)
             raise
-
-
-class DeviceStage:
-    """An untrusted part."""
-
-    def __init__(self, part: Part, spec: DeviceSpec) -> None:
-        self.name = part.name
-        self.where = spec.name
-        self.inputs = tuple(tensor.name for tensor in part.inputs)
-        self._part = part
-        self._spec = spec
-        self._lock = threading.Lock()
-        self._open: tuple[Device, Executable] | None = None
-        self._is_closed = False
-
-    def _opened(self) -> tuple[Device, Executable]:
-        with self._lock:
-            if self._is_closed:
-                raise SinianError(f"device {self.where!r}: its session is closed; open the bundle again")
-            if self._open is None:
-                device = open_device(self._spec)
-                try:
-                    self._open = device, device.compile(self._part)
-                except BaseException as fault:
-                    device.close()
-                    if isinstance(fault, DeviceError):
-                        raise self._named(fault) from None
-                    raise
-            return self._open
-
-    def info(self) -> DeviceInfo:
-        """Describe the device, opening it if it is not open."""
-        return self._opened()[0].info()
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run the part on the device.
-
-        Raises:
-            DeviceLostError: if the device is gone; the next call opens it again.
-            DeviceError: if it refuses.
-        """
-        opened = self._opened()
-        try:
-            return opened[1].run(inputs)
-        except DeviceError as fault:
-            if isinstance(fault, DeviceLostError):
-                self._forget(opened)
-            raise self._named(fault) from None
-
-    def _named(self, fault: DeviceError) -> DeviceError:
-        """Return the same error with the name that the plan has for the device; a backend knows its address at most."""
-        name = f"device {self.where!r}"
-        return fault if str(fault).startswith(name) else type(fault)(f"{name}: {fault}")
-
-    def _forget(self, lost: tuple[Device, Executable]) -> None:
-        """Close what failed. Another call may have opened the device anew meanwhile: that stays."""
-        with self._lock:
-            if self._open is lost:
-                self._open = None
-        _free(lost)
-
-    def close(self) -> None:
-        """Free the device for good; calling it again does nothing."""
-        with self._lock:
-            self._is_closed = True
-            opened, self._open = self._open, None
-        if opened is not None:
-            _free(opened)
-
-
-def _free(opened: tuple[Device, Executable]) -> None:
-    device, executable = opened
-    try:
-        executable.close()
-    finally:
-        device.close()
+        return watch.answered(outputs)
 
 
 def device_spec(policy: Policy, name: str, overrides: Mapping[str, DeviceSpec]) -> DeviceSpec:
