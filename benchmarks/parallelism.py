@@ -51,30 +51,27 @@ def run(*, quick: bool) -> Outcome:
 
 
 def _balanced(subject: Subject) -> graph.Cut:
-    """Return the cut at which the solver expects the shortest time between answers."""
+    """Return the cut at which the solver expects the shortest time between answers, with one device."""
     found = graph.enumerate_cuts(subject.model)
     single = tuple(cut for cut in found.cuts if len(cut.tensors) == 1)
-    objective = subject.policy.objective.model_copy(update={"minimise": "period"})
-    policy = subject.policy.model_copy(update={"objective": objective})
-    cuts = graph.CutSet(cuts=single, capped=False, cap=0)
-    plan = planner.solve(subject.model, cuts, policy=policy, audit=None, costs=subject.costs)
+    plan = _plan(subject, single, _DEVICES[:1])
     return next(cut for cut in single if (cut.id,) == plan.cut_ids)
 
 
-def _plan(subject: Subject, cut: graph.Cut, replicas: tuple[str, ...]) -> planner.Plan:
-    only = graph.CutSet(cuts=(cut,), capped=False, cap=0)
-    plan = planner.solve(subject.model, only, policy=subject.policy, audit=None, costs=subject.costs)
-    second = plan.parts[1]
-    others = tuple(name for name in replicas if name != second.device)
-    parts = (plan.parts[0], second.model_copy(update={"replicas": others}), *plan.parts[2:])
-    return plan.model_copy(update={"parts": parts})
+def _plan(subject: Subject, cuts: tuple[graph.Cut, ...], devices: tuple[str, ...]) -> planner.Plan:
+    """Let the solver make the most of ``devices``: with one cut and several devices, part 2 is on all of them."""
+    objective = subject.policy.objective.model_copy(update={"minimise": "period"})
+    entries = tuple(device for device in subject.policy.device if device.name in devices)
+    policy = subject.policy.model_copy(update={"objective": objective, "device": entries})
+    offered = graph.CutSet(cuts=cuts, capped=False, cap=0)
+    return planner.solve(subject.model, offered, policy=policy, audit=None, costs=subject.costs)
 
 
 @contextmanager
-def _opened(subject: Subject, cut: graph.Cut, replicas: tuple[str, ...]) -> Iterator[runtime.Session]:
+def _opened(subject: Subject, cut: graph.Cut, devices: tuple[str, ...]) -> Iterator[runtime.Session]:
     with tempfile.TemporaryDirectory() as folder:
         keystore = KeyStore(Path(folder) / "keys")
-        plan = _plan(subject, cut, replicas)
+        plan = _plan(subject, (cut,), devices)
         bundle = st.build(subject.model, plan, Path(folder) / "deploy", keystore=keystore)
         with st.open(bundle, keystore=keystore) as session:
             yield session
@@ -92,7 +89,7 @@ def _stream(session: runtime.Session, item: dict[str, np.ndarray], items: int) -
 
 def _pipeline(subject: Subject, cut: graph.Cut, *, items: int, turns: int) -> tuple[dict[str, object], float]:
     item = _item(subject)
-    with _opened(subject, cut, ()) as session:
+    with _opened(subject, cut, _DEVICES[:1]) as session:
 
         def one_by_one() -> None:
             for _ in range(items):
@@ -104,7 +101,7 @@ def _pipeline(subject: Subject, cut: graph.Cut, *, items: int, turns: int) -> tu
 
 def _replicas(subject: Subject, cut: graph.Cut, *, items: int, turns: int) -> tuple[dict[str, object], float]:
     item = _item(subject)
-    with _opened(subject, cut, ()) as one, _opened(subject, cut, _DEVICES) as two:
+    with _opened(subject, cut, _DEVICES[:1]) as one, _opened(subject, cut, _DEVICES) as two:
         contestants = {
             "alone": lambda: _stream(one, item, items),
             "together": lambda: _stream(two, item, items),

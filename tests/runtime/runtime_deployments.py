@@ -96,11 +96,22 @@ def deploy(model: Model, folder: Path, *, cut: str, replicas: tuple[str, ...] = 
     plan = solve(model, cuts, policy=wanted, audit=audit, costs=costs)
     assert plan.parts[1].device == "cloud"
     if replicas:
-        replicated = plan.parts[1].model_copy(update={"replicas": replicas})
-        plan = plan.model_copy(update={"parts": (plan.parts[0], replicated, *plan.parts[2:])})
+        plan = with_replicas(plan, replicas)
     keystore = KeyStore(folder / "keys")
     path = build_bundle(model, plan, folder / "deploy", keystore=keystore, audit_folder=audit_folder)
     return Deployment(model, plan, path, audit_folder, keystore)
+
+
+def with_replicas(plan: Plan, replicas: tuple[str, ...]) -> Plan:
+    """Return ``plan`` with part 2 on more devices."""
+    part = plan.parts[1].model_copy(update={"replicas": replicas})
+    changed = plan.model_copy(update={"parts": (plan.parts[0], part, *plan.parts[2:])})
+    chosen = (plan.cut_ids, plan.devices)
+    listed = [
+        each.model_copy(update={"device": changed.devices}) if (each.cut_ids, each.device) == chosen else each
+        for each in plan.alternatives
+    ]
+    return changed.model_copy(update={"alternatives": tuple(listed)})
 
 
 def devices(*names: str, **clearances: str) -> list[dict[str, object]]:

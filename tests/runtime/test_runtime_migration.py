@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runtime_deployments import Deployment, deploy, devices, vectors
+from runtime_deployments import Deployment, deploy, devices, vectors, with_replicas
 
 from siniantrust.errors import DeviceError, DeviceLostError, PlanError
 from siniantrust.odla import DeviceSpec
@@ -364,8 +364,8 @@ def test_a_lost_replica_is_made_up_for_and_comes_back(replicated_deployment: Dep
     ("replicas", "violation"),
     [
         (("low",), "labels: 'low' is cleared for public, but 't3' is obscured"),
-        (("cloud",), "part2: device 'cloud' is listed 2 times"),
-        (("enclave",), "lists the enclave among its replicas"),
+        (("cloud",), "device 'cloud' is listed 2 times"),
+        (("enclave",), "the enclave is listed among the devices"),
         (("clod",), "part2: the policy has no device 'clod'"),
     ],
 )
@@ -377,9 +377,6 @@ def test_the_validator_checks_each_replica(
 
     plan, audit = spare_deployment.plan, load_audit(spare_deployment.audit_folder)
     assert find_violations(plan, spare_deployment.model, audit) == []
-    part = plan.parts[1].model_copy(update={"replicas": replicas})
-    changed = plan.model_copy(update={"parts": (plan.parts[0], part)})
+    changed = with_replicas(plan, replicas)
     assert any(violation in line for line in find_violations(changed, spare_deployment.model, audit))
-    allowed = plan.parts[1].model_copy(update={"replicas": ("b", "c")})
-    replicated = plan.model_copy(update={"parts": (plan.parts[0], allowed)})
-    assert find_violations(replicated, spare_deployment.model, audit) == []
+    assert find_violations(with_replicas(plan, ("b", "c")), spare_deployment.model, audit) == []
