@@ -88,6 +88,8 @@ def plan(
     audit: str | Path | leakage.Audit | None = None,
     devices: Mapping[str, odla.DeviceSpec] | None = None,
     seed: int = 0,
+    profiles: str | Path | None = None,
+    measure_again: bool = False,
 ) -> planner.Plan:
     """Measure what the devices and the enclave cost, and find the best placement that the policy allows.
 
@@ -97,6 +99,8 @@ def plan(
         audit: the audit's folder or the audit; without one no value derived from a secret input may leave the enclave.
         devices: other ways to open the policy's devices, by name.
         seed: of the random inputs that costs are measured with.
+        profiles: folder that keeps what was measured of a device for the next time; None keeps nothing.
+        measure_again: measure even what is in that folder.
 
     Raises:
         NoPlanError: if nothing satisfies the policy; ``refusals`` says why for each candidate.
@@ -118,7 +122,8 @@ def plan(
         enclave = trust.launch(runtime.enclave_spec(policy))
         stack.callback(enclave.close)
         crossing = trust.measure_crossing(enclave)
-        costs = planner.measure_costs(model, policy=policy, devices=opened, crossing=crossing, seed=seed)
+        store = planner.ProfileStore(None if profiles is None else Path(profiles), measure_again=measure_again)
+        costs = planner.measure_costs(model, policy=policy, devices=opened, crossing=crossing, seed=seed, store=store)
     return planner.solve(model, graph.enumerate_cuts(model), policy=policy, audit=audit, costs=costs)
 
 

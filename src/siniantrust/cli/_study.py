@@ -101,7 +101,7 @@ def audit(
         attacks=attack,
         max_cuts=max_cuts,
         private_input=private_input,
-        cache=cache or _cache_folder(),
+        cache=cache or _cache_folder("audits"),
         cluster="ray" if ray else "processes",
     )
     if as_json:
@@ -154,10 +154,10 @@ def _declined(result: leakage.Audit) -> dict[str, str]:
     return {name: reason for cut in result.cuts for name, reason in cut.declined.items() if name not in mounted}
 
 
-def _cache_folder() -> Path:
-    """Return where this user's caches lie (XDG Base Directory Specification)."""
+def _cache_folder(name: str) -> Path:
+    """Return where this user's cache ``name`` lies (XDG Base Directory Specification)."""
     home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home and Path(home).is_absolute() else Path.home() / ".cache") / "siniantrust" / "audits"
+    return (Path(home) if home and Path(home).is_absolute() else Path.home() / ".cache") / "siniantrust" / name
 
 
 def plan(
@@ -169,13 +169,27 @@ def plan(
     device: Devices = None,
     dim: Dims = None,
     seed: Seed = 0,
+    profiles: Annotated[
+        Path | None, typer.Option(help="Folder of measured profiles; by default in the user's cache.")
+    ] = None,
+    measure_again: Annotated[
+        bool, typer.Option("--measure-again", help="Measure devices even where a profile is kept.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Find the best placement that the policy allows."""
     from siniantrust import planner
 
     loaded = st.load(model, dims=parse_dims(dim))
-    found = st.plan(loaded, policy=policy, audit=audit_folder, devices=parse_devices(device), seed=seed)
+    found = st.plan(
+        loaded,
+        policy=policy,
+        audit=audit_folder,
+        devices=parse_devices(device),
+        seed=seed,
+        profiles=profiles or _cache_folder("profiles"),
+        measure_again=measure_again,
+    )
     planner.save_plan(found, out)
     if as_json:
         show_json(found.model_dump(mode="json"))

@@ -24,6 +24,7 @@ from siniantrust.planner._policy import (
     parse_policy,
 )
 from siniantrust.planner._policy_reference import policy_reference
+from siniantrust.planner._profile_store import ProfileStore
 from siniantrust.planner._solve import solve
 from siniantrust.planner._validate import find_violations, validate_plan
 from siniantrust.planner._validate_clearance import move_violations
@@ -44,6 +45,7 @@ __all__ = [
     "PlannedPart",
     "Policy",
     "Prediction",
+    "ProfileStore",
     "ServingPolicy",
     "annotate",
     "dump_plan",

@@ -14,6 +14,7 @@ from siniantrust.graph import Model, Part, Tensor
 from siniantrust.odla import Arrays, Device, DeviceSpec, NodeProfile, Profiler, open_device, profile
 from siniantrust.planner._costs import AffineCost, ComputeCost, CostProfile
 from siniantrust.planner._policy import Policy
+from siniantrust.planner._profile_store import ProfileStore
 from siniantrust.trust import CrossingCost
 
 _RUNS = 3
@@ -29,7 +30,13 @@ _IN_PROCESS = AffineCost(
 
 
 def measure_costs(
-    model: Model, *, policy: Policy, devices: Mapping[str, Device], crossing: CrossingCost, seed: int
+    model: Model,
+    *,
+    policy: Policy,
+    devices: Mapping[str, Device],
+    crossing: CrossingCost,
+    seed: int,
+    store: ProfileStore | None = None,
 ) -> CostProfile:
     """Measure what every node costs in the enclave's configuration and on each untrusted device, for one batch item.
 
@@ -43,6 +50,7 @@ def measure_costs(
         devices: an open device for each name in the policy.
         crossing: what a call into the enclave costs beyond the computation.
         seed: of the random inputs.
+        store: keeps profiles for the next time; None keeps nothing.
 
     Raises:
         PlanError: if a device of the policy is missing from ``devices``.
@@ -56,7 +64,7 @@ def measure_costs(
         "whole", model.proto, model.inputs, model.outputs, tuple(n.name for n in model.nodes), model.batch_symbol
     )
     inputs = _random_inputs(model.inputs, seed)
-    meter = _Meter(part, inputs, repeats=_repeats(model))
+    meter = _Meter(part, inputs, model.sha256, store or ProfileStore(None), repeats=_repeats(model))
     enclave = open_device(DeviceSpec("enclave", options={"threads": policy.enclave.threads}))
     trusted = meter.profile(enclave)
     compute: dict[str, ComputeCost] = {}
@@ -81,9 +89,11 @@ def measure_costs(
 class _Meter:
     """Profiles one part; a device that is another one under a new name is not measured again."""
 
-    def __init__(self, part: Part, inputs: Arrays, *, repeats: int) -> None:
+    def __init__(self, part: Part, inputs: Arrays, model_sha256: str, store: ProfileStore, *, repeats: int) -> None:
         self.part = part
         self.inputs = inputs
+        self._model_sha256 = model_sha256
+        self._store = store
         self._repeats = repeats
         self._known: dict[str, NodeProfile] = {}
 
@@ -91,7 +101,11 @@ class _Meter:
         """Return the seconds per node on ``device``."""
         identity = device.info().identity
         if identity not in self._known:
-            self._known[identity] = profile(device, self.part, self.inputs, repeats=self._repeats)
+            found = self._store.get(self._model_sha256, identity)
+            if found is None or found.latency_s.keys() != set(self.part.node_names):
+                found = profile(device, self.part, self.inputs, repeats=self._repeats)
+                self._store.put(self._model_sha256, identity, found)
+            self._known[identity] = found
         return self._known[identity]
 
 
