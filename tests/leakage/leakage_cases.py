@@ -33,6 +33,7 @@ SMALL = Budget(
     discriminator_steps=40,
     classifier_flops=1e8,
     threads=1,
+    attack_time_s=3600,
 )
 
 

@@ -115,16 +115,16 @@ def test_strength_is_in_standard_deviations(name: str, strength: float) -> None:
     """What is added has mean 0 and a standard deviation of strength times the tensor's own."""
     added = _added(name, strength=strength)
     few = name in ("fixed_additive", "bank")
-    assert added.std() == pytest.approx(strength * SPREAD, rel=0.25 if few else 0.02)
-    assert added.mean() == pytest.approx(0, abs=strength * SPREAD * (0.5 if few else 0.03))
+    assert added.std() == pytest.approx(strength * SPREAD, rel=0.25 if few else 0.06)
+    assert added.mean() == pytest.approx(0, abs=strength * SPREAD * (0.5 if few else 0.06))
 
 
 @pytest.mark.parametrize(("name", "law"), [("gaussian", stats.norm), ("laplace", stats.laplace)])
 def test_noise_has_its_law(name: str, law: stats.rv_continuous) -> None:
-    """The noise follows the distribution that the mask is named after (Kolmogorov-Smirnov distance below 0.02)."""
+    """The noise follows the distribution that the mask is named after (Kolmogorov-Smirnov distance below 0.03)."""
     added = _added(name).ravel() / SPREAD
     expected = law(scale=1 if name == "gaussian" else 2**-0.5)
-    assert stats.kstest(added, expected.cdf).statistic < 0.02
+    assert stats.kstest(added, expected.cdf).statistic < 0.03
 
 
 @pytest.mark.parametrize("name", ["gaussian", "laplace"])
