@@ -99,6 +99,25 @@ def test_an_attack_far_behind_the_best_gets_no_more() -> None:
     assert len(_climb(attack, best={"ssim": 9.0, "nmse": 9.0}).rungs) > 2
 
 
+def test_an_attack_that_the_clock_stopped_is_not_converged() -> None:
+    """Half the training may end at the same time as all of it, so that flat means nothing; more time is asked for."""
+    problems, judge, budget = _case()
+
+    def run(problem: Problem, budget: Budget, seed: int) -> Reconstruction:
+        assert len(problem.attacker) > 0
+        return replace(_blended(0.4, judge.originals), stopped=budget.steps > seed + 4)
+
+    def climbed(best: dict[str, float]) -> Trial:
+        return climb("slow", Attack("m", "n", "a", "c", run), problems, judge, budget, seed=0, bounds={}, best=best)
+
+    trial = climbed({})
+    assert trial.next_budget == {"attack_time_s": 2 * budget.attack_time_s}
+    result = attack_result([trial], judge, {}, tolerance=budget.tolerance)
+    assert not result.converged
+    assert set(unsettled({"slow": result}, tolerance=budget.tolerance)) == set(result.leakage)
+    assert climbed({"ssim": 9.0, "nmse": 9.0, "reidentification": 9.0}).next_budget == {}
+
+
 def test_what_an_attack_rises_below_zero_is_worth_nothing() -> None:
     """Worse than the prior, which is free, it gains nothing; where it passes zero, what lies above counts."""
     assert gained(-0.2, 1.5) == 0

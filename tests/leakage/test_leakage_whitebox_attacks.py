@@ -19,7 +19,7 @@ from siniantrust.leakage._metrics import ssim_per_item
 from siniantrust.leakage._observe import Observer
 from siniantrust.leakage._registry import InapplicableError, Problem, Reconstruction
 from siniantrust.leakage._whitebox import white_box
-from siniantrust.leakage.attacks import deep_image_prior, optimisation, shadow
+from siniantrust.leakage.attacks import adversarial, deep_image_prior, inverter, optimisation, perceptual, shadow
 from siniantrust.leakage.attacks._warm import warm_start
 
 BUDGET = replace(SMALL, optimised_items=12, optimisation_steps=60, steps=40)
@@ -202,6 +202,16 @@ def test_time_limits_the_steps(attack: ModuleType) -> None:
     problem = _problem(small_network(), "mixed", inputs=_tiles())
     answer = attack.run(problem, replace(BUDGET, attack_time_s=0.0), 0)
     assert "stopped at 0 s" in answer.detail or "gains nothing" in answer.detail
+    assert answer.stopped or attack is optimisation
+
+
+@pytest.mark.parametrize("attack", [adversarial, inverter, perceptual, shadow])
+def test_a_training_that_the_clock_ends_says_so(attack: ModuleType) -> None:
+    """Without time to train, the answer says that it was stopped; with time enough, it does not."""
+    problem = _labelled_problem()
+    for time_s, stopped in ((0.0, True), (3600.0, False)):
+        limits = replace(BUDGET, attack_time_s=time_s, steps=8)
+        assert attack.run(replace(problem, memo={}), limits, 0).stopped == stopped
 
 
 def test_a_shadow_inverts_without_a_query() -> None:

@@ -6,6 +6,7 @@ re-identification rose from 0.17 to 0.67), so an attack counts as converged only
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._estimates import gained, mean_leakage
 from siniantrust.leakage._judge import Judge
 from siniantrust.leakage._metrics import Metric, Scores
-from siniantrust.leakage._registry import Attack, InapplicableError, Problem, Reconstruction
+from siniantrust.leakage._registry import Attack, Identification, InapplicableError, Problem, Reconstruction
 from siniantrust.leakage._schema import Rung
 
 PICTURED = 8
@@ -127,6 +128,7 @@ class _Run:
     scores: Mapping[Metric, Scores] = field(repr=False)
     heldout: np.ndarray | None = field(repr=False)
     detail: str
+    stopped: bool
 
     @classmethod
     def make(cls, attack: Attack, problem: Problem, judge: Judge, budget: Budget, seed: int) -> _Run:
@@ -137,7 +139,11 @@ class _Run:
         )
         note = f"; {problem.attacker.note}" if problem.attacker.note else ""
         return cls(
-            rung, scores, answer.heldout if isinstance(answer, Reconstruction) else None, f"{answer.detail}{note}"
+            rung,
+            scores,
+            answer.heldout if isinstance(answer, Reconstruction) else None,
+            f"{answer.detail}{note}",
+            stopped=not isinstance(answer, Identification) and answer.stopped,
         )
 
     def trial(
@@ -205,6 +211,10 @@ def _climbed(
             rungs.append(narrow.rung)
         rungs.append(whole.rung)
         by_width = {} if narrow is None else _moves(narrow, whole, judge)
+        if not hopeless and (whole.stopped or half.stopped or (narrow is not None and narrow.stopped)):
+            # Where the clock ended the training, more steps change nothing, and being flat means nothing.
+            longer = {"attack_time_s": math.ceil(2 * budget.attack_time_s)}
+            return whole.trial(name, seed, started, rungs=tuple(rungs), moves={}, next_budget=longer)
         more_data = _largest(by_data) > budget.tolerance
         more_width = _largest(by_width) > budget.tolerance
         room = 2 * budget.attacker_items <= problems.items

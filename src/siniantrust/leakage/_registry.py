@@ -94,10 +94,12 @@ class Reconstruction:
     """An attack's answer: (items, *target shape) float32 in unit scale (tokens: integers), and how it got there.
 
     ``items`` may be fewer than the held-out ones: the first of them, where each takes an optimisation of its own.
+    ``stopped`` says that the time ran out before the training that the budget allows was done.
     """
 
     heldout: np.ndarray = field(repr=False)
     detail: str
+    stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class Guess:
 
     attribute: np.ndarray = field(repr=False)
     detail: str
+    stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

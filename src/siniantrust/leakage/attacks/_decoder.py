@@ -78,10 +78,11 @@ def train_decoder(
     decoder.load_state_dict(kept)
     heldout = array(_answer(decoder, problem.heldout, bases[2]))
     detail = f"{base.detail}; {done} steps, validation loss {first:.3f} to {best:.3f}"
-    if done < steps:
+    stopped = done < steps
+    if stopped:
         detail += f", stopped at {budget.attack_time_s:g} s of {steps} steps"
     # The attacker knows the range of a pixel.
-    return Reconstruction(heldout.clip(0, 1) if problem.kind == "image" else heldout, detail)
+    return Reconstruction(heldout.clip(0, 1) if problem.kind == "image" else heldout, detail, stopped)
 
 
 def load(features: FeatureSet, rows: torch.Tensor | slice) -> list[torch.Tensor]:

@@ -45,8 +45,10 @@ class _TokenDecoder(nn.Module):
 
 def train_token_decoder(
     problem: Problem, tokens: Tokens, found: Sequences | None, budget: Budget, seed: int
-) -> tuple[torch.Tensor, str]:
+) -> tuple[torch.Tensor, str, bool]:
     """Return places of tokens (validation and held-out items, length) as a trained transformer guesses them.
+
+    With them come how it was done, and whether the time ran out before.
 
     Without a sequence axis (``found`` is None) it reads the whitened principal components of all features. Kept is the
     state that did best on the validation items.
@@ -80,7 +82,7 @@ def train_token_decoder(
         if late:
             break
     decoder.load_state_dict(kept)
-    return _answer(decoder, asked), f"transformer of width {width}, {done} steps"
+    return _answer(decoder, asked), f"transformer of width {width}, {done} steps", done < steps
 
 
 def _answer(decoder: nn.Module, vectors: torch.Tensor) -> torch.Tensor:

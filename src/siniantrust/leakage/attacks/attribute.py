@@ -42,20 +42,24 @@ def run(problem: Problem, budget: Budget, seed: int) -> Guess:
     best, detail = float((checks == common).double().mean()), "nothing learned: the most common label"
     first = best
     guess = checks.new_full((len(problem.heldout),), common)
+    stopped = False
     if len(labels) > 1:
         for trial in (_kernel_guess, _perceptron_guess):
-            share, found, how = trial(problem, budget, seed, known, checks)
+            share, found, how, late = trial(problem, budget, seed, known, checks)
+            stopped = stopped or late
             if share > best:
                 best, guess, detail = share, found, how
-    return Guess(
-        labels[array(guess)], f"{detail}; right on {best:.0%} of validation items, the most common {first:.0%}"
-    )
+    detail += f"; right on {best:.0%} of validation items, the most common {first:.0%}"
+    return Guess(labels[array(guess)], detail, stopped)
 
 
 def _kernel_guess(
     problem: Problem, budget: Budget, seed: int, known: torch.Tensor, checks: torch.Tensor
-) -> tuple[float, torch.Tensor, str]:
-    """Return the share of validation items that kernel ridge regression gets right, its guesses, and with which."""
+) -> tuple[float, torch.Tensor, str, bool]:
+    """Return the share of validation items that kernel ridge regression gets right, its guesses, and with which.
+
+    Last comes whether the time ran out before it was trained: never.
+    """
     from torch.nn import functional
 
     from siniantrust.leakage.attacks._kernel import smoother
@@ -67,12 +71,12 @@ def _kernel_guess(
         return float((answer == checks).double().mean())
 
     matrix, how = smoother(problem, budget, seed, share)
-    return share(matrix[: len(checks)]), (matrix[len(checks) :] @ wanted).argmax(dim=1), how
+    return share(matrix[: len(checks)]), (matrix[len(checks) :] @ wanted).argmax(dim=1), how, False
 
 
 def _perceptron_guess(
     problem: Problem, budget: Budget, seed: int, known: torch.Tensor, checks: torch.Tensor
-) -> tuple[float, torch.Tensor, str]:
+) -> tuple[float, torch.Tensor, str, bool]:
     """Return the same for a network with two hidden layers."""
     import torch
     from torch import nn
@@ -94,7 +98,7 @@ def _perceptron_guess(
             nn.Linear(hidden, int(known.max()) + 1),
         )
     optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=1e-2)
-    started, best = time.monotonic(), (-1.0, known[:0], "")
+    started, best, late = time.monotonic(), (-1.0, known[:0], ""), False
     for done in range(1, _STEPS * budget.steps + 1):
         rows = torch.randint(0, count, (4 * budget.batch_items,), generator=source)
         optimiser.zero_grad()
@@ -109,7 +113,7 @@ def _perceptron_guess(
                 best = (share, answer[len(checks) :], f"perceptron of width {hidden}, {done} steps")
         if late:
             break
-    return best
+    return *best, late
 
 
 ATTACK = Attack(

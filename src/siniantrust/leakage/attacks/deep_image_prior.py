@@ -40,22 +40,25 @@ def run(problem: Problem, budget: Budget, seed: int) -> Reconstruction:
     checks, truth = known_items(problem, budget, count=_CHECK_ITEMS)
     items = heldout_items(problem, budget, count=max(1, budget.optimised_items // _FEWER_ITEMS))
     start_loss = float(shortfall(checks.start, truth, image=True).mean())
-    losses = {}
+    losses, stopped = {}, False
     for index, residual in enumerate((True, False)):
         deadline = begun + (index + 1) / 4 * budget.attack_time_s
-        found, _ = _fit(likelihood, checks, most, deadline, residual=residual, seed=seed)
+        found, tried = _fit(likelihood, checks, most, deadline, residual=residual, seed=seed)
+        stopped = stopped or tried < most
         losses[residual] = float(shortfall(found, truth, image=True).mean())
     residual = min(losses, key=lambda each: losses[each])
     detail = warm_start(problem, budget).detail
     if losses[residual] > (1 - _LEAST_GAIN) * start_loss:
         everything = heldout_items(problem, budget, count=len(problem.heldout))
-        return Reconstruction(array(everything.start), f"{detail}; a network's prior gains nothing on validation items")
+        return Reconstruction(
+            array(everything.start), f"{detail}; a network's prior gains nothing on validation items", stopped
+        )
     answer, steps = _fit(likelihood, items, most, begun + budget.attack_time_s, residual=residual, seed=seed)
     form = "a network corrects it" if residual else "a network makes the image from noise"
     detail += f"; {form}, {steps} steps, validation loss {start_loss:.3f} to {losses[residual]:.3f}"
     if steps < most:
         detail += f", stopped at {budget.attack_time_s:g} s of {most} steps"
-    return Reconstruction(array(answer), detail)
+    return Reconstruction(array(answer), detail, stopped or steps < most)
 
 
 def _fit(

@@ -64,7 +64,7 @@ def run(problem: Problem, budget: Budget, _seed: int) -> Reconstruction:
     )
     if steps < budget.optimisation_steps:
         detail += f", stopped at {budget.attack_time_s:g} s of {budget.optimisation_steps} steps"
-    return Reconstruction(array(answer), detail)
+    return Reconstruction(array(answer), detail, stopped=steps < budget.optimisation_steps)
 
 
 def _descend(

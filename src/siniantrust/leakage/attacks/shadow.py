@@ -31,6 +31,7 @@ def run(problem: Problem, budget: Budget, seed: int) -> Reconstruction:
         shadow, accuracy = train_shadow(problem, network, budget, seed + index, deadline=deadline)
         shadows.append(shadow)
         accuracies.append(accuracy)
+    stopped = time.monotonic() - begun > budget.attack_time_s / 2
     # What a shadow makes up is no truth that more of it would come closer to: half of the items tell as much.
     known = problem.first((len(problem.attacker) + 1) // 2)
     stand_in = replace(
@@ -41,7 +42,7 @@ def run(problem: Problem, budget: Budget, seed: int) -> Reconstruction:
     )
     answer = inverter.run(stand_in, replace(budget, attack_time_s=budget.attack_time_s / 2), seed)
     detail = f"{_SHADOWS} shadows, right on {min(accuracies):.0%} to {max(accuracies):.0%} of their last labels"
-    return Reconstruction(answer.heldout, f"{detail}; {answer.detail}")
+    return Reconstruction(answer.heldout, f"{detail}; {answer.detail}", stopped or answer.stopped)
 
 
 ATTACK = Attack(

@@ -31,7 +31,8 @@ def run(problem: Problem, budget: Budget, seed: int) -> Reconstruction:
     checks = len(tokens.checks)
     first = best = tokens.right(tokens.common(checks))
     answer, detail = tokens.common(len(problem.heldout)), "nothing learned: the most common tokens"
-    trials = [_by_vector(problem, tokens, budget, seed), train_token_decoder(problem, tokens, found, budget, seed)]
+    decoded, how_decoded, stopped = train_token_decoder(problem, tokens, found, budget, seed)
+    trials = [_by_vector(problem, tokens, budget, seed), (decoded, how_decoded)]
     if found is not None:
         trials += [_by_position(tokens, found, window) for window in _WINDOWS]
     for asked, how in trials:
@@ -39,7 +40,7 @@ def run(problem: Problem, budget: Budget, seed: int) -> Reconstruction:
         if share > best:
             best, answer, detail = share, asked[checks:], how
     detail = f"{detail}; right on {best:.0%} of validation tokens, the most common {first:.0%}"
-    return Reconstruction(tokens.numbers(answer, problem), detail)
+    return Reconstruction(tokens.numbers(answer, problem), detail, stopped)
 
 
 def _by_position(tokens: Tokens, found: Sequences, window: int) -> tuple[torch.Tensor, str]:
