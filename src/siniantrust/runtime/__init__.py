@@ -1,5 +1,6 @@
 """A session over a bundle: launched, attested, pipelined, observed."""
 
+from siniantrust.runtime._exporter import exporter
 from siniantrust.runtime._measure import describe_machine, record_run
 from siniantrust.runtime._record import RunRecord
 from siniantrust.runtime._session import Session, open_session
@@ -12,6 +13,7 @@ __all__ = [
     "describe_machine",
     "device_spec",
     "enclave_spec",
+    "exporter",
     "open_session",
     "record_run",
 ]

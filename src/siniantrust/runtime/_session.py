@@ -71,7 +71,8 @@ class Session:
         part, planned = self.bundle.parts[index], self.bundle.plan.parts[index]
         if isinstance(part, TrustedPart):
             return EnclaveStage(part, self._holder)
-        return DeviceStage(part, device_spec(self.bundle.plan.policy, planned.device, devices))
+        spec = device_spec(self.bundle.plan.policy, planned.device, devices)
+        return DeviceStage(part, spec, self.bundle.artifacts.get(part.name, ()))
 
     def enclave_info(self) -> EnclaveInfo:
         """Describe the enclave: provider, provenance, protections."""

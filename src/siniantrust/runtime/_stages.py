@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,7 +12,7 @@ import numpy as np
 from siniantrust.bundle import Bundle, KeyStore, TrustedPart
 from siniantrust.errors import DeviceError, DeviceLostError, SinianError
 from siniantrust.graph import Part
-from siniantrust.odla import Device, DeviceInfo, DeviceSpec, Executable, open_device
+from siniantrust.odla import Artifact, Device, DeviceInfo, DeviceSpec, Executable, open_part
 from siniantrust.planner import Policy
 from siniantrust.trust import Enclave, EnclaveInfo, EnclaveSpec, launch
 
@@ -126,12 +126,13 @@ class EnclaveStage:
 class DeviceStage:
     """An untrusted part."""
 
-    def __init__(self, part: Part, spec: DeviceSpec) -> None:
+    def __init__(self, part: Part, spec: DeviceSpec, artifacts: Sequence[Artifact] = ()) -> None:
         self.name = part.name
         self.where = spec.name
         self.inputs = tuple(tensor.name for tensor in part.inputs)
         self._part = part
         self._spec = spec
+        self._artifacts = tuple(artifacts)
         self._lock = threading.Lock()
         self._open: tuple[Device, Executable] | None = None
         self._is_closed = False
@@ -141,14 +142,7 @@ class DeviceStage:
             if self._is_closed:
                 raise SinianError(f"device {self.where!r}: its session is closed; open the bundle again")
             if self._open is None:
-                device = open_device(self._spec)
-                try:
-                    self._open = device, device.compile(self._part)
-                except BaseException as fault:
-                    device.close()
-                    if isinstance(fault, DeviceError):
-                        raise self._named(fault) from None
-                    raise
+                self._open = open_part(self._spec, self._part, artifacts=self._artifacts)
             return self._open
 
     def info(self) -> DeviceInfo:
@@ -165,15 +159,9 @@ class DeviceStage:
         opened = self._opened()
         try:
             return opened[1].run(inputs)
-        except DeviceError as fault:
-            if isinstance(fault, DeviceLostError):
-                self._forget(opened)
-            raise self._named(fault) from None
-
-    def _named(self, fault: DeviceError) -> DeviceError:
-        """Return the same error with the name that the plan has for the device; a backend knows its address at most."""
-        name = f"device {self.where!r}"
-        return fault if str(fault).startswith(name) else type(fault)(f"{name}: {fault}")
+        except DeviceLostError:
+            self._forget(opened)
+            raise
 
     def _forget(self, lost: tuple[Device, Executable]) -> None:
         """Close what failed. Another call may have opened the device anew meanwhile: that stays."""
