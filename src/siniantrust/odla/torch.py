@@ -80,7 +80,7 @@ class TorchDevice:
 
     def supports(self, part: Part) -> list[Unsupported]:
         """Return the nodes whose operator or attributes are not in the table of ``torch_graph``."""
-        if refused := unsupported_ports(part):
+        if refused := unsupported_ports(part) or _unsigned(part):
             return refused
         graph = TorchGraph(part.proto)
         return graph.supports([tensor.name for tensor in part.inputs], [tensor.name for tensor in part.outputs])
@@ -158,8 +158,17 @@ class TorchExecutable:
 
     def _array(self, value: torch.Tensor, tensor: Tensor) -> np.ndarray:
         dtype = torch_dtype(tensor.dtype)
-        if value.dtype != dtype and value.is_floating_point() and tensor.dtype in {"int8", "uint8"}:
+        if value.dtype != dtype and value.is_floating_point() and tensor.dtype in {"int8", "uint8", "int16"}:
             value = value.to(dtype)  # quantised values stay floating inside, so that gradients pass; they are whole
         array = value.cpu().numpy()
         # An input or a weight that is an output too would otherwise share the graph's memory.
         return array.copy()
+
+
+def _unsigned(part: Part) -> list[Unsupported]:
+    """Refuse wide unsigned integers: PyTorch stores them, and has next to no operator for them."""
+    return [
+        Unsupported(node="", op_type="", reason=f"PyTorch does not compute in {tensor.dtype}, which {tensor.name!r} is")
+        for tensor in (*part.inputs, *part.outputs)
+        if tensor.dtype in {"uint16", "uint32", "uint64"}
+    ]

@@ -141,6 +141,7 @@ def _light(path: Path) -> Case:
     given = [value for value in model.graph.input if value.name not in stored]
     del model.graph.input[:]
     model.graph.input.extend(given)
+    model.ir_version = max(model.ir_version, 4)  # before, weights had to be inputs too
     part, reason = _part(model, path.stem)
     inputs = {} if part is None else {tensor.name: _ramp(tensor.shape) for tensor in part.inputs}
     outputs = [
