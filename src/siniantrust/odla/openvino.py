@@ -17,6 +17,7 @@ from siniantrust.odla._by_node import blamed_nodes, unsupported_ports
 from siniantrust.odla._device import Arrays, DeviceInfo, DeviceSpec, Unsupported
 from siniantrust.odla._machine import instruction_set, processor
 from siniantrust.odla._memory import MemoryUse, counted_memory
+from siniantrust.odla._openvino_wrong import wrongly_computed
 from siniantrust.odla._options import read_options
 from siniantrust.odla._signature import signature_of
 from siniantrust.odla._text import one_line
@@ -89,7 +90,7 @@ class OpenVinoDevice:
 
     def supports(self, part: Part) -> list[Unsupported]:
         """Return the nodes that OpenVINO cannot read, or that the device's plug-in cannot compile."""
-        if refused := unsupported_ports(part):
+        if refused := unsupported_ports(part) or wrongly_computed(part):
             return refused
         reason = self._refusal(part.proto)
         if reason is None:
@@ -97,7 +98,8 @@ class OpenVinoDevice:
         return blamed_nodes(part, self._refusal) or [Unsupported(node="", op_type="", reason=reason)]
 
     def compile(self, part: Part) -> OpenVinoExecutable:
-        """Compile ``part``. Raises DeviceError if OpenVINO refuses it."""
+        """Compile ``part``. Raises DeviceError if OpenVINO refuses it, or is known to compute a node wrongly."""
+        self._check(part)
         try:
             return OpenVinoExecutable(part, self._compiled(part.proto))
         except Exception as error:
@@ -111,7 +113,8 @@ class OpenVinoDevice:
         return Build(version, "/".join([self._place, *([hardware] if hardware else [str(name)])]))
 
     def export(self, part: Part) -> bytes:
-        """Return the compiled model as a blob. Raises DeviceError if OpenVINO refuses the part, or cannot export."""
+        """Return the compiled model as a blob. Raises DeviceError as ``compile`` does, or if it cannot be exported."""
+        self._check(part)
         try:
             blob = self._compiled(part.proto).export_model()
         except Exception as error:
@@ -127,6 +130,10 @@ class OpenVinoDevice:
 
     def close(self) -> None:
         """Do nothing: a plug-in holds nothing beyond its executables."""
+
+    def _check(self, part: Part) -> None:
+        for refused in wrongly_computed(part):
+            raise DeviceError(f"part {part.name!r}: node {refused.node!r} ({refused.op_type}): {refused.reason}")
 
     def _compiled(self, proto: onnx.ModelProto) -> Any:
         model = self._core.read_model(proto.SerializeToString(), b"")
