@@ -11,7 +11,7 @@ TEST_WORKERS ?= 2
 
 export SINIAN_MLSERVER := $(CURDIR)/$(MLSERVER)/bin/mlserver
 
-.PHONY: demo test test-all lint types format bench train-demo lock docs clean setup system help
+.PHONY: demo test test-all lint types format bench train-demo lock docs conformance clean setup system help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -40,6 +40,10 @@ bench: setup  ## measure everything that README and docs quote
 	$(BIN)/python benchmarks/run_all.py --out benchmarks/results
 
 docs: setup  ## write the generated pages again
+	$(BIN)/python tools/write_docs.py
+
+conformance: setup  ## hold every backend against ONNX's own tests again, for docs/backends.md
+	$(BIN)/python tools/conformance.py
 	$(BIN)/python tools/write_docs.py
 
 train-demo: setup  ## train the demo's network again

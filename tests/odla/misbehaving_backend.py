@@ -9,7 +9,8 @@ import numpy as np
 
 from siniantrust.errors import DeviceLostError
 from siniantrust.graph import Part
-from siniantrust.odla import Arrays, Device, DeviceSpec, Executable, open_device as open_any
+from siniantrust.odla import Arrays, Device, DeviceSpec, Executable
+from siniantrust.odla import open_device as open_any
 
 
 def open_device(spec: DeviceSpec) -> Device:

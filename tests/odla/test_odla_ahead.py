@@ -79,7 +79,7 @@ def test_an_artefact_of_another_part_is_an_error(artifact: Artifact) -> None:
 def test_a_damaged_artefact_is_an_error(backend: str) -> None:
     """Bytes that the runtime does not read are refused by name, and nothing is compiled in their place."""
     made = replace(export_part(opened(backend), gemm_part()), data=b"no module")
-    with pytest.raises(DeviceError, match="^device 'npu', part 'gemm': its artefact does not load"):
+    with pytest.raises(DeviceError, match=r"^device 'npu', part 'gemm': its artefact does not load"):
         load_artifact(opened(backend), gemm_part(), [made])
 
 
@@ -101,7 +101,7 @@ def test_open_part_leaves_artefacts_of_other_backends_aside(artifact: Artifact) 
     _, executable = open_part(DeviceSpec("npu", "torch"), conv_part(), artifacts=[artifact])
     assert np.isfinite(executable.run(random_inputs(conv_part()))["y"]).all()
     stale = replace(artifact, version="0.1")
-    with pytest.raises(DeviceError, match="^device 'npu', part 'conv': the artefact was made by version '0.1'"):
+    with pytest.raises(DeviceError, match=r"^device 'npu', part 'conv': the artefact was made by version '0\.1'"):
         open_part(DeviceSpec("npu"), conv_part(), artifacts=[stale])
 
 

@@ -71,9 +71,7 @@ def test_one_case_of_each_operator_passes_or_is_declined() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize(
-    ("name", "per_operator"), [("openvino", 10_000), ("iree", 1), ("iree-vulkan", 1)], ids=lambda each: str(each)
-)
+@pytest.mark.parametrize(("name", "per_operator"), [("openvino", 10_000), ("iree", 1), ("iree-vulkan", 1)], ids=str)
 def test_compiling_backends_pass_or_decline(name: str, per_operator: int) -> None:
     """The backends that take long to compile: OpenVINO all cases, IREE one of each operator on CPU and Vulkan."""
     check(name, sample(node_cases(), per_operator=per_operator))
@@ -191,7 +189,7 @@ def test_the_table_catches_a_device_that_promises_too_much() -> None:
     """A device whose ``supports`` takes what it cannot run fails, rather than passing for declining."""
     device = open_device(DeviceSpec("boaster", options={"threads": 1}))
     declined = next(case for case in node_cases() if run_case(device, case).outcome is Outcome.DECLINED)
-    device.supports = lambda _: []  # type: ignore[method-assign]
+    device.supports = lambda part: []  # type: ignore[method-assign] # noqa: ARG005 - the name is the interface's
     verdict = run_case(device, declined)
     assert verdict.outcome is Outcome.FAILED
     assert "supports takes it, yet" in verdict.reason

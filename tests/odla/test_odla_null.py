@@ -39,7 +39,7 @@ def test_outputs_have_dtype_and_shape() -> None:
 def test_reading_a_value_is_an_error(read: Callable[[Any], object]) -> None:
     """Whoever reads an output is told that there is nothing to read."""
     value = compiled().run(random_inputs(conv_part()))["y"]
-    with pytest.raises(DeviceError, match="part 'conv' on null: output 'y' .* cannot be read"):
+    with pytest.raises(DeviceError, match=r"part 'conv' on null: output 'y' .* cannot be read"):
         read(value)
 
 

@@ -8,7 +8,7 @@ from odla_parts import fixed_part, gemm_part, random_inputs
 from test_odla_registry import with_entries
 
 from siniantrust.errors import DataError, DeviceError, DeviceLostError
-from siniantrust.odla import Executable, DeviceSpec, open_part
+from siniantrust.odla import DeviceSpec, Executable, open_part
 
 WHERE = "^device 'npu', part 'gemm': "
 

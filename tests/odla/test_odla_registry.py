@@ -37,7 +37,9 @@ def test_a_missing_runtime_gives_the_line_that_installs_it(
 ) -> None:
     """Without its library a backend names its extra."""
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(MissingExtraError, match=rf"^{library} is not installed; run: pip install 'siniantrust\[{backend}\]'$"):
+    with pytest.raises(
+        MissingExtraError, match=rf"^{library} is not installed; run: pip install 'siniantrust\[{backend}\]'$"
+    ):
         open_device(DeviceSpec("x", backend))
 
 

@@ -74,7 +74,10 @@ def test_another_model_that_takes_the_place_is_refused(vector_deployment: Deploy
     with session:
         with pytest.raises(DeviceLostError):
             session.run(vector_deployment.inputs())
-        with Server(other.path / "part2", grpc_port=port), pytest.raises(DeviceError, match="device 'cloud', part 'part2': model"):
+        with (
+            Server(other.path / "part2", grpc_port=port),
+            pytest.raises(DeviceError, match="device 'cloud', part 'part2': model"),
+        ):
             session.run(vector_deployment.inputs())
 
 

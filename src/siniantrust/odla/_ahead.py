@@ -71,7 +71,8 @@ def load_artifact(device: Device, part: Part, artifacts: Sequence[Artifact]) -> 
     """Load the one of ``artifacts`` that was made from ``part`` for this device.
 
     Raises:
-        DeviceError: if there is none, naming device, part and how the nearest one differs; or if the runtime refuses it.
+        DeviceError: if there is none, naming device, part and how the nearest one differs; or if the runtime
+            refuses it.
     """
     where = f"device {device.spec.name!r}, part {part.name!r}"
     if not isinstance(device, AheadOfTime):
@@ -87,7 +88,8 @@ def load_artifact(device: Device, part: Part, artifacts: Sequence[Artifact]) -> 
             except DeviceError as refusal:
                 raise type(refusal)(f"{where}: its artefact does not load: {refusal}") from refusal
     raise DeviceError(
-        f"{where}: the artefact was made {differences[-1]}; build the bundle again for this device, or without artefacts"
+        f"{where}: the artefact was made {differences[-1]}; "
+        "build the bundle again for this device, or without artefacts"
     )
 
 

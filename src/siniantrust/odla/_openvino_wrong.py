@@ -17,11 +17,11 @@ def wrongly_computed(part: Part) -> list[Unsupported]:
     graph = part.proto.graph
     constants = {tensor.name for tensor in graph.initializer}
     constants |= {name for node in graph.node if node.op_type == "Constant" for name in node.output}
-    found = []
-    for node in graph.node:
-        if node.domain in {"", "ai.onnx"} and (reason := _reason(node, constants.__contains__)) is not None:
-            found.append(Unsupported(node.name, node.op_type, reason))
-    return found
+    return [
+        Unsupported(node.name, node.op_type, reason)
+        for node in graph.node
+        if node.domain in {"", "ai.onnx"} and (reason := _reason(node, constants.__contains__)) is not None
+    ]
 
 
 def _reason(node: onnx.NodeProto, is_constant: Callable[[str], bool]) -> str | None:

@@ -77,9 +77,7 @@ class Signature:
                 wanted_extent in {-1, extent} for wanted_extent, extent in zip(shape, array.shape, strict=True)
             )
             if array.dtype.name != port.dtype or not fits:
-                return (
-                    f"output {port.name!r} as {array.dtype.name}{list(array.shape)}, expected {port.dtype}{shape}"
-                )
+                return f"output {port.name!r} as {array.dtype.name}{list(array.shape)}, expected {port.dtype}{shape}"
         return None
 
 

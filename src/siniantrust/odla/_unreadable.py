@@ -25,7 +25,9 @@ class Unreadable:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise DeviceError(f"{self._where}: output {self._name!r} was computed on shapes alone; its values cannot be read")
+        raise DeviceError(
+            f"{self._where}: output {self._name!r} was computed on shapes alone; its values cannot be read"
+        )
 
     __array__ = __array_ufunc__ = __array_function__ = _refuse
     __getitem__ = __iter__ = __len__ = __bool__ = __int__ = __float__ = __index__ = _refuse

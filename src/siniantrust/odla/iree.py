@@ -75,13 +75,11 @@ def _opened(spec: DeviceSpec, name: str, options: Options) -> tuple[str, Any]:
     try:
         driver = iree.runtime.get_driver(_DRIVERS[name])
         found = driver.query_available_devices()
-        if index >= len(found):
-            raise DeviceError(f"device {spec.name!r}: IREE finds {len(found)} devices for {name}, none with index {index}")
-        handle = driver.create_device(found[index]["device_id"])
-    except DeviceError:
-        raise
+        handle = driver.create_device(found[index]["device_id"]) if index < len(found) else None
     except Exception as error:
         raise DeviceError(f"device {spec.name!r}: IREE has no device for {name} here: {one_line(error)}") from error
+    if handle is None:
+        raise DeviceError(f"device {spec.name!r}: IREE finds {len(found)} devices for {name}, none with index {index}")
     return (processor()[0] if name == "llvm-cpu" else str(found[index]["name"])), handle
 
 
@@ -234,7 +232,10 @@ def _to_host(value: Any, handle: Any, dtype: str) -> np.ndarray:
     )
     done = handle.create_semaphore(0)
     handle.queue_copy(
-        source, staging, wait_semaphores=rt.HalFence.create_at(done, 0), signal_semaphores=rt.HalFence.create_at(done, 1)
+        source,
+        staging,
+        wait_semaphores=rt.HalFence.create_at(done, 0),
+        signal_semaphores=rt.HalFence.create_at(done, 1),
     )
     rt.HalFence.create_at(done, 1).wait()
     raw = np.array(staging.map().asarray([view.byte_length], np.dtype(np.uint8)))

@@ -178,7 +178,8 @@ class OpenVinoExecutable:
             request = self._compiled.create_infer_request()
             request.infer(given, share_inputs=True)
             return {
-                tensor.name: np.array(request.get_output_tensor(index).data) for index, tensor in enumerate(self.outputs)
+                tensor.name: np.array(request.get_output_tensor(index).data)
+                for index, tensor in enumerate(self.outputs)
             }
         except Exception as error:
             raise DeviceError(f"part {self._part.name!r}: OpenVINO failed: {_reason(error)}") from error
