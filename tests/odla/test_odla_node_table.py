@@ -11,9 +11,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from test_odla_conformance import open_here
 
 from siniantrust.graph import Part
-from siniantrust.odla import Arrays, Device, DeviceSpec, Executable, available_backends, open_device
+from siniantrust.odla import Arrays, Device, DeviceSpec, Executable, open_device
 from siniantrust.odla.conformance import Case, Outcome, light_cases, node_cases, run_case, sample
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,18 +33,7 @@ def tool() -> ModuleType:
 
 def opened(name: str) -> Device:
     """Open the table's device of a name; skip where its runtime is not installed or the device is not here."""
-    spec: DeviceSpec = tool().DEVICES[name]
-    verdict = available_backends()[spec.backend]
-    if verdict != "ready":
-        pytest.skip(verdict)
-    if name == "iree-vulkan":
-        import iree.runtime
-
-        try:
-            iree.runtime.get_driver("vulkan").query_available_devices()
-        except Exception as error:  # noqa: BLE001 - IREE says in several ways that there is no Vulkan loader
-            pytest.skip(f"no Vulkan device here: {error}")
-    return open_device(spec)
+    return open_here(tool().DEVICES[name])
 
 
 def check(name: str, cases: tuple[Case, ...]) -> None:
