@@ -54,9 +54,9 @@ def test_every_node_case_passes_or_is_declined(name: str) -> None:
     check(name, node_cases())
 
 
-def test_one_case_of_each_operator_passes_or_is_declined() -> None:
-    """OpenVINO, which compiles each case, is held against one of each operator here and all of them in the slow run."""
-    check("openvino", sample(node_cases(), per_operator=1))
+def test_openvino_passes_or_declines_a_sample() -> None:
+    """OpenVINO, which compiles each case, is held against every fourth operator here and all cases in the slow run."""
+    check("openvino", sample(node_cases(), per_operator=1)[::4])
 
 
 @pytest.mark.slow
