@@ -22,7 +22,7 @@ from siniantrust.odla import (
 )
 from siniantrust.odla._compare import difference
 
-BACKENDS = ["onnxruntime", "openvino", pytest.param("iree", marks=pytest.mark.slow)]
+BACKENDS = ["onnxruntime", "openvino", "torch", pytest.param("iree", marks=pytest.mark.slow)]
 
 
 def opened(backend: str) -> Device:

@@ -11,6 +11,7 @@ import numpy as np
 from siniantrust._extras import require
 from siniantrust.errors import DeviceError, DeviceLostError, SinianError
 from siniantrust.graph import Part, Tensor
+from siniantrust.odla._ahead import Build
 from siniantrust.odla._by_node import unsupported_ports
 from siniantrust.odla._device import Arrays, DeviceInfo, DeviceSpec, Unsupported
 from siniantrust.odla._machine import processor
@@ -18,6 +19,7 @@ from siniantrust.odla._memory import MemoryUse, counted_memory
 from siniantrust.odla._options import read_options
 from siniantrust.odla._signature import signature_of
 from siniantrust.odla._text import one_line
+from siniantrust.odla._torch_export import ExportedGraph, exported
 from siniantrust.odla.torch_graph import TorchGraph, torch_dtype
 
 if TYPE_CHECKING:
@@ -87,32 +89,63 @@ class TorchDevice:
 
     def compile(self, part: Part) -> TorchExecutable:
         """Move the weights to the device. Raises DeviceError for a part that it does not support."""
-        if refused := self.supports(part):
-            first = refused[0]
-            raise DeviceError(f"part {part.name!r}: node {first.node!r} ({first.op_type}): {first.reason}")
-        return TorchExecutable(part, self._place)
+        return TorchExecutable(part, self._place, self._graph(part))
+
+    def build(self) -> Build:
+        """Return PyTorch's version, and the kind of device that a program's weights lie on."""
+        import torch
+
+        return Build(torch.__version__, self._place.type)
+
+    def export(self, part: Part) -> bytes:
+        """Return ``part`` as PyTorch's exported program. Raises DeviceError if it cannot be traced."""
+        import torch
+
+        graph = self._graph(part)
+        try:
+            with torch.device(self._place):
+                return exported(part, graph)
+        except Exception as error:
+            raise DeviceError(f"part {part.name!r}: torch.export cannot trace it: {one_line(error)}") from error
+
+    def load(self, part: Part, data: bytes) -> TorchExecutable:
+        """Load what ``export`` made of ``part``."""
+        try:
+            return TorchExecutable(part, self._place, ExportedGraph(part, data))
+        except Exception as error:
+            raise DeviceError(f"part {part.name!r}: PyTorch does not load its program: {one_line(error)}") from error
 
     def close(self) -> None:
         """Do nothing: memory belongs to the executables."""
+
+    def _graph(self, part: Part) -> TorchGraph:
+        """Return the part's graph with its weights on the device."""
+        import torch
+
+        if refused := self.supports(part):
+            first = refused[0]
+            raise DeviceError(f"part {part.name!r}: node {first.node!r} ({first.op_type}): {first.reason}")
+        graph = TorchGraph(part.proto)
+        try:
+            with torch.device(self._place), torch.no_grad():
+                graph.weights()
+        except Exception as error:
+            raise DeviceError(
+                f"part {part.name!r}: its weights do not load on {self._place}: {one_line(error)}"
+            ) from error
+        return graph
 
 
 class TorchExecutable:
     """A part with its weights on one of PyTorch's devices."""
 
-    def __init__(self, part: Part, place: torch.device) -> None:
-        import torch
-
+    def __init__(self, part: Part, place: torch.device, graph: TorchGraph | ExportedGraph) -> None:
         self.inputs: tuple[Tensor, ...] = part.inputs
         self.outputs: tuple[Tensor, ...] = part.outputs
         self._part = part
         self._place = place
         self._signature = signature_of(part)
-        self._graph: TorchGraph | None = TorchGraph(part.proto)
-        try:
-            with torch.device(place), torch.no_grad():
-                self._graph.weights()
-        except Exception as error:
-            raise DeviceError(f"part {part.name!r}: its weights do not load on {place}: {one_line(error)}") from error
+        self._graph: TorchGraph | ExportedGraph | None = graph
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """Run once, without gradients.
