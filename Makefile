@@ -5,13 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MLSERVER := .venvs/mlserver
+AARCH64 := .venvs/aarch64
 LOCKS := requirements/torch.lock requirements/dev.lock
 TORCH := $(shell grep -v '^\#' requirements/torch.lock)
 TEST_WORKERS ?= 2
 
 export SINIAN_MLSERVER := $(CURDIR)/$(MLSERVER)/bin/mlserver
+export SINIAN_AARCH64 := $(CURDIR)/$(AARCH64)
 
-.PHONY: demo test test-all lint types format bench train-demo lock docs clean setup system help
+.PHONY: demo test test-all lint types format bench train-demo lock docs conformance cross clean setup system help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -22,7 +24,7 @@ demo: setup  ## run the whole path on real photographs; ends with the path of a 
 test: setup $(MLSERVER)/.installed  ## run the tests that CI runs
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
-test-all: setup $(MLSERVER)/.installed  ## run the slow tests too
+test-all: setup $(MLSERVER)/.installed $(AARCH64)/.installed  ## run the slow tests too
 	$(BIN)/python -m pytest -m '' -n $(TEST_WORKERS) --dist loadfile
 
 lint: setup  ## check style
@@ -40,6 +42,10 @@ bench: setup  ## measure everything that README and docs quote
 	$(BIN)/python benchmarks/run_all.py --out benchmarks/results
 
 docs: setup  ## write the generated pages again
+	$(BIN)/python tools/write_docs.py
+
+conformance: setup  ## hold every backend against ONNX's own tests again, for docs/backends.md
+	$(BIN)/python tools/conformance.py
 	$(BIN)/python tools/write_docs.py
 
 train-demo: setup  ## train the demo's network again
@@ -71,6 +77,16 @@ $(MLSERVER)/.installed: requirements/mlserver.lock
 		$(MLSERVER)/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/mlserver.lock; \
 	fi
 	@touch $@
+
+# IREE's runtime for another architecture, which QEMU runs: it is no environment of this machine.
+$(AARCH64)/.installed: requirements/aarch64.lock
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --target $(AARCH64) --upgrade \
+		--platform manylinux_2_28_aarch64 --python-version 3.11 --implementation cp --only-binary=:all: \
+		-r requirements/aarch64.lock
+	@touch $@
+
+cross: setup $(AARCH64)/.installed  ## run one bundle on x86-64 and, under QEMU, on aarch64
+	$(BIN)/python -m pytest -m '' -s tests/runtime/test_runtime_cross_architecture.py
 
 lock: setup  ## resolve the locked dependencies again
 	$(BIN)/python tools/lock.py

@@ -27,7 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "leakage": {"graph", "odla"},
     "masking": {"graph", "odla", "leakage"},
     "planner": {"graph", "trust", "leakage", "odla"},
-    "bundle": {"graph", "trust", "leakage", "planner"},
+    "bundle": {"graph", "odla", "trust", "leakage", "planner"},
     "runtime": {"graph", "odla", "trust", "leakage", "planner", "bundle"},
     "collab": {"runtime", "masking", "trust"},
     "methods": {"graph", "odla", "trust"},

@@ -134,21 +134,37 @@ def build(
     *,
     audit: str | Path | None = None,
     keystore: bundle.KeyStore | None = None,
+    ahead_of_time: bool | Sequence[odla.DeviceSpec] = False,
 ) -> Path:
     """Write the deployable folder: parts, sealed weights, plan, audit, manifest and signature.
 
+    Args:
+        model: the model that the plan is for.
+        plan: a plan, or its file.
+        out: the folder to make.
+        audit: folder of the audit that the plan rests on.
+        keystore: signs, and keeps the new weight key; None for the default place.
+        ahead_of_time: also compile the untrusted parts now: for their devices in the plan if true; or for each device
+            whose name the plan has, such as one that compiles for another architecture.
+
     Raises:
+        DeviceError: if a part cannot be compiled ahead of time.
         PlanError: if the plan is not valid for the model and audit.
         BundleError: if it cannot be written; nothing is left behind then.
     """
     if not isinstance(plan, planner.Plan):
         plan = planner.load_plan(Path(plan))
+    export = None
+    if ahead_of_time:
+        specs = [] if ahead_of_time is True else list(ahead_of_time)
+        export = runtime.exporter(plan.policy, specs)
     return bundle.build_bundle(
         model,
         plan,
         Path(out),
         keystore=keystore or bundle.KeyStore(),
         audit_folder=None if audit is None else Path(audit),
+        export=export,
     )
 
 

@@ -24,7 +24,7 @@ def _tool() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["policy.md", "plan.schema.json"])
+@pytest.mark.parametrize("name", ["backends.md", "policy.md", "plan.schema.json"])
 def test_generated_page_is_current(name: str) -> None:
     """A generated page is what `make docs` would write now."""
     assert (ROOT / "docs" / name).read_text() == _tool().pages()[name]

@@ -108,8 +108,8 @@ def test_a_lost_device_is_named_and_opened_again(
         def gone(_: object) -> None:
             raise DeviceLostError("unplugged")
 
-        monkeypatch.setattr(lost, "run", gone)
-        with pytest.raises(DeviceLostError, match="device 'cloud': unplugged"):
+        monkeypatch.setattr(lost.inner, "run", gone)  # type: ignore[attr-defined]
+        with pytest.raises(DeviceLostError, match="device 'cloud', part 'part2': unplugged"):
             session.run(vector_deployment.inputs())
         _assert_right(vector_deployment, session)
         assert seat._current.executable is not lost

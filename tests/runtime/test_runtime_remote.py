@@ -58,7 +58,7 @@ def test_a_lost_server_is_named_and_found_again(vector_deployment: Deployment) -
         np.testing.assert_allclose(session.run(inputs)["t7"], expected, atol=1e-5)
     with session:
         for _ in range(2):
-            with pytest.raises(DeviceLostError, match=f"device 'cloud': {url}"):
+            with pytest.raises(DeviceLostError, match=f"device 'cloud', part 'part2': {url}"):
                 session.run(inputs)
         with Server(part, grpc_port=port):
             np.testing.assert_allclose(session.run(inputs)["t7"], expected, atol=1e-5)
@@ -74,7 +74,10 @@ def test_another_model_that_takes_the_place_is_refused(vector_deployment: Deploy
     with session:
         with pytest.raises(DeviceLostError):
             session.run(vector_deployment.inputs())
-        with Server(other.path / "part2", grpc_port=port), pytest.raises(DeviceError, match="device 'cloud': model"):
+        with (
+            Server(other.path / "part2", grpc_port=port),
+            pytest.raises(DeviceError, match="device 'cloud', part 'part2': model"),
+        ):
             session.run(vector_deployment.inputs())
 
 
@@ -83,14 +86,14 @@ def test_a_server_with_another_model_is_refused_at_once(vector_deployment: Deplo
     other = deploy(images(), tmp_path, cut="r0")
     with (
         Server(other.path / "part2") as served,
-        pytest.raises(DeviceError, match="device 'cloud': model 'part2' at grpc"),
+        pytest.raises(DeviceError, match="device 'cloud', part 'part2': model 'part2' at grpc"),
     ):
         vector_deployment.open(_at(served.grpc_url))
 
 
 def test_a_server_that_is_not_there_is_refused_at_once(vector_deployment: Deployment) -> None:
     """No session opens with a device that does not answer."""
-    with pytest.raises(DeviceLostError, match=r"device 'cloud': grpc://.* does not answer"):
+    with pytest.raises(DeviceLostError, match=r"device 'cloud', part 'part2': grpc://.* does not answer"):
         vector_deployment.open(_at(f"grpc://127.0.0.1:{_free_port()}"))
 
 

@@ -223,7 +223,7 @@ def test_an_unknown_device_is_refused(vector_deployment: Deployment) -> None:
 def test_a_device_that_is_not_there_is_refused(vector_deployment: Deployment) -> None:
     """A missing execution provider is an error at once, and never a silent fallback to the CPU."""
     missing = DeviceSpec("x", options={"provider": "NoSuch"})
-    with pytest.raises(DeviceError, match="device 'cloud': NoSuchExecutionProvider is not available"):
+    with pytest.raises(DeviceError, match="device 'cloud', part 'part2': NoSuchExecutionProvider is not available"):
         vector_deployment.open({"cloud": missing})
 
 

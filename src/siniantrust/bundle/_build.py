@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import onnx
 from siniantrust import __version__
 from siniantrust._files import folder_atomic, sha256_bytes, write_atomic
 from siniantrust.bundle._annotated import weightless_annotated, without_unused_functions
+from siniantrust.bundle._artifacts import dump_artifacts
 from siniantrust.bundle._audit_files import read_audit_folder
 from siniantrust.bundle._keys import KeyStore, fingerprint
 from siniantrust.bundle._manifest import MANIFEST, SIGNATURE, FileEntry, Manifest, dump_manifest
@@ -20,13 +21,26 @@ from siniantrust.bundle._part_file import dump_part_file
 from siniantrust.bundle._structure import dump_structure
 from siniantrust.errors import BundleError
 from siniantrust.graph import Cut, Model, Part, split
+from siniantrust.odla import Artifact
 from siniantrust.planner import Plan, dump_plan, validate_plan
 from siniantrust.trust import Label, seal_part
 
 _CLIENT = "client"
 
 
-def build_bundle(model: Model, plan: Plan, out: Path, *, keystore: KeyStore, audit_folder: Path | None = None) -> Path:
+Export = Callable[[Part, str], Sequence[Artifact]]
+"""Compiles a part ahead of time for the plan's device of a name."""
+
+
+def build_bundle(
+    model: Model,
+    plan: Plan,
+    out: Path,
+    *,
+    keystore: KeyStore,
+    audit_folder: Path | None = None,
+    export: Export | None = None,
+) -> Path:
     """Write the deployable folder for ``plan`` at ``out``; a bundle already there is replaced when all is written.
 
     ``partN/`` holds ``model.onnx`` and ``part.json``: the whole part where it is untrusted, a skeleton without numbers
@@ -40,6 +54,7 @@ def build_bundle(model: Model, plan: Plan, out: Path, *, keystore: KeyStore, aud
         out: the folder to make.
         keystore: signs, and keeps the new weight key.
         audit_folder: folder of ``audit.json``; needed when the plan rests on an audit.
+        export: called with each untrusted part and its device's name; what it returns goes to ``partN/ahead/``.
 
     Returns:
         ``out``.
@@ -63,6 +78,8 @@ def build_bundle(model: Model, plan: Plan, out: Path, *, keystore: KeyStore, aud
     try:
         contents = {"plan.json": dump_plan(plan), "structure.json": dump_structure(model), **audit_files}
         contents.update(_part_files(model, plan, parts, bundle_id=bundle_id, key=key))
+        if export is not None:
+            contents.update(_ahead_files(plan, parts, export))
         manifest = dump_manifest(
             Manifest(
                 bundle_id=bundle_id,
@@ -133,6 +150,16 @@ def _part_files(model: Model, plan: Plan, parts: tuple[Part, ...], *, bundle_id:
         described = dump_part_file(part, half.files["model.onnx"], device=planned.device, trusted=planned.trusted)
         contents[f"{part.name}/part.json"] = described
     contents["annotated.onnx"] = weightless_annotated(model, plan, parts, visible)
+    return contents
+
+
+def _ahead_files(plan: Plan, parts: tuple[Part, ...], export: Export) -> dict[str, bytes]:
+    contents: dict[str, bytes] = {}
+    for part, planned in zip(parts, plan.parts, strict=True):
+        if not planned.trusted:
+            written = replace(part, proto=without_unused_functions(part.proto))  # as it stands in model.onnx
+            files = dump_artifacts(written, export(written, planned.device))
+            contents.update({f"{part.name}/{name}": data for name, data in files.items()})
     return contents
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from cryptography.exceptions import InvalidSignature
 from google.protobuf.message import DecodeError
 
 from siniantrust._files import sha256_bytes
+from siniantrust.bundle._artifacts import read_artifacts
 from siniantrust.bundle._audit_files import check_audit
 from siniantrust.bundle._build import seal_context
 from siniantrust.bundle._keys import KeyStore
@@ -27,6 +29,7 @@ from siniantrust.bundle._structure import parse_structure, restore_tensor
 from siniantrust.errors import BundleError, ModelError, PlanError
 from siniantrust.graph import Model, Part, Tensor, part_from_proto
 from siniantrust.leakage import Audit
+from siniantrust.odla import Artifact
 from siniantrust.planner import Plan, PlannedPart, find_violations, parse_plan
 
 
@@ -47,6 +50,8 @@ class TrustedPart:
 class Bundle:
     """A bundle whose every byte was checked. ``parts`` are in the plan's order, untrusted ones as ``graph.Part``.
 
+    ``artifacts`` holds, by name of an untrusted part, what was compiled ahead of time from it.
+
     The weight key is not part of it: ask ``KeyStore.weight_key(bundle.id)`` when an enclave has been attested.
     """
 
@@ -56,6 +61,7 @@ class Bundle:
     plan: Plan = field(repr=False)
     audit: Audit | None = field(repr=False)
     parts: tuple[TrustedPart | Part, ...] = field(repr=False)
+    artifacts: Mapping[str, tuple[Artifact, ...]] = field(repr=False)
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     batch_symbol: str | None
@@ -86,13 +92,17 @@ def load_bundle(path: Path, *, keystore: KeyStore) -> Bundle:
     keystore.weight_key(manifest.bundle_id)  # refused now rather than after an enclave was launched
     model = parse_structure(_need(contents, "structure.json", origin), origin=f"{origin}: structure.json")
     plan, audit = _check_plan(contents, model, manifest, origin)
+    parts = tuple(_load_part(contents, planned, manifest, origin) for planned in plan.parts)
     return Bundle(
         path=path,
         id=manifest.bundle_id,
         manifest=manifest,
         plan=plan,
         audit=audit,
-        parts=tuple(_load_part(contents, planned, manifest, origin) for planned in plan.parts),
+        parts=parts,
+        artifacts={
+            part.name: read_artifacts(contents, part, origin=origin) for part in parts if isinstance(part, Part)
+        },
         inputs=model.inputs,
         outputs=model.outputs,
         batch_symbol=model.batch_symbol,

@@ -28,6 +28,9 @@ def build(
         Path | None, typer.Option("--audit", "-a", help="The audit that the plan rests on.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")] = Path("deploy"),
+    ahead_of_time: Annotated[
+        bool, typer.Option("--ahead-of-time", help="Also compile the untrusted parts now, for the plan's devices.")
+    ] = False,
     keys: Keys = None,
     dim: Dims = None,
     as_json: Json = False,
@@ -36,7 +39,8 @@ def build(
     from siniantrust.bundle import KeyStore, load_bundle
 
     keystore = KeyStore(keys)
-    st.build(st.load(model, dims=parse_dims(dim)), plan, out, audit=audit_folder, keystore=keystore)
+    whole = st.load(model, dims=parse_dims(dim))
+    st.build(whole, plan, out, audit=audit_folder, keystore=keystore, ahead_of_time=ahead_of_time)
     built = load_bundle(out, keystore=keystore)
     if as_json:
         show_json({"bundle_id": built.id, "path": str(out), "files": sorted(built.manifest.files)})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,6 +61,49 @@ def create_session(
     Raises:
         DeviceError: if ONNX Runtime refuses the part, or a node would run elsewhere than asked.
     """
+    options = _options(config, helpers=config.cpu_helpers or allow_cpu)
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
+    session = _created(part, config, lambda: _load(part, options, _providers(config, allow_cpu=allow_cpu)))
+    if not allow_cpu:
+        _check_placement(part, session, config)
+    return session
+
+
+def optimised(part: Part, config: SessionConfig) -> bytes:
+    """Return ``part`` as the provider's session has it after all graph optimisations, as an ONNX file.
+
+    Raises:
+        DeviceError: as ``create_session``; or if the file would be over protobuf's 2 GiB.
+    """
+    if _weight_bytes(part.proto) > _INLINE_LIMIT_BYTES:
+        raise DeviceError(f"part {part.name!r}: ONNX Runtime writes no optimised model of over 2 GiB")
+    with tempfile.TemporaryDirectory(prefix="siniantrust-optimised-") as folder:
+        path = Path(folder) / "optimised.onnx"
+        options = _options(config, helpers=config.cpu_helpers)
+        options.optimized_model_filepath = str(path)
+        session = _created(part, config, lambda: _load(part, options, _providers(config, allow_cpu=False)))
+        _check_placement(part, session, config)
+        return path.read_bytes()
+
+
+def session_of_optimised(part: Part, data: bytes, config: SessionConfig) -> Any:
+    """Create a session from what ``optimised`` returned for ``part``, and check where its nodes went.
+
+    Raises:
+        DeviceError: as ``create_session``.
+    """
+    import onnxruntime
+
+    options = _options(config, helpers=config.cpu_helpers)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = _created(part, config, lambda: _session(data, options, _providers(config, allow_cpu=False)))
+    _check_placement(part, session, config)
+    return session
+
+
+def _options(config: SessionConfig, *, helpers: bool) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -71,17 +114,21 @@ def create_session(
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if config.spinning else "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    helpers = config.cpu_helpers or allow_cpu
     if config.provider != CPU and not helpers:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    if profile_prefix is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = profile_prefix
+    return options
+
+
+def _providers(config: SessionConfig, *, allow_cpu: bool) -> list[tuple[str, dict[str, str]]]:
     providers = [(config.provider, dict(config.provider_options))]
-    if config.provider != CPU and helpers:
+    if config.provider != CPU and (config.cpu_helpers or allow_cpu):
         providers.append((CPU, {}))
+    return providers
+
+
+def _created(part: Part, config: SessionConfig, create: Callable[[], Any]) -> Any:
     try:
-        session = _load(part, options, providers)
+        return create()
     except DeviceError:
         raise
     except Exception as error:
@@ -91,9 +138,6 @@ def create_session(
                 "it does not take all nodes, or did not start; the option cpu_helpers=true allows helpers on the CPU"
             )
         raise DeviceError(f"part {part.name!r}: {config.provider} refused it: {reason}") from error
-    if not allow_cpu:
-        _check_placement(part, session, config)
-    return session
 
 
 def nodes_by_provider(session: Any) -> dict[str, list[tuple[str, str]]]:

@@ -118,21 +118,10 @@ def accepted(
     Raises:
         ProtocolError: for a missing or extra output, another dtype, or another shape.
     """
-    wanted = [port.name for port in signature.outputs]
-    if sorted(answer.outputs) != sorted(wanted):
-        raise ProtocolError(f"{where} sent outputs {sorted(answer.outputs)}, expected {sorted(wanted)}")
-    for port in signature.outputs:
-        array = answer.outputs[port.name]
-        shape = [extents.get(d, -1) if isinstance(d, str) else -1 if d is None else d for d in port.dimensions]
-        fits = len(shape) == array.ndim and all(
-            wanted_extent in {-1, extent} for wanted_extent, extent in zip(shape, array.shape, strict=True)
-        )
-        if array.dtype.name != port.dtype or not fits:
-            raise ProtocolError(
-                f"{where} sent output {port.name!r} as {array.dtype.name}{list(array.shape)}, "
-                f"expected {port.dtype}{shape}"
-            )
-    return {name: answer.outputs[name] for name in wanted}
+    problem = signature.output_problem(answer.outputs, extents)
+    if problem is not None:
+        raise ProtocolError(f"{where} sent {problem}")
+    return {port.name: answer.outputs[port.name] for port in signature.outputs}
 
 
 def check_trial(trial: Trial, found: Mapping[str, np.ndarray], *, where: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import onnx
 from siniantrust.errors import DataError, DeviceError
 from siniantrust.graph import Part, Tensor
 from siniantrust.odla._device import Arrays
+from siniantrust.odla._unreadable import Unreadable
 
 # What can cross a device's edge: plain numpy dtypes that the runtimes and the wire formats share.
 DTYPES = frozenset(
@@ -59,13 +60,33 @@ class Signature:
             _check(port, arrays[port.name], extents)
         return extents
 
+    def output_problem(self, arrays: Arrays, extents: Mapping[str, int]) -> str | None:
+        """Say how arrays differ from the outputs in names, dtypes or shapes; None if they do not.
+
+        Args:
+            arrays: What a device returned, or anything with ``dtype`` and ``shape``.
+            extents: The extent that each named free dimension has, as ``check_inputs`` returned it.
+        """
+        wanted = [port.name for port in self.outputs]
+        if sorted(arrays) != sorted(wanted):
+            return f"outputs {sorted(arrays)}, expected {sorted(wanted)}"
+        for port in self.outputs:
+            array = arrays[port.name]
+            shape = [extents.get(d, -1) if isinstance(d, str) else -1 if d is None else d for d in port.dimensions]
+            fits = len(shape) == len(array.shape) and all(
+                wanted_extent in {-1, extent} for wanted_extent, extent in zip(shape, array.shape, strict=True)
+            )
+            if array.dtype.name != port.dtype or not fits:
+                return f"output {port.name!r} as {array.dtype.name}{list(array.shape)}, expected {port.dtype}{shape}"
+        return None
+
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in names) or "none"
 
 
 def _check(port: Port, array: np.ndarray, extents: dict[str, int]) -> None:
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, np.ndarray | Unreadable):
         raise DataError(f"input {port.name!r} must be a numpy array, found {type(array).__name__}")
     if array.dtype.name != port.dtype:
         raise DataError(f"input {port.name!r} must be {port.dtype}, found {array.dtype.name}")

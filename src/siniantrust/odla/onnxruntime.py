@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +11,13 @@ import numpy as np
 from siniantrust._extras import require
 from siniantrust.errors import DeviceError, DeviceLostError
 from siniantrust.graph import Part, Tensor
+from siniantrust.odla._ahead import Build
 from siniantrust.odla._device import Arrays, DeviceInfo, DeviceSpec, Unsupported
+from siniantrust.odla._machine import instruction_set, processor
+from siniantrust.odla._memory import MemoryUse, counted_memory
 from siniantrust.odla._options import read_options
 from siniantrust.odla._ort_profile import profile_part
-from siniantrust.odla._ort_session import CPU, SessionConfig, create_session
+from siniantrust.odla._ort_session import CPU, SessionConfig, create_session, optimised, session_of_optimised
 from siniantrust.odla._ort_support import unsupported_nodes
 from siniantrust.odla._profile import NodeProfile
 from siniantrust.odla._signature import signature_of
@@ -91,7 +92,7 @@ class OnnxRuntimeDevice:
         import onnxruntime
 
         config = self._config
-        where, memory_bytes = _processor() if config.provider == CPU else (config.provider, None)
+        where, memory_bytes = processor() if config.provider == CPU else (config.provider, None)
         return DeviceInfo(
             name=self.spec.name,
             backend=self.spec.backend,
@@ -117,6 +118,20 @@ class OnnxRuntimeDevice:
         """Load ``part``. Raises DeviceError if ONNX Runtime refuses it or would run any node elsewhere."""
         return OnnxRuntimeExecutable(part, create_session(part, self._config))
 
+    def build(self) -> Build:
+        """Return the version, and the provider and instructions that an optimised model is for."""
+        import onnxruntime
+
+        return Build(onnxruntime.__version__, f"{instruction_set()}/{self._config.provider}")
+
+    def export(self, part: Part) -> bytes:
+        """Return the model as ONNX Runtime optimised it for this provider. Raises DeviceError as ``compile`` does."""
+        return optimised(part, self._config)
+
+    def load(self, part: Part, data: bytes) -> OnnxRuntimeExecutable:
+        """Load what ``export`` made of ``part``; nothing is optimised again."""
+        return OnnxRuntimeExecutable(part, session_of_optimised(part, data, self._config))
+
     def profile(self, part: Part, inputs: Arrays, *, repeats: int) -> NodeProfile:
         """Measure the seconds that each node takes."""
         executable = self.compile(part)
@@ -137,6 +152,7 @@ class OnnxRuntimeExecutable:
         self.inputs: tuple[Tensor, ...] = part.inputs
         self.outputs: tuple[Tensor, ...] = part.outputs
         self._name = part.name
+        self._part = part
         self._signature = signature_of(part)
         self._output_names = [tensor.name for tensor in part.outputs]
         self._session = session
@@ -159,6 +175,10 @@ class OnnxRuntimeExecutable:
             raise kind(f"part {self._name!r}: ONNX Runtime failed: {one_line(error)}") from error
         return {name: np.asarray(value) for name, value in zip(self._output_names, values, strict=True)}
 
+    def memory(self) -> MemoryUse:
+        """Return what the graph says: ONNX Runtime's Python interface does not show its arena."""
+        return counted_memory(self._part, runtime="ONNX Runtime")
+
     def close(self) -> None:
         """Free the session."""
         self._session = None
@@ -172,12 +192,3 @@ def _available() -> list[str]:
     import onnxruntime
 
     return list(onnxruntime.get_available_providers())
-
-
-def _processor() -> tuple[str, int]:
-    """Return the processor's model and the machine's memory in bytes."""
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine()), memory_bytes

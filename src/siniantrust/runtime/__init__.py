@@ -1,5 +1,6 @@
 """A session over a bundle: launched, attested, pipelined, moving, observed."""
 
+from siniantrust.runtime._exporter import exporter
 from siniantrust.runtime._measure import describe_machine, record_run
 from siniantrust.runtime._observe import Call, Move, Observer
 from siniantrust.runtime._prometheus import MetricsServer, PrometheusMetrics
@@ -23,6 +24,7 @@ __all__ = [
     "describe_machine",
     "device_spec",
     "enclave_spec",
+    "exporter",
     "open_session",
     "record_run",
 ]

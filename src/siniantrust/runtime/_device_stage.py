@@ -8,13 +8,13 @@ again on another device. The caller gets the first answer that passes the checks
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from siniantrust.errors import DataError, DeviceError, DeviceLostError, PlanError, SinianError
 from siniantrust.graph import Part, peak_bytes
-from siniantrust.odla import DeviceInfo, DeviceSpec
+from siniantrust.odla import Artifact, DeviceInfo, DeviceSpec
 from siniantrust.planner import Plan, PlannedPart, move_violations
 from siniantrust.runtime._deadline import Deadline
 from siniantrust.runtime._observe import Observer
@@ -36,10 +36,17 @@ class DeviceStage:
         plan: the plan, whose labels say which devices may see what the part reads and makes.
         devices: other ways to open devices, by name.
         observer: told of calls and moves.
+        artifacts: what was compiled of the part ahead of time.
     """
 
     def __init__(
-        self, part: Part, planned: PlannedPart, plan: Plan, devices: Mapping[str, DeviceSpec], observer: Observer
+        self,
+        part: Part,
+        planned: PlannedPart,
+        plan: Plan,
+        devices: Mapping[str, DeviceSpec],
+        observer: Observer,
+        artifacts: Sequence[Artifact] = (),
     ) -> None:
         self.name = part.name
         self.inputs = tuple(tensor.name for tensor in part.inputs)
@@ -62,6 +69,7 @@ class DeviceStage:
             name: Seat(
                 part,
                 device_spec(plan.policy, name, devices),
+                artifacts=artifacts,
                 deadline=self._deadline,
                 slow_factor=self._policy.slow_factor,
             )

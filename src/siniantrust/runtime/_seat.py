@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from siniantrust.errors import DataError, DeviceError, DeviceLostError, SinianError
+from siniantrust.errors import DeviceLostError, SinianError
 from siniantrust.graph import Part
-from siniantrust.odla import Device, DeviceInfo, DeviceSpec, Executable, open_device
-from siniantrust.runtime._answers import check_answer
+from siniantrust.odla import Artifact, Device, DeviceInfo, DeviceSpec, Executable, open_part
 from siniantrust.runtime._deadline import Deadline
 from siniantrust.runtime._slowness import Slowness
 
@@ -39,11 +38,20 @@ class Seat:
     ``reserved`` counts the requests that were sent here and are not done; the stage that chooses among seats keeps it.
     """
 
-    def __init__(self, part: Part, spec: DeviceSpec, *, deadline: Deadline, slow_factor: float | None) -> None:
+    def __init__(
+        self,
+        part: Part,
+        spec: DeviceSpec,
+        *,
+        deadline: Deadline,
+        slow_factor: float | None,
+        artifacts: Sequence[Artifact] = (),
+    ) -> None:
         self.name = spec.name
         self.reserved = 0
         self._part = part
         self._spec = spec
+        self._artifacts = tuple(artifacts)
         self._deadline = deadline
         self._slowness = Slowness(slow_factor)
         self._lock = threading.Lock()
@@ -75,17 +83,15 @@ class Seat:
         """
         opened = self._enter()
         try:
-            outputs = self._deadline.run(partial(opened.executable.run, inputs))
-            check_answer(self._part, inputs, outputs)
-        except DataError:
+            return self._deadline.run(partial(opened.executable.run, inputs))
+        except TimeoutError:
+            self._leave(opened)
+            limit_s = self._deadline.timeout_s
+            where = f"device {self.name!r}, part {self._part.name!r}"
+            raise DeviceLostError(f"{where}: it did not answer within {limit_s:g} s") from None
+        except DeviceLostError:
+            self._leave(opened)
             raise
-        except Exception as fault:
-            named = self._named(fault)
-            if isinstance(named, DeviceLostError):
-                self._leave(opened)
-            raise named from fault
-        else:
-            return outputs
         finally:
             self._exit(opened)
 
@@ -119,17 +125,7 @@ class Seat:
             return self._current
 
     def _opened(self) -> _Opened:
-        try:
-            device = open_device(self._spec)
-            try:
-                return _Opened(device, device.compile(self._part))
-            except BaseException:
-                device.close()
-                raise
-        except SinianError as fault:
-            raise (self._named(fault) if isinstance(fault, DeviceError) else fault) from None
-        except Exception as fault:  # a backend may fail in any way
-            raise self._named(fault) from fault
+        return _Opened(*open_part(self._spec, self._part, artifacts=self._artifacts))
 
     def _exit(self, opened: _Opened) -> None:
         with self._lock:
@@ -147,14 +143,3 @@ class Seat:
             left.is_left = True
         if is_idle:
             left.free()
-
-    def _named(self, fault: Exception) -> DeviceError:
-        """Return the fault as an error with the plan's name for the device; a backend knows its address at most."""
-        name = f"device {self.name!r}"
-        if isinstance(fault, DeviceError):
-            return fault if str(fault).startswith(name) else type(fault)(f"{name}: {fault}")
-        if isinstance(fault, TimeoutError) and self._deadline.timeout_s is not None:
-            return DeviceLostError(f"{name}: it did not answer within {self._deadline.timeout_s:g} s")
-        what = " ".join(f"{type(fault).__name__}: {fault}".split())
-        # Connections that drop and processes that vanish are errors of the operating system.
-        return (DeviceLostError if isinstance(fault, OSError) else DeviceError)(f"{name}: {what}")

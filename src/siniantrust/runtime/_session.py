@@ -87,7 +87,8 @@ class Session:
         part, plan = self.bundle.parts[index], self.bundle.plan
         if isinstance(part, TrustedPart):
             return EnclaveStage(part, self._holder, self._observer)
-        return DeviceStage(part, plan.parts[index], plan, devices, self._observer)
+        artifacts = self.bundle.artifacts.get(part.name, ())
+        return DeviceStage(part, plan.parts[index], plan, devices, self._observer, artifacts)
 
     def _device_stages(self) -> tuple[DeviceStage, ...]:
         return tuple(stage for stage in self.stages if isinstance(stage, DeviceStage))

@@ -36,7 +36,7 @@ def gather(call: Call, values: torch.Tensor, indices: torch.Tensor) -> torch.Ten
     """Pick slices along an axis; the indices' shape takes the axis's place."""
     axis = call.get("axis", 0) % values.ndim
     picked = values.index_select(axis, _from_end(indices, values.shape[axis]).flatten())
-    return picked.reshape(*values.shape[:axis], *indices.shape, *values.shape[axis + 1 :])
+    return picked.reshape([*values.shape[:axis], *indices.shape, *values.shape[axis + 1 :]])
 
 
 @operator("GatherElements", attributes="axis")
