@@ -118,4 +118,4 @@ def test_a_server_that_stands_still_is_given_up(tmp_path: Path, migration: Modul
                 assert time.perf_counter() - begin_s < 30
             (move,) = session.moves
             assert (move.source, move.target, move.cause) == ("cloud", "standby", "failure")
-            assert "device 'cloud': it did not answer within 1 s" in move.reason
+            assert "device 'cloud', part 'part2': it did not answer within 1 s" in move.reason

@@ -56,7 +56,7 @@ def _break(session: Session, name: str, fault: Fault) -> None:
     seat = _seat(session, name)
     seat.open()
     assert seat._current is not None
-    seat._current.executable.run = fault  # type: ignore[assignment, method-assign]
+    seat._current.executable.inner.run = fault  # type: ignore[assignment, method-assign]
 
 
 def _raises(error: Exception) -> Fault:
@@ -112,7 +112,7 @@ def test_a_move_to_a_device_that_is_not_there_changes_nothing(spare_deployment: 
     """When the new device cannot be opened, the part stays where it was and goes on."""
     missing = DeviceSpec("c", options={"provider": "NoSuch"})
     with spare_deployment.open({"c": missing}) as session:
-        with pytest.raises(DeviceError, match="device 'c': NoSuchExecutionProvider is not available"):
+        with pytest.raises(DeviceError, match="device 'c', part 'part2': NoSuchExecutionProvider is not available"):
             session.move("part2", "c")
         assert session.placement() == {"part2": ("cloud",)}
         _assert_right(spare_deployment, session)
@@ -123,7 +123,7 @@ def test_a_request_on_its_way_finishes_where_it_is(spare_deployment: Deployment,
     entered, go_on = threading.Event(), threading.Event()
     seat = _seat(session, "cloud")
     assert seat._current is not None
-    real = seat._current.executable.run
+    real = seat._current.executable.inner.run
 
     def slowly(inputs: Arrays) -> dict[str, np.ndarray]:
         entered.set()
@@ -188,7 +188,7 @@ def test_a_lone_device_that_fails_is_named_with_its_part(vector_deployment: Depl
     """Without another device the error says part, device and what it did."""
     with vector_deployment.open() as session:
         _break(session, "cloud", FAULTS[fault])
-        with pytest.raises(DeviceError, match="part 'part2': device 'cloud': "):
+        with pytest.raises(DeviceError, match="device 'cloud', part 'part2': "):
             session.run(vector_deployment.inputs(2))
 
 
@@ -217,8 +217,8 @@ def test_when_no_device_is_left_every_request_gets_an_error(spare_deployment: De
         assert len(faults) == 8
         for fault in faults:
             assert "part 'part2': no allowed device answered" in fault
-            assert "device 'cloud': out of order" in fault
-            assert "device 'b': NoSuchExecutionProvider is not available" in fault
+            assert "device 'cloud', part 'part2': out of order" in fault
+            assert "device 'b', part 'part2': NoSuchExecutionProvider is not available" in fault
             assert "'low' is cleared for public, but 't3' is obscured" in fault
         assert session.moves == ()
 
@@ -241,14 +241,14 @@ def test_devices_that_fail_at_random_lose_nothing(spare_deployment: Deployment, 
     def flaky(name: str) -> None:
         seat = _seat(session, name)
         opened = seat._enter()
-        real = opened.executable.run
+        real = opened.executable.inner.run
 
         def run(inputs: Arrays) -> dict[str, np.ndarray]:
             with lock:
                 fault = source.choice(kinds) if source.random() < 0.3 else real
             return fault(inputs)
 
-        opened.executable.run = run  # type: ignore[method-assign]
+        opened.executable.inner.run = run  # type: ignore[method-assign]
         seat._exit(opened)
 
     answered: list[int] = []
@@ -278,7 +278,7 @@ def test_a_device_that_slows_down_is_left(spare_deployment: Deployment, session:
     """When its latest calls take longer than the policy's factor allows, the part moves; no request suffers."""
     seat = _seat(session, "cloud")
     assert seat._current is not None
-    real, pause_s = seat._current.executable.run, [0.01]
+    real, pause_s = seat._current.executable.inner.run, [0.01]
 
     def paced(inputs: Arrays) -> dict[str, np.ndarray]:
         time.sleep(pause_s[0])
@@ -310,7 +310,7 @@ def test_a_call_that_does_not_return_is_given_up(tmp_path: Path) -> None:
     with deployment.open() as session:
         _break(session, "cloud", hang)
         _assert_right(deployment, session)
-        assert "device 'cloud': it did not answer within 0.5 s" in session.moves[0].reason
+        assert "device 'cloud', part 'part2': it did not answer within 0.5 s" in session.moves[0].reason
         released.set()
         for seed in range(5):
             _assert_right(deployment, session, seed=seed)
@@ -326,7 +326,7 @@ def test_replicas_share_the_requests_and_keep_the_order(replicated_deployment: D
             seat = _seat(session, name)
             assert seat._current is not None
 
-            def paced(inputs: Arrays, *, run: Fault = seat._current.executable.run) -> dict[str, np.ndarray]:
+            def paced(inputs: Arrays, *, run: Fault = seat._current.executable.inner.run) -> dict[str, np.ndarray]:
                 time.sleep(0.005)
                 return run(inputs)
 

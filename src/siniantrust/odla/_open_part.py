@@ -16,7 +16,7 @@ from siniantrust.odla._signature import signature_of
 from siniantrust.odla._text import one_line
 
 
-def open_part(spec: DeviceSpec, part: Part, *, artifacts: Sequence[Artifact] = ()) -> tuple[Device, Executable]:
+def open_part(spec: DeviceSpec, part: Part, *, artifacts: Sequence[Artifact] = ()) -> tuple[Device, CheckedExecutable]:
     """Open a device and make ``part`` ready on it, from an artefact where there are some of its backend.
 
     Args:

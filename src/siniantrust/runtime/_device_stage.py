@@ -192,8 +192,8 @@ class DeviceStage:
             if name in self._refusals:
                 why += f"; {self._refusals[name]}"
         kind = DeviceLostError if isinstance(last, DeviceLostError) else DeviceError
-        tried = "" if len(faults) == 1 else "no allowed device answered: "
-        error = kind(f"part {self.name!r}: {tried}{why}")
+        # A device's fault names the part already.
+        error = kind(why if len(faults) == 1 else f"part {self.name!r}: no allowed device answered: {why}")
         error.__cause__ = last
         return error
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from siniantrust.errors import DeviceLostError, SinianError
 from siniantrust.graph import Part
-from siniantrust.odla import Artifact, Device, DeviceInfo, DeviceSpec, Executable, open_part
+from siniantrust.odla import Artifact, CheckedExecutable, Device, DeviceInfo, DeviceSpec, open_part
 from siniantrust.runtime._deadline import Deadline
 from siniantrust.runtime._slowness import Slowness
 
@@ -21,7 +21,7 @@ class _Opened:
     """An open device with the part on it, and how many calls use it."""
 
     device: Device
-    executable: Executable
+    executable: CheckedExecutable
     calls: int = 0
     is_left: bool = False
 
