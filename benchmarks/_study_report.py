@@ -58,6 +58,7 @@ def write_report(found: Bench, published: Bench, places: Mapping[str, Mapping[st
         *_networks_table(found),
         *_overall_table(found),
         *_rank_tables(found),
+        *_picks_overall(found),
         *_pick_table(found),
         *_published_table(published, places),
         *_conditions(found),
@@ -208,6 +209,27 @@ def _pick_table(found: Bench) -> list[str]:
         "",
         *_table(["network", "data", "screen", "picks", "cut", "SSIM there", "re-identified there"], rows),
     ]
+
+
+def _picks_overall(found: Bench) -> list[str]:
+    rows = []
+    for name, title in _screens(found).items():
+        picked = [cut for one in found.finished if (cut := _pick(one, name)) is not None]
+        cells = (
+            _median([_raw(cut, metric) for cut in picked]) if picked else "-" for metric in ("ssim", "reidentification")
+        )
+        rows.append([title, f"{len(picked)} of {len(found.finished)}", *cells])
+    return [
+        "### What the best attacker gets at the cuts that each screen's own rule picks, over all networks",
+        "",
+        "Median (least to most).",
+        "",
+        *_table(["screen", "picks", "SSIM there", "re-identified there"], rows),
+    ]
+
+
+def _median(values: Sequence[float]) -> str:
+    return f"{np.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def _pick(one: Finished, screen: str) -> leakage.CutAudit | None:
