@@ -77,6 +77,30 @@ class Flow:
         return self.summed([node.parameter_bytes for node in self.model.nodes])
 
     @cached_property
+    def dying(self) -> Sequence[Sequence[str]]:
+        """Per node, the tensors that nothing reads after it: those it reads last, and those it makes for nobody."""
+        last = {tensor.name: 0 for tensor in self.model.inputs}
+        for node in self.model.nodes:
+            last.update(dict.fromkeys(node.outputs, node.index))
+            last.update({name: node.index for name in node.inputs if name in last})
+        dying: list[list[str]] = [[] for _ in self.model.nodes]
+        for name, index in last.items():
+            dying[index].append(name)
+        return dying
+
+    @cached_property
+    def live_bytes(self) -> FloatArray:
+        """Bytes alive while each node of the whole model runs."""
+        kept = {tensor.name for tensor in self.model.outputs}
+        current = sum(tensor.size_bytes for tensor in self.model.inputs)
+        live = np.zeros(len(self.model.nodes))
+        for node in self.model.nodes:
+            current += sum(map(self.size, node.outputs))
+            live[node.index] = current
+            current -= sum(self.size(name) for name in self.dying[node.index] if name not in kept)
+        return live
+
+    @cached_property
     def crossing_bytes(self) -> FloatArray:
         """Bytes of the tensors made inside and read outside, for every prefix."""
         return np.asarray([sum(map(self.size, names)) for names in self.crossing], dtype=np.float64)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from siniantrust.graph import Model
 from siniantrust.planner._flow import FloatArray, Flow, IndexArray, union
 
 
@@ -21,7 +20,7 @@ def peak_bytes_per_cut(flow: Flow) -> tuple[FloatArray, FloatArray]:
     A node holds its inputs and outputs together. Weights that several nodes read count once for each: the figure
     is an upper bound. Outside the whole model there is nothing, which counts 0.
     """
-    live = _live_bytes(flow)
+    live = flow.live_bytes
     running = np.maximum.accumulate(live)
     remaining = np.maximum.accumulate(live[::-1])[::-1]
     counts = flow.nodes_inside.astype(np.intp)
@@ -32,32 +31,6 @@ def peak_bytes_per_cut(flow: Flow) -> tuple[FloatArray, FloatArray]:
         before[odd] = _simulate(flow, odd, lambda mask: mask)
         after[odd] = _simulate(flow, odd, lambda mask: mask ^ flow.everywhere)
     return before + flow.weights, after + (flow.weights[flow.whole] - flow.weights)
-
-
-def _live_bytes(flow: Flow) -> FloatArray:
-    """Return the bytes alive while each node of the whole model runs."""
-    model = flow.model
-    dying = _dying(model)
-    kept = {tensor.name for tensor in model.outputs}
-    current = sum(tensor.size_bytes for tensor in model.inputs)
-    live = np.zeros(len(model.nodes))
-    for node in model.nodes:
-        current += sum(map(flow.size, node.outputs))
-        live[node.index] = current
-        current -= sum(flow.size(name) for name in dying[node.index] if name not in kept)
-    return live
-
-
-def _dying(model: Model) -> Sequence[Sequence[str]]:
-    """List, per node, the tensors that nothing reads after it: those it reads last, and those it makes for nobody."""
-    last = {tensor.name: 0 for tensor in model.inputs}
-    for node in model.nodes:
-        last.update(dict.fromkeys(node.outputs, node.index))
-        last.update({name: node.index for name in node.inputs if name in last})
-    dying: list[list[str]] = [[] for _ in model.nodes]
-    for name, index in last.items():
-        dying[index].append(name)
-    return dying
 
 
 def _not_first(flow: Flow, counts: IndexArray) -> IndexArray:
@@ -90,9 +63,8 @@ def peak_bytes_between(flow: Flow, start: int, ends: IndexArray, *, limit_bytes:
     Where the weights alone are beyond ``limit_bytes``, or even everything alive in the whole model would fit, that
     bound is returned instead: which side of the limit it is on is certain.
     """
-    before = flow.weights[start]
-    weights = flow.weights[ends] - before
-    most = float(_live_bytes(flow).max(initial=0.0))
+    weights = flow.weights[ends] - flow.weights[start]
+    most = float(flow.live_bytes.max(initial=0.0))
     peak: FloatArray = np.where(weights > limit_bytes, weights, weights + most)
     unsure = np.flatnonzero((weights <= limit_bytes) & (weights + most > limit_bytes))
     if len(unsure):
@@ -109,7 +81,6 @@ def _simulate(flow: Flow, columns: IndexArray, inside: Callable[[int], int]) -> 
     model = flow.model
     inputs = {tensor.name for tensor in model.inputs}
     kept = {tensor.name for tensor in model.outputs}
-    dying = _dying(model)
     live = np.zeros(len(columns))
     entering: dict[str, int] = {}
     for name, readers in flow.read.items():
@@ -127,7 +98,7 @@ def _simulate(flow: Flow, columns: IndexArray, inside: Callable[[int], int]) -> 
         for name in dict.fromkeys(node.inputs):
             if name in entering:
                 live -= flow.size(name) * flow.at(entering[name] & mask & ~next(later[name]), columns)
-        for name in dying[node.index]:
+        for name in flow.dying[node.index]:
             if name not in inputs:
                 stays = (
                     flow.everywhere if name in kept else union(~inside(reader) for reader in flow.read.get(name, ()))

@@ -56,7 +56,7 @@ def enclave_terms(
     """Return the terms of the trusted part before the first cut, and of the one behind the last, if there is one."""
     crossing, basis, whole = costs.crossing, costs.trusted.basis, len(trusted_s) - 1
     first_out = traffic.first_to_device + traffic.first_to_client
-    cross_s = _affine(crossing, traffic.client_to_first, first_out)
+    cross_s = exchange_s(crossing, traffic.client_to_first, first_out)
     first = [
         Term("cross into part 1 and back", ENCLAVE, cross_s, crossing.basis),
         Term("compute part 1", ENCLAVE, np.full(len(ends), trusted_s[start]), basis),
@@ -65,7 +65,7 @@ def enclave_terms(
     if not three.any():
         return first, []
     last_in = traffic.device_to_last + traffic.client_to_last
-    cross_s = np.where(three, _affine(crossing, last_in, traffic.last_to_client), 0.0)
+    cross_s = np.where(three, exchange_s(crossing, last_in, traffic.last_to_client), 0.0)
     last_s = np.maximum(trusted_s[whole] - trusted_s[ends], 0.0)
     return first, [
         Term(f"cross into part {parts} and back", ENCLAVE, cross_s, crossing.basis),
@@ -79,20 +79,21 @@ def device_terms(
     """Return the terms of one untrusted part; ``moved_bytes`` go to the device and come back."""
     transfer = costs.transfers[device]
     return [
-        Term("move to the device and back", device, _affine(transfer, *moved_bytes), transfer.basis),
+        Term("move to the device and back", device, exchange_s(transfer, *moved_bytes), transfer.basis),
         Term(f"compute part {part}", device, compute_s, costs.devices[device].basis),
     ]
 
 
 def trusted_terms(costs: CostProfile, *, in_bytes: float, out_bytes: float, compute_s: float) -> list[Term]:
     """Return the terms of the whole model in the enclave, as arrays of one element."""
-    cross_s = _affine(costs.crossing, np.asarray([in_bytes]), np.asarray([out_bytes]))
+    cross_s = exchange_s(costs.crossing, np.asarray([in_bytes]), np.asarray([out_bytes]))
     return [
         Term("cross into part 1 and back", ENCLAVE, cross_s, costs.crossing.basis),
         Term("compute part 1", ENCLAVE, np.asarray([compute_s]), costs.trusted.basis),
     ]
 
 
-def _affine(cost: AffineCost, in_bytes: FloatArray, out_bytes: FloatArray) -> FloatArray:
+def exchange_s(cost: AffineCost, in_bytes: FloatArray, out_bytes: FloatArray) -> FloatArray:
+    """Return the seconds of exchanges of so many bytes in each direction."""
     seconds: FloatArray = cost.base_s + cost.seconds_per_byte_in * in_bytes + cost.seconds_per_byte_out * out_bytes
     return seconds

@@ -40,13 +40,13 @@ def search_spreads(table: CandidateTable, rows: Sequence[Row]) -> tuple[Spread |
     Each device holds one part, and with ``period`` as the objective several may share one as replicas. The search is
     exact over the table's cuts. One device alone is found as well; None where no placement is allowed.
     """
+    if len(table.policy.device) < 2 or not table.splits:  # noqa: PLR2004 - one device alone is the other search's
+        return None, None
     stretches = StretchTable(table.flow, table.policy, table.costs)
     crews = Crews(tuple(len(kind.names) for kind in stretches.kinds), replicated=_by_period(table))
     if len(crews.states) > _MOST_STATES:
         number = len(table.policy.device)
         return None, f"{number} devices that differ are too many for a search over all sets: each was tried alone."
-    if len(table.policy.device) < 2 or not table.splits:  # noqa: PLR2004 - one device alone is the other search's
-        return None, None
     pairs = _allowed_pairs(table, stretches, rows)
     if pairs is None:
         return None, None

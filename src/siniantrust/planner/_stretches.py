@@ -12,6 +12,7 @@ from siniantrust.planner._costs import AffineCost, CostProfile
 from siniantrust.planner._flow import BoolArray, FloatArray, Flow, IndexArray
 from siniantrust.planner._memory import peak_bytes_between
 from siniantrust.planner._policy import DevicePolicy, Policy
+from siniantrust.planner._predict import exchange_s
 from siniantrust.planner._traffic import bytes_through
 from siniantrust.trust import Label, may_see
 
@@ -85,8 +86,7 @@ class StretchTable:
         bytes_in, bytes_out = bytes_through(flow, start, ends)
         latency_s = np.full((len(self.kinds), len(ends)), np.inf)
         for row, kind in zip(latency_s, self.kinds, strict=True):
-            cost = kind.transfer
-            moved_s = cost.base_s + cost.seconds_per_byte_in * bytes_in + cost.seconds_per_byte_out * bytes_out
+            moved_s = exchange_s(kind.transfer, bytes_in, bytes_out)
             # Differences of running sums: rounding may take a zero below zero.
             compute_s = np.maximum(kind.compute_s[ends] - kind.compute_s[start], 0.0)
             np.copyto(row, moved_s + compute_s, where=self._allowed(kind, start, ends))
