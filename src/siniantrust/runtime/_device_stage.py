@@ -56,11 +56,8 @@ class DeviceStage:
         self._deadline = Deadline(self._policy.call_timeout_s)
         home = (planned.device, *planned.replicas)
         self.width = len(home)
-        need_bytes = peak_bytes(part)
-        refused = {
-            entry.name: move_violations(plan, part.name, entry.name, need_bytes=need_bytes)
-            for entry in plan.policy.device
-        }
+        self._need_bytes = peak_bytes(part)
+        refused = {entry.name: self._violations(entry.name) for entry in plan.policy.device}
         self._refusals = {name: why[0] for name, why in refused.items() if why}
         for name in home:
             if name in self._refusals:
@@ -144,11 +141,9 @@ class DeviceStage:
             DeviceError: if ``target`` cannot be opened or refuses the part, or ``source`` is not clear. The part
                 stays where it was.
         """
-        refusal = self._refusals.get(target)
-        if refusal is None:
-            refusal = next(iter(move_violations(self._plan, self.name, target)), None)
-        if refusal is not None:
-            raise PlanError(f"move of {self.name} to {target!r}: refused: {refusal}")
+        violations = self._violations(target)
+        if violations:
+            raise PlanError(f"move of {self.name} to {target!r}: refused: {violations[0]}")
         with self._moving:
             serving = self._roster.serving
             left = serving[0] if source is None and len(serving) == 1 else source
@@ -170,6 +165,9 @@ class DeviceStage:
             self._deadline.close()
             for thread in self._threads:
                 thread.join(_JOIN_S)
+
+    def _violations(self, device: str) -> list[str]:
+        return move_violations(self._plan, self.name, device, need_bytes=self._need_bytes)
 
     def _answered(
         self, seat: Seat, answer: Answer, inputs: Mapping[str, np.ndarray], faults: Mapping[str, SinianError]
