@@ -108,6 +108,16 @@ def test_a_move_that_the_plan_does_not_allow_is_refused(
     _assert_right(spare_deployment, session)
 
 
+def test_a_move_to_a_device_with_too_little_memory_is_refused(tmp_path: Path) -> None:
+    """What the policy lets a device hold binds a move as it binds the solver."""
+    small = [{**entry, "memory_bytes": 64} for entry in devices("small")]
+    given = deploy(vectors(), tmp_path, cut="t3", device=[*devices("cloud"), *small])
+    with given.open() as session:
+        with pytest.raises(PlanError, match=r"part2 needs [\d,]+ bytes, but 'small' has 64"):
+            session.move("part2", "small")
+        assert session.placement() == {"part2": ("cloud",)}
+
+
 def test_a_move_to_a_device_that_is_not_there_changes_nothing(spare_deployment: Deployment) -> None:
     """When the new device cannot be opened, the part stays where it was and goes on."""
     missing = DeviceSpec("c", options={"provider": "NoSuch"})
