@@ -1,0 +1,23 @@
+"""Attestation in the roles of RFC 9334: Attester, Verifier, Relying Party, and what passes between them."""
+
+from siniantrust.trust.attestation._result import AttestationResult, Tier, TrustClaim
+from siniantrust.trust.attestation._roles import (
+    BINDING_BYTES,
+    Attester,
+    EvidenceBundle,
+    ReferenceValues,
+    Verifier,
+    bind,
+)
+
+__all__ = [
+    "BINDING_BYTES",
+    "AttestationResult",
+    "Attester",
+    "EvidenceBundle",
+    "ReferenceValues",
+    "Tier",
+    "TrustClaim",
+    "Verifier",
+    "bind",
+]
