@@ -68,6 +68,10 @@ class EnclaveLostError(EnclaveError):
     """An enclave died or stopped answering; the next call may launch it again."""
 
 
+class IntegrityError(TrustError):
+    """A device's answer is not what it should be; it was withheld and nothing of it was used."""
+
+
 class DeviceError(SinianError):
     """A device is missing, does not support a part, or refused a request."""
 

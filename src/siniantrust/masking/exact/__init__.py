@@ -1,0 +1,27 @@
+"""Exact masks: linear layers on devices that see uniform noise, answers that are checked, results that are exact.
+
+program = build_program(model, offered, calibrate(model, entries, data))
+with ExactSession(program, [DeviceSpec("gpu", ...)]) as session:
+session.trusted.prepare(100)
+outputs = session.run({"input": x})
+"""
+
+from siniantrust.masking.exact._calibrate import calibrate
+from siniantrust.masking.exact._ledger import PadLedger
+from siniantrust.masking.exact._pads import PadSource
+from siniantrust.masking.exact._program import Exchange, Program, build_program, offerable
+from siniantrust.masking.exact._session import ExactSession
+from siniantrust.masking.exact._trusted import Meter, Trusted
+
+__all__ = [
+    "ExactSession",
+    "Exchange",
+    "Meter",
+    "PadLedger",
+    "PadSource",
+    "Program",
+    "Trusted",
+    "build_program",
+    "calibrate",
+    "offerable",
+]

@@ -1,0 +1,105 @@
+"""A linear layer with constant weights, as integers: what a device may compute under a pad."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from siniantrust.errors import PlanError
+from siniantrust.masking.exact import _field
+
+# Freivalds' check adds this many products below 2^37 in float64.
+_MOST_TERMS = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How a convolution slides: per axis, for two axes (height, width). A matrix product has none."""
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    pads: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A quantised linear layer: ``round(x / input_scale)`` times ``weight``, then ``* scale + bias`` per output row.
+
+    Attributes:
+        name: the node's name.
+        entry: the float value that it reads.
+        exit: the float value that it makes.
+        weight: int8, (rows, channels, height, width) for a convolution and (rows, columns) for a matrix product.
+        bias: float32 (rows,).
+        input_scale: what one step of the quantised input is worth.
+        row_scales: float32 (rows,), what one step of each row's weights is worth.
+        window: how a convolution slides, None for a matrix product over the last axis.
+    """
+
+    name: str
+    entry: str
+    exit: str
+    weight: np.ndarray = field(repr=False)
+    bias: np.ndarray = field(repr=False)
+    input_scale: float
+    row_scales: np.ndarray = field(repr=False)
+    window: Window | None
+
+    @property
+    def rows(self) -> int:
+        """Outputs per position."""
+        return int(self.weight.shape[0])
+
+    @property
+    def terms(self) -> int:
+        """Products that one output is the sum of."""
+        return math.prod(self.weight.shape[1:])
+
+    @property
+    def scale(self) -> np.ndarray:
+        """What one step of each row's integer result is worth, float32 (rows,)."""
+        return (self.row_scales * np.float32(self.input_scale)).astype(np.float32)
+
+    def check(self) -> None:
+        """Prove that no sum of it overflows on a device or wraps when it is read back.
+
+        Raises:
+            PlanError: naming the layer and the bound that it breaks.
+        """
+        if self.weight.dtype != np.int8 or self.weight.min(initial=0) < -_field.QUANTISED_MAX:
+            raise PlanError(f"layer '{self.name}': expected int8 weights from -127 on, found {self.weight.dtype}")
+        if self.terms > _MOST_TERMS:
+            raise PlanError(
+                f"layer '{self.name}': {self.terms} products in one sum, the check of a device's work adds at most "
+                f"{_MOST_TERMS} of them exactly; keep it in the enclave"
+            )
+        magnitudes = np.abs(self.weight.astype(np.int64)).reshape(self.rows, -1)
+        _field.require_readable(self.name, magnitudes.sum(axis=1))
+
+    def chunks(self) -> list[slice]:
+        """Return how the products are split so that float64 adds each share of them exactly."""
+        most = _field.most_terms(int(np.abs(self.weight.astype(np.int64)).max(initial=0)))
+        return [slice(start, min(start + most, self.terms)) for start in range(0, self.terms, most)]
+
+
+def quantised(values: np.ndarray, scale: float) -> np.ndarray:
+    """Return float32 ``values`` as steps of ``scale``, int8, rounded to even and clipped to +-127.
+
+    Raises:
+        PlanError: if a value is not finite.
+    """
+    if not np.isfinite(values).all():
+        raise PlanError("quantisation: a value is not finite")
+    steps = np.rint(values * np.float32(1 / scale))
+    return np.clip(steps, -_field.QUANTISED_MAX, _field.QUANTISED_MAX).astype(np.int8)
+
+
+def dequantised(layer: Layer, results: np.ndarray) -> np.ndarray:
+    """Return a layer's integer results (int32) as float32 values, with its bias."""
+    shape = (1, -1, 1, 1) if layer.window is not None else (-1,)
+    values: np.ndarray = results.astype(np.float32) * layer.scale.reshape(shape)
+    values += layer.bias.reshape(shape)
+    return values

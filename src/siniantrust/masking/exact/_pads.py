@@ -1,0 +1,54 @@
+"""One-time pads: AES-256 in counter mode, one stretch of the counter for each (query, value).
+
+The generator is the one of NIST SP 800-38A, section 6.5, from a kept library. Words of 31 bits are even on 0 to
+2^31 - 1; the one value that is no residue is drawn again, so that pads are even modulo the prime without exception.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from siniantrust.errors import TrustError
+from siniantrust.masking.exact._field import PRIME
+
+KEY_BYTES = 32
+MAX_QUERY = (1 << 64) - 1
+MAX_VALUE = (1 << 32) - 1
+_WORD_BYTES = 4
+# The last of a stretch's 2^32 counter values begin the second draws.
+_REDRAW_BLOCK = 1 << 31
+_MOST_WORDS = _REDRAW_BLOCK * 4
+
+
+class PadSource:
+    """Makes the pads of one key. It does not know which were used: that is the ledger's part."""
+
+    def __init__(self, key: bytes | memoryview) -> None:
+        if len(key) != KEY_BYTES:
+            raise TrustError(f"pads: expected a key of {KEY_BYTES} bytes, found {len(key)}")
+        self._algorithm = algorithms.AES(bytes(key))
+
+    def pad(self, query: int, value: int, count: int) -> np.ndarray:
+        """Return the pad of ``value`` (its number in the program) in ``query``: ``count`` residues, uint32.
+
+        Raises:
+            TrustError: if a number is out of the counter's range: wrapping around would use a pad twice.
+        """
+        if not (0 <= query <= MAX_QUERY and 0 <= value <= MAX_VALUE and 0 <= count <= _MOST_WORDS):
+            raise TrustError(f"pads: query {query}, value {value}, {count} words are beyond the counter's range")
+        words = self._words(query, value, 0, count)
+        odd = np.flatnonzero(words == PRIME)
+        block = _REDRAW_BLOCK
+        while len(odd):
+            words[odd] = self._words(query, value, block, len(odd))
+            block += -(-len(odd) // 4)
+            odd = odd[words[odd] == PRIME]
+        return words
+
+    def _words(self, query: int, value: int, block: int, count: int) -> np.ndarray:
+        counter = query.to_bytes(8, "big") + value.to_bytes(4, "big") + block.to_bytes(4, "big")
+        encryptor = Cipher(self._algorithm, modes.CTR(counter)).encryptor()
+        words = np.frombuffer(bytearray(encryptor.update(bytes(_WORD_BYTES * count))), dtype="<u4")
+        words &= np.uint32(PRIME)
+        return words

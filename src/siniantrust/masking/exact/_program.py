@@ -1,0 +1,148 @@
+"""A model as stages that alternate: what the enclave computes in floating point, and layers that devices compute.
+
+The layers are offered as early as their inputs are there: all that are ready at the same time make one exchange, and
+those that read the same value share its pad. Everything else stays in the enclave, in as few pieces as possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx
+
+from siniantrust.errors import PlanError
+from siniantrust.graph import Model, Part, Tensor, part_from_proto
+from siniantrust.masking.exact._device_part import device_part, shapes_of
+from siniantrust.masking.exact._layer import Layer
+from siniantrust.masking.exact._offer import make_layer, why_not
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One round trip: masked entries out, results of the layers back.
+
+    ``number`` counts exchanges; ``entries`` maps each value that is sent to its number in the whole program, which its
+    pad is drawn with.
+    """
+
+    number: int
+    entries: Mapping[str, int]
+    layers: tuple[Layer, ...]
+    part: Part = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Stages in the order in which they run; ``segments[i]`` comes before ``exchanges[i]``, the last one at the end.
+
+    A segment is None where nothing is to be computed. ``shapes`` holds the shape of every value for one item.
+    """
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    segments: tuple[Part | None, ...] = field(repr=False)
+    exchanges: tuple[Exchange, ...] = field(repr=False)
+    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every layer that a device computes."""
+        return tuple(layer for exchange in self.exchanges for layer in exchange.layers)
+
+
+def offerable(model: Model) -> dict[str, str | None]:
+    """Return for every node why it cannot be offered to a device under a pad, None where it can."""
+    return {node.name: why_not(model, node) for node in model.nodes}
+
+
+def build_program(model: Model, offered: Sequence[str], input_scales: Mapping[str, float]) -> Program:
+    """Arrange ``model`` so that the nodes named in ``offered`` are computed by devices.
+
+    Args:
+        model: the model; its batch must be free, or 1.
+        offered: names of nodes that ``offerable`` has nothing against.
+        input_scales: what one step of each such node's input is worth, by the input's name.
+
+    Raises:
+        PlanError: if a node cannot be offered, naming it and why, or a bound cannot be proven.
+    """
+    by_name = {node.name: node for node in model.nodes}
+    for name in offered:
+        reason = why_not(model, by_name[name]) if name in by_name else "there is no such node"
+        if reason is not None:
+            raise PlanError(f"exact masks: node '{name}' cannot be offered to a device: {reason}")
+    layers = {
+        by_name[name].index: make_layer(
+            model, by_name[name], input_scale=input_scales[model.proto.graph.node[by_name[name].index].input[0]]
+        )
+        for name in offered
+    }
+    shapes = shapes_of(model)
+    groups, rounds = _schedule(model, set(layers))
+    segments = tuple(_segment(model, groups, index) for index in range(len(groups)))
+    exchanges: list[Exchange] = []
+    known = 0
+    for number, indices in enumerate(rounds):
+        ready = tuple(layers[index] for index in indices)
+        names = dict.fromkeys(layer.entry for layer in ready)
+        entries = {name: known + place for place, name in enumerate(names)}
+        known += len(entries)
+        exchanges.append(Exchange(number, entries, ready, device_part(f"exchange{number}", ready, shapes)))
+    return Program(model.inputs, model.outputs, segments, tuple(exchanges), shapes)
+
+
+def _schedule(model: Model, offered: set[int]) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the enclave's nodes per segment, and the offered nodes per exchange between them."""
+    there = {tensor.name for tensor in model.inputs}
+    waiting = list(range(len(model.nodes)))
+    groups: list[list[int]] = []
+    rounds: list[list[int]] = []
+    while True:
+        group: list[int] = []
+        left: list[int] = []
+        for index in waiting:
+            node = model.nodes[index]
+            if index in offered or not all(name in there or name not in model.producers for name in node.inputs):
+                left.append(index)
+            else:
+                group.append(index)
+                there.update(node.outputs)
+        groups.append(group)
+        ready = [i for i in left if all(n in there or n not in model.producers for n in model.nodes[i].inputs)]
+        if not ready:
+            return groups, rounds
+        rounds.append(ready)
+        there.update(name for index in ready for name in model.nodes[index].outputs)
+        waiting = [index for index in left if index not in set(ready)]
+
+
+def _segment(model: Model, groups: Sequence[Sequence[int]], number: int) -> Part | None:
+    """Return the enclave's nodes of one segment as a model; its outputs are what anything later reads."""
+    nodes = groups[number]
+    if not nodes:
+        return None
+    inside = set(nodes)
+    made = {name for index in nodes for name in model.nodes[index].outputs}
+    ends = {output.name for output in model.outputs}
+    read = dict.fromkeys(name for index in nodes for name in model.nodes[index].inputs if name not in made)
+    sources = {tensor.name for tensor in model.inputs}
+    inputs = [name for name in read if name in model.producers or name in sources]
+    outputs = [
+        name
+        for index in nodes
+        for name in model.nodes[index].outputs
+        if name in ends or any(reader not in inside for reader in model.consumers.get(name, ()))
+    ]
+    types = {value.name: value for value in model.proto.graph.value_info}
+    types |= {value.name: value for value in (*model.proto.graph.input, *model.proto.graph.output)}
+    proto = onnx.ModelProto()
+    proto.opset_import.extend(model.proto.opset_import)
+    proto.functions.extend(model.proto.functions)
+    proto.ir_version = model.proto.ir_version
+    proto.graph.name = f"segment{number}"
+    proto.graph.node.extend(model.proto.graph.node[index] for index in nodes)
+    proto.graph.initializer.extend(tensor for tensor in model.proto.graph.initializer if tensor.name in read)
+    proto.graph.input.extend(types[name] for name in inputs)
+    proto.graph.output.extend(types[name] for name in outputs)
+    return part_from_proto(proto, name=f"segment{number}")

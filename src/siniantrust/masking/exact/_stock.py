@@ -1,0 +1,75 @@
+"""Corrections that were worked out ahead of time: outside the enclave, where there is room, under AES-256-GCM.
+
+A correction is what a layer makes of a pad; with it and the host's answer anyone has the layer's result. It costs as
+many multiplications as the layer itself: preparing moves work to idle time, and removes none.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import MutableMapping, Sequence
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from siniantrust.errors import TrustError
+
+
+class Stock:
+    """Prepared queries; each is taken once. ``outside`` may lie in memory that the host reads and writes.
+
+    A correction's name is its query and the number of its layer, 12 bytes. A query is never used twice under a key, so
+    that the name serves as the nonce too.
+    """
+
+    def __init__(self, key: bytes, outside: MutableMapping[bytes, bytes]) -> None:
+        self._cipher = AESGCM(key)
+        self._outside = outside
+        self._ready: deque[int] = deque()
+        self._lock = threading.Lock()
+
+    @property
+    def level(self) -> int:
+        """How many queries are prepared."""
+        return len(self._ready)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that lie outside now."""
+        return sum(map(len, self._outside.values()))
+
+    def put(self, query: int, corrections: Sequence[np.ndarray]) -> None:
+        """Add a prepared query: a correction (uint32) for every layer of the program, in order."""
+        for layer, array in enumerate(corrections):
+            name = _name(query, layer)
+            self._outside[name] = self._cipher.encrypt(name, array.tobytes(), None)
+        with self._lock:
+            self._ready.append(query)
+
+    def take(self) -> int | None:
+        """Return the number of a prepared query, which then is no longer in stock; None where it is dry."""
+        with self._lock:
+            return self._ready.popleft() if self._ready else None
+
+    def open(self, query: int, layer: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Return one correction of a taken query, uint32 of ``shape``, and forget it.
+
+        Raises:
+            TrustError: if the host lost it, changed it or gives another one.
+        """
+        name = _name(query, layer)
+        sealed = self._outside.pop(name, None)
+        if sealed is None:
+            raise TrustError(f"pad stock: the correction of layer {layer} for query {query} is gone; the host lost it")
+        try:
+            return np.frombuffer(self._cipher.decrypt(name, sealed, None), dtype=np.uint32).reshape(shape)
+        except (InvalidTag, ValueError):
+            raise TrustError(
+                f"pad stock: the correction of layer {layer} for query {query} does not open; the host changed it"
+            ) from None
+
+
+def _name(query: int, layer: int) -> bytes:
+    return query.to_bytes(8, "big") + layer.to_bytes(4, "big")

@@ -1,0 +1,93 @@
+"""Small networks for the tests of exact masks, with an integer reference of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from siniantrust.graph import Model, load_model
+from siniantrust.masking.exact import Program, build_program, calibrate, offerable
+
+SIDE = 9
+
+
+def residual_network(seed: int = 0) -> onnx.ModelProto:
+    """Return a network with what the arrangement has to cope with.
+
+    Strided, dilated and pointwise convolutions, a shared input, a residual sum, pooling and a dense layer.
+    """
+    rng = np.random.default_rng(seed)
+    weights = {
+        "w1": rng.normal(0, 0.3, (6, 3, 3, 3)),
+        "b1": rng.normal(0, 0.1, 6),
+        "w2": rng.normal(0, 0.3, (6, 6, 3, 3)),
+        "w3": rng.normal(0, 0.3, (6, 6, 1, 1)),
+        "b3": rng.normal(0, 0.1, 6),
+        "w4": rng.normal(0, 0.3, (6, 4)),
+        "b4": rng.normal(0, 0.1, 4),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], name="stem", pads=[1, 0, 1, 1], strides=[2, 1]),
+        helper.make_node("Relu", ["c1"], ["r1"], name="stem.relu"),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], name="body", pads=[2, 2, 2, 2], dilations=[2, 2]),
+        helper.make_node("Conv", ["r1", "w3", "b3"], ["c3"], name="shortcut"),
+        helper.make_node("Add", ["c2", "c3"], ["s"], name="join"),
+        helper.make_node("Relu", ["s"], ["r2"], name="join.relu"),
+        helper.make_node("GlobalAveragePool", ["r2"], ["p"], name="pool"),
+        helper.make_node("Flatten", ["p"], ["f"], name="flat"),
+        helper.make_node("Gemm", ["f", "w4", "b4"], ["y"], name="dense", alpha=0.5, beta=2.0),
+    ]
+    return _model(nodes, [3, SIDE, SIDE], [4], weights)
+
+
+def attention_network(seed: int = 0) -> onnx.ModelProto:
+    """Return one head of self-attention over 5 tokens of 8 numbers, with its projections as matrix products."""
+    rng = np.random.default_rng(seed)
+    weights: dict[str, np.ndarray] = {name: rng.normal(0, 0.4, (8, 8)) for name in ("wq", "wk", "wv", "wo")}
+    nodes = [
+        helper.make_node("MatMul", ["x", "wq"], ["q"], name="query"),
+        helper.make_node("MatMul", ["x", "wk"], ["k"], name="key"),
+        helper.make_node("MatMul", ["x", "wv"], ["v"], name="value"),
+        helper.make_node("Transpose", ["k"], ["kt"], name="turn", perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["q", "kt"], ["a"], name="scores"),
+        helper.make_node("Softmax", ["a"], ["p"], name="softmax", axis=-1),
+        helper.make_node("MatMul", ["p", "v"], ["o"], name="mix"),
+        helper.make_node("MatMul", ["o", "wo"], ["y"], name="out"),
+    ]
+    return _model(nodes, [5, 8], [5, 8], weights)
+
+
+def _model(
+    nodes: list[onnx.NodeProto], shape_in: list[int], shape_out: list[int], weights: dict[str, np.ndarray]
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *shape_in])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", *shape_out])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def loaded(proto: onnx.ModelProto, folder: Path) -> Model:
+    """Return the model as the graph room reads it."""
+    path = folder / "model.onnx"
+    onnx.save(proto, path)
+    return load_model(path)
+
+
+def items(model: Model, count: int, seed: int = 1) -> np.ndarray:
+    """Return ``count`` random items of the model's input."""
+    shape = model.inputs[0].shape[1:]
+    return np.random.default_rng(seed).normal(size=(count, *shape)).astype(np.float32)
+
+
+def program_of(model: Model) -> Program:
+    """Return the model arranged with everything on devices that can be, calibrated on random items."""
+    offered = [name for name, reason in offerable(model).items() if reason is None]
+    entries = {model.proto.graph.node[node.index].input[0] for node in model.nodes if node.name in offered}
+    return build_program(model, offered, calibrate(model, sorted(entries), {"x": items(model, 64)}))

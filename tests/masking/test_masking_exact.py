@@ -1,0 +1,322 @@
+"""Exact masks end to end: right answers, uniform noise for the device, tampering caught, pads used once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from exact_models import attention_network, items, loaded, program_of, residual_network
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from siniantrust.errors import DataError, IntegrityError, PlanError, TrustError
+from siniantrust.graph import Model
+from siniantrust.masking.exact import ExactSession, Program, build_program, offerable
+from siniantrust.masking.exact._field import PRIME
+from siniantrust.masking.exact._layer import Layer
+from siniantrust.odla import CheckedExecutable, DeviceSpec
+
+CPU = DeviceSpec("cpu", options={"threads": 1})
+NETWORKS = {"residual": residual_network, "attention": attention_network}
+
+
+@pytest.fixture(scope="module", params=list(NETWORKS))
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Return each network."""
+    return loaded(NETWORKS[request.param](), tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def program(model: Model) -> Program:
+    """Return it with all its layers on devices."""
+    return program_of(model)
+
+
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """Return the residual network with all its layers on devices."""
+    return program_of(loaded(residual_network(), tmp_path_factory.mktemp("residual")))
+
+
+def _in_integers(layer: Layer, entry: np.ndarray) -> np.ndarray:
+    """Return the quantised layer's answer by PyTorch's 64-bit integers: nothing of the product computes it."""
+    steps = np.clip(np.rint(entry * np.float32(1 / layer.input_scale)), -127, 127)
+    x, weight = torch.tensor(steps).long(), torch.tensor(layer.weight).long()
+    if layer.window is None:
+        whole = (x.unsqueeze(-2) * weight).sum(dim=-1).numpy()
+    else:
+        top, left, bottom, right = layer.window.pads
+        padded = torch.nn.functional.pad(x, (left, right, top, bottom)).double()
+        strides, dilations = layer.window.strides, layer.window.dilations
+        made = torch.nn.functional.conv2d(padded, weight.double(), stride=strides, dilation=dilations)
+        whole = made.round().long().numpy()
+    shape = (1, -1, 1, 1) if layer.window is not None else (-1,)
+    scale = (layer.row_scales * np.float32(layer.input_scale)).astype(np.float32)
+    made_float: np.ndarray = whole.astype(np.float32) * scale.reshape(shape) + layer.bias.reshape(shape)
+    return made_float.astype(np.float32)
+
+
+def _in_the_clear(model: Model, program: Program, x: np.ndarray) -> np.ndarray:
+    """Return the quantised model's answer, node by node, with no mask anywhere."""
+    values = {"x": x}
+    layers = {layer.name: layer for layer in program.layers}
+    constants = {tensor.name for tensor in model.proto.graph.initializer}
+    types = {value.name: value for value in model.proto.graph.value_info}
+    types |= {value.name: value for value in (*model.proto.graph.input, *model.proto.graph.output)}
+    for node, proto in zip(model.nodes, model.proto.graph.node, strict=True):
+        if node.name in layers:
+            values[proto.output[0]] = _in_integers(layers[node.name], values[proto.input[0]])
+            continue
+        fed = [name for name in proto.input if name not in constants]
+        used = [tensor for tensor in model.proto.graph.initializer if tensor.name in proto.input]
+        graph = onnx.helper.make_graph([proto], "one", [types[name] for name in fed], [types[proto.output[0]]], used)
+        single = onnx.helper.make_model(graph, opset_imports=model.proto.opset_import, ir_version=8)
+        session = onnxruntime.InferenceSession(single.SerializeToString(), providers=["CPUExecutionProvider"])
+        values[proto.output[0]] = session.run(None, {name: values[name] for name in fed})[0]
+    return values["y"]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_answers_are_the_quantised_models(model: Model, program: Program, batch: int) -> None:
+    """Under pads, checked and unmasked, a model gives what its quantised form gives in the clear."""
+    x = items(model, batch, seed=7)
+    with ExactSession(program, [CPU]) as session:
+        found = session.run({"x": x})["y"]
+    np.testing.assert_allclose(found, _in_the_clear(model, program, x), rtol=1e-6, atol=1e-6)
+
+
+def test_every_layers_answer_is_exact(residual: Program) -> None:
+    """Masked, computed in float64, folded and unmasked, each layer's integers are those of 64-bit arithmetic."""
+    model_input = np.random.default_rng(3).normal(size=(2, *residual.inputs[0].shape[1:])).astype(np.float32)
+    with ExactSession(residual, [CPU]) as session:
+        query = session.trusted.begin({"x": model_input})
+        while query.request is not None:
+            exchange = residual.exchanges[query.exchange]
+            entries = {layer.name: query.values[layer.entry] for layer in exchange.layers}
+            query.accept(session._devices["cpu"][query.exchange].run(query.request))
+            for layer in exchange.layers:
+                made = query.values.get(layer.exit, query.outputs.get(layer.exit))
+                if made is not None:
+                    np.testing.assert_array_equal(made, _in_integers(layer, entries[layer.name]))
+
+
+def test_quantisation_costs_little(model: Model, program: Program) -> None:
+    """The quantised model stays near the float one."""
+    x = items(model, 32, seed=9)
+    exact = onnxruntime.InferenceSession(model.proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    wanted = exact.run(["y"], {"x": x})[0]
+    with ExactSession(program, [CPU]) as session:
+        found = session.run({"x": x})["y"]
+    assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.999
+
+
+def test_layers_that_read_the_same_value_share_its_pad(residual: Program) -> None:
+    """The body and the shortcut of the residual block go out in one exchange, with one masked value."""
+    (block,) = [exchange for exchange in residual.exchanges if len(exchange.layers) > 1]
+    assert {layer.name for layer in block.layers} == {"body", "shortcut"}
+    assert list(block.entries) == ["r1"]
+
+
+class _Eavesdropper:
+    """A device that keeps what it sees."""
+
+    def __init__(self, inner: CheckedExecutable) -> None:
+        self._inner = inner
+        self.seen: list[np.ndarray] = []
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.seen += [array.copy() for array in inputs.values()]
+        return self._inner.run(inputs)
+
+
+def test_what_a_device_sees_is_uniform(residual: Program) -> None:
+    """For an input that is far from random, the masked values are uniform and never repeat (chi-square, 256 bins)."""
+    x = np.zeros((1, *residual.inputs[0].shape[1:]), np.float32)
+    with ExactSession(residual, [CPU]) as session:
+        spies = [_Eavesdropper(opened) for opened in session._devices["cpu"]]
+        session._devices["cpu"] = spies  # type: ignore[assignment]
+        for _ in range(60):
+            session.run({"x": x})
+        seen = np.concatenate([array.ravel() for spy in spies for array in spy.seen])
+        first = spies[0].seen
+    assert seen.max() < PRIME
+    counts = np.histogram(seen, bins=256, range=(0, PRIME))[0]
+    assert stats.chisquare(counts).pvalue > 1e-4
+    assert len({array.tobytes() for array in first}) == len(first)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_changed_byte_is_caught(residual: Program, data: st.DataObject) -> None:
+    """Whichever byte of whichever answer a host changes, the answer is refused and names the layer."""
+    x = np.random.default_rng(3).normal(size=(1, *residual.inputs[0].shape[1:])).astype(np.float32)
+    victim = data.draw(st.integers(0, len(residual.exchanges) - 1), label="exchange")
+    with ExactSession(residual, [CPU]) as session:
+        query = session.trusted.begin({"x": x})
+        while query.request is not None:
+            number = query.exchange
+            answer = session._devices["cpu"][number].run(query.request)
+            if number == victim:
+                name = data.draw(st.sampled_from(sorted(answer)), label="value")
+                raw = bytearray(answer[name].tobytes())
+                place = data.draw(st.integers(0, len(raw) - 1), label="byte")
+                raw[place] ^= data.draw(st.integers(1, 255), label="bits")
+                changed = np.frombuffer(bytes(raw), np.uint32).reshape(answer[name].shape)
+                if np.array_equal(changed.astype(np.int64) % PRIME, answer[name].astype(np.int64) % PRIME):
+                    return  # another name for the same residue is the same answer
+                with pytest.raises(IntegrityError, match="is not what layer"):
+                    query.accept({**answer, name: changed})
+                return
+            query.accept(answer)
+
+
+@pytest.mark.parametrize("fault", ["missing", "more", "shape", "dtype", "stale", "zero"])
+def test_other_lies_are_caught(residual: Program, fault: str) -> None:
+    """Too little, too much, another form, an earlier query's answer, or nothing but zeros: all refused."""
+    generator = np.random.default_rng(4)
+    shape = (1, *residual.inputs[0].shape[1:])
+    with ExactSession(residual, [CPU]) as session:
+        device = session._devices["cpu"][0]
+        earlier = session.trusted.begin({"x": generator.normal(size=shape).astype(np.float32)})
+        query = session.trusted.begin({"x": generator.normal(size=shape).astype(np.float32)})
+        assert earlier.request is not None
+        assert query.request is not None
+        answer = device.run(query.request)
+        (name,) = answer
+        lies = {
+            "missing": {},
+            "more": {**answer, "extra": answer[name]},
+            "shape": {name: answer[name][:, :, :-1]},
+            "dtype": {name: answer[name].astype(np.float32)},
+            "stale": device.run(earlier.request),
+            "zero": {name: np.zeros_like(answer[name])},
+        }
+        with pytest.raises(IntegrityError, match="exchange 0"):
+            query.accept(lies[fault])
+        query.accept(answer)  # an honest device may still answer
+
+
+class _Liar:
+    """A device that adds one to everything."""
+
+    def __init__(self, inner: CheckedExecutable) -> None:
+        self._inner = inner
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: array + np.uint32(1) for name, array in self._inner.run(inputs).items()}
+
+
+def test_a_lying_device_is_quarantined_and_another_one_answers(residual: Program) -> None:
+    """After its first wrong answer a device gets no more requests, and the answers are right."""
+    x = np.random.default_rng(5).normal(size=(1, *residual.inputs[0].shape[1:])).astype(np.float32)
+    with ExactSession(residual, [DeviceSpec("liar", options={"threads": 1}), CPU]) as session:
+        honest = session.run({"x": x})["y"]
+        session._devices["liar"] = [_Liar(opened) for opened in session._devices["liar"]]  # type: ignore[misc]
+        np.testing.assert_array_equal(session.run({"x": x})["y"], honest)
+        assert "is not what layer 'stem' gives" in session.quarantined["liar"]
+
+
+@pytest.mark.parametrize("when_no_device", ["refuse", "compute"])
+def test_without_an_honest_device_the_policy_decides(residual: Program, when_no_device: str) -> None:
+    """Where all devices lie, the answer is withheld, or computed on the trusted side if the policy says so."""
+    x = np.random.default_rng(5).normal(size=(1, *residual.inputs[0].shape[1:])).astype(np.float32)
+    with ExactSession(residual, [CPU], when_no_device=when_no_device) as session:  # type: ignore[arg-type]
+        honest = session.run({"x": x})["y"]
+        session._devices["cpu"] = [_Liar(opened) for opened in session._devices["cpu"]]  # type: ignore[misc]
+        if when_no_device == "refuse":
+            with pytest.raises(IntegrityError, match="no device is left for exchange 0"):
+                session.run({"x": x})
+        else:
+            np.testing.assert_array_equal(session.run({"x": x})["y"], honest)
+
+
+def test_a_dry_stock_waits_or_refuses(residual: Program) -> None:
+    """Where no prepared query is left, one is prepared on the spot and counted, or the request is refused."""
+    x = np.zeros((1, *residual.inputs[0].shape[1:]), np.float32)
+    with ExactSession(residual, [CPU]) as session:
+        session.trusted.prepare(1)
+        assert session.trusted.stock_level == 1
+        assert session.trusted.stock_bytes > 0
+        session.run({"x": x})
+        assert (session.trusted.meter.ran_dry, session.trusted.stock_bytes) == (0, 0)
+        session.run({"x": x})
+        assert session.trusted.meter.ran_dry == 1
+    with (
+        ExactSession(residual, [CPU], wait_when_dry=False) as session,
+        pytest.raises(TrustError, match="pad stock: it is dry"),
+    ):
+        session.run({"x": x})
+
+
+@pytest.mark.parametrize("fault", ["changed", "gone", "swapped"])
+def test_a_host_cannot_change_what_was_prepared(residual: Program, fault: str) -> None:
+    """Corrections that lie outside are authenticated: a changed, lost or exchanged one gives no answer."""
+    x = np.zeros((1, *residual.inputs[0].shape[1:]), np.float32)
+    with ExactSession(residual, [CPU]) as session:
+        session.trusted.prepare(2)
+        outside = session.trusted._stock._outside
+        first, other = min(outside), sorted(outside)[len(outside) // 2]
+        if fault == "changed":
+            outside[first] = outside[first][:-1] + bytes([outside[first][-1] ^ 1])
+        elif fault == "gone":
+            del outside[first]
+        else:
+            outside[first] = outside[other]
+        with pytest.raises(TrustError, match="the correction of layer 0 for query 0"):
+            session.run({"x": x})
+
+
+def test_inputs_that_do_not_fit_are_named(residual: Program) -> None:
+    """A wrong name, shape or dtype, or NaN, is refused before a pad is spent."""
+    shape = residual.inputs[0].shape
+    good = np.zeros(shape, np.float32)
+    with ExactSession(residual, [CPU]) as session:
+        session.trusted.prepare(1)
+        for bad in ({"z": good}, {"x": good[:, :1]}, {"x": good.astype(np.float64)}, {"x": good + np.nan}):
+            with pytest.raises(DataError, match="exact masks"):
+                session.run(bad)
+        assert session.trusted.stock_level == 1
+
+
+def test_what_cannot_be_offered_is_named(tmp_path: Path) -> None:
+    """A node that is not linear, or whose weights are no constant, is kept inside, and asking for it is refused."""
+    model = loaded(attention_network(), tmp_path)
+    reasons = offerable(model)
+    assert reasons["softmax"] == "Softmax is not linear with constant weights"
+    assert reasons["scores"] == "MatMul: its weights are not constant"
+    assert reasons["query"] is None
+    with pytest.raises(PlanError, match="node 'scores' cannot be offered to a device: MatMul: its weights"):
+        build_program(model, ["scores"], {})
+
+
+def test_a_bound_that_cannot_be_proven_is_refused() -> None:
+    """A layer whose sums might wrap when they are read back is no layer."""
+    layer = Layer(
+        name="wide",
+        entry="x",
+        exit="y",
+        weight=np.full((1, 1 << 17), 127, np.int8)[:, : 1 << 15],
+        bias=np.zeros(1, np.float32),
+        input_scale=1.0,
+        row_scales=np.ones(1, np.float32),
+        window=None,
+    )
+    layer.check()
+    worse = np.full((1, (1 << 30) // (127 * 127) + 1), 127, np.int8)
+    with pytest.raises(PlanError, match="layer 'wide'"):
+        Layer(
+            name="wide",
+            entry="x",
+            exit="y",
+            weight=worse,
+            bias=layer.bias,
+            input_scale=1.0,
+            row_scales=layer.row_scales,
+            window=None,
+        ).check()
