@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from siniantrust import _progress
 from siniantrust.graph import Cut
@@ -10,7 +11,7 @@ from siniantrust.leakage._parallel import Cluster, Task, run_all, workers_for
 from siniantrust.leakage._registry import Attack, Screen
 from siniantrust.leakage._schema import ScreenResult
 from siniantrust.leakage._study import Study
-from siniantrust.leakage._work import CutTrials, attack_cut, repeat_cut, screen_cut
+from siniantrust.leakage._work import CutTrials, attack_cut, screen_cut
 
 _PROBE = "ridge_probe"
 
@@ -72,54 +73,49 @@ class Tasks:
 
         All seeds of a cut run one after the other in one place, where they share what does not depend on the seed. For
         the cuts that are left over when each worker has as many as the next (with many cores, all), the seeds after the
-        first are tasks of their own.
+        first are tasks of their own, the last of all: they find what the first seed came to in the store.
         """
         setting = self._study.setting
         gallery = len(setting.judge.originals)
         probed = {cut.id: _probed_beyond(screened[cut.id], self._bounds, gallery) for cut in self._cuts}
         cut_short = {cut_id: excess for cut_id, excess in probed.items() if excess is not None}
-        # Cuts that get the whole suite take longest, and deep ones leak least; those first keeps all workers busy.
-        deep_first = reversed(self._cuts)
-        order = sorted(deep_first, key=lambda cut: cut.id in cut_short)
         seeds = range(setting.seed, setting.seed + max(setting.budget.seeds, 1))
-        again = {cut.id: seeds[:0] if place < self._seeds_apart else seeds[1:] for place, cut in enumerate(order)}
         trials: dict[str, list[CutTrials]] = {cut.id: [] for cut in self._cuts}
-        tasks: list[Task] = [
-            (
-                (self._study, cut, self._cheapest if cut.id in cut_short else self._attacks),
-                {"seed": seeds[0], "again": again[cut.id], "bounds": self._bounds, "threads": self._threads},
-            )
-            for cut in order
-        ]
-        for found in run_all(attack_cut, tasks, workers=self._workers, cluster=self._cluster):
-            trials[found.cut_id].append(found)
-            if found.cut_short:
-                cut_short.setdefault(found.cut_id, found.cut_short)
-            done = 1 + len(again[found.cut_id])
-            self._step(f"{found.cut_id}: attacks", advance=len(seeds) if found.cut_short else done)
-        for found in self._attacks_again(
-            [cut for cut in order[: self._seeds_apart] if cut.id not in cut_short], trials
-        ):
-            trials[found.cut_id].append(found)
-            self._step(f"{found.cut_id}: attacks again")
+        first, last = self._in_order(cut_short, seeds)
+        # Where no cut runs whole, the first seeds all run at once, and nothing is there yet that the others need.
+        rounds = (first, last) if len(first) == self._seeds_apart else ([*first, *last],)
+        for tasks in rounds:
+            for found in run_all(attack_cut, tasks, workers=self._shares(len(tasks))[0], cluster=self._cluster):
+                fresh = tuple(t for t in found.trials if not trials[found.cut_id] or t.seed != setting.seed)
+                if found.cut_short:
+                    cut_short.setdefault(found.cut_id, found.cut_short)
+                if fresh:
+                    trials[found.cut_id].append(replace(found, trials=fresh))
+                    done = len(seeds) if found.cut_short else len({trial.seed for trial in fresh})
+                    self._step(f"{found.cut_id}: attacks", advance=done)
         return trials, cut_short
 
-    def _attacks_again(self, cuts: Sequence[Cut], trials: Mapping[str, Sequence[CutTrials]]) -> Iterator[CutTrials]:
-        """Yield the trials with the seeds after the first, of cuts whose first seed's are known."""
-        setting = self._study.setting
-        seeds = range(setting.seed + 1, setting.seed + setting.budget.seeds)
-        rungs = {
-            cut.id: {trial.attack: trial.rungs[-1] for trial in trials[cut.id][0].trials if trial.declined is None}
-            for cut in cuts
-        }
-        workers, threads = self._shares(max(1, len(cuts) * len(seeds)))
-        tasks: list[Task] = [
-            ((self._study, cut, self._attacks), {"seed": seed, "rungs": rungs[cut.id], "threads": threads})
-            for cut in cuts
-            for seed in seeds
-        ]
-        if tasks:
-            yield from run_all(repeat_cut, tasks, workers=workers, cluster=self._cluster)
+    def _in_order(self, cut_short: Mapping[str, str], seeds: range) -> tuple[list[Task], list[Task]]:
+        """Return the tasks that come first, and those that repeat what some of them came to.
+
+        Cuts that get the whole suite take longest, and those where much crosses longer than others. What is left for
+        the end is short, so that no worker waits long for another.
+        """
+        by_length = sorted(self._cuts, key=lambda cut: (cut.id in cut_short, -cut.size_bytes))
+        whole, apart = by_length[: len(by_length) - self._seeds_apart], by_length[len(by_length) - self._seeds_apart :]
+        again = [(cut, seeds[place : place + 1]) for cut in apart for place in range(1, len(seeds))]
+        first = [*((cut, seeds[:0]) for cut in apart), *((cut, seeds[1:]) for cut in whole)]
+        threads = self._shares(max(1, len(again)))[1] if not whole else self._threads
+
+        def task(cut: Cut, more: range, threads: int) -> Task:
+            names = self._cheapest if cut.id in cut_short else self._attacks
+            named = {"seed": seeds[0], "again": more, "bounds": self._bounds, "threads": threads}
+            return (self._study, cut, names), named
+
+        return (
+            [task(cut, more, self._threads) for cut, more in first],
+            [task(cut, more, threads) for cut, more in again if cut.id not in cut_short],
+        )
 
 
 def _probed_beyond(screened: Mapping[str, ScreenResult], bounds: Mapping[str, float], gallery: int) -> str | None:

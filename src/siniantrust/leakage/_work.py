@@ -67,8 +67,8 @@ def attack_cut(
 ) -> CutTrials:
     """Let attacks climb at ``cut`` with one seed, to where they gain no more, and repeat that with the seeds ``again``.
 
-    Cheap attacks come first. As soon as one is surely beyond ``bounds``, the others are not run: more attacks can only
-    find that the cut leaks more.
+    What is in the store already is taken from there. Cheap attacks come first. As soon as one is surely beyond
+    ``bounds``, the others are not run: more attacks can only find that the cut leaks more.
     """
     attacks = sorted(list_attacks(names).items(), key=lambda item: item[1].weight)
     climbed: list[tuple[Attack, Problems, Trial]] = []
@@ -91,23 +91,6 @@ def attack_cut(
             if attack.varies and trial.declined is None
         ]
     return CutTrials(cut.id, (*(trial for _, _, trial in climbed), *repeated))
-
-
-def repeat_cut(
-    study: Study, cut: Cut, names: Sequence[str], *, seed: int, rungs: Mapping[str, Rung], threads: int
-) -> CutTrials:
-    """Repeat with one more seed what attacks came to at ``cut``: those in ``rungs``, with the budget given there."""
-    trials: list[Trial] = []
-    with computing(threads):
-        for averaged in (False, True) if study.averaged is not None else (False,):
-            problems = study.problems(cut, averaged=averaged)
-            for name, attack in list_attacks(names).items():
-                called = name + AVERAGED if averaged else name
-                if attack.varies and called in rungs:
-                    trials.append(
-                        _trial(study, cut, called, attack, problems, seed=seed, rung=rungs[called], bounds={})
-                    )
-    return CutTrials(cut.id, tuple(trials))
 
 
 def _trial(
