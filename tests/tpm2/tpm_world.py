@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from enum import IntEnum
 
 import pytest
 from cryptography import x509
@@ -22,15 +24,19 @@ from siniantrust.trust.attestation.tpm2 import (
     Event,
     EventLog,
     Identity,
+    PendingEnrolment,
+    Tpm,
     Tpm2Attester,
     Tpm2Verifier,
     accepted_events,
     begin_enrolment,
 )
 from siniantrust.trust.attestation.tpm2._attest import qualified_name
+from siniantrust.trust.attestation.tpm2._constants import Command, Handle, NvAttributes
+from siniantrust.trust.attestation.tpm2._credential import make_challenge
 from siniantrust.trust.attestation.tpm2._pcr import composite, encode_selection
 from siniantrust.trust.attestation.tpm2._public import AK_TEMPLATE, PublicArea
-from siniantrust.trust.attestation.tpm2._wire import sized, uint
+from siniantrust.trust.attestation.tpm2._wire import Session, sized, uint
 
 NOW = datetime(2031, 5, 4, 12, tzinfo=UTC)
 BINDING = bind(b"n" * 32, b"the enclave's public key")
@@ -104,6 +110,30 @@ class Authority:
         builder = builder.add_extension(x509.ExtendedKeyUsage([x509.ObjectIdentifier(usage)]), critical=False)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         return builder.sign(self._issuer, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+class MakersCommand(IntEnum):
+    """Commands that the product does not need."""
+
+    NV_UNDEFINE_SPACE = 0x122
+    NV_WRITE = 0x137
+
+
+def store_certificate(tpm: Tpm, certificate: bytes, *, index: int = 0x01C0000A) -> None:
+    """Write an endorsement certificate to where a TPM's maker puts it, and pad it as some makers do."""
+    attributes = NvAttributes.OWNER_WRITE | NvAttributes.OWNER_READ | NvAttributes.AUTH_READ | NvAttributes.NO_DA
+    padded = certificate + b"\xff" * 40
+    public = uint(4, index) + uint(2, 0x0B) + uint(4, attributes) + sized(b"") + uint(2, len(padded))
+    tpm.call(Command.NV_DEFINE_SPACE, [Handle.OWNER], sized(b"") + sized(public), sessions=[Session()])
+    for start in range(0, len(padded), 500):
+        piece = sized(padded[start : start + 500]) + uint(2, start)
+        tpm.call(MakersCommand.NV_WRITE, [Handle.OWNER, index], piece, sessions=[Session()])
+
+
+def certified_attester(tpm: Tpm, authority: Authority) -> Tpm2Attester:
+    """Return the Attester of a TPM whose endorsement key on P-256 ``authority`` certified."""
+    store_certificate(tpm, authority.certify_ek(Tpm2Attester(tpm).identity().ek))
+    return Tpm2Attester(tpm, pcr=PCR, intermediates=[authority.issuer])
 
 
 @dataclass(frozen=True)
@@ -188,7 +218,7 @@ class SoftwareTpm:
             "magic": uint(4, 0xFF544347),
             "kind": uint(2, 0x8018),
             "signer": sized(qualified_name(self.identity.ak)),
-            "extra": sized(hashlib_sha256(BINDING)),
+            "extra": sized(hashlib.sha256(BINDING).digest()),
             "clock": uint(8, 1000) + uint(4, 1) + uint(4, 0),
             "safe": b"\x01",
             "firmware": uint(8, 1),
@@ -205,17 +235,7 @@ class SoftwareTpm:
 
     def enrolment(self) -> bytes:
         """Return a record that an enroller signed who did not ask the TPM."""
-        from siniantrust.trust.attestation.tpm2._credential import make_challenge
-        from siniantrust.trust.attestation.tpm2._enrolment import PendingEnrolment
-
         answer = os.urandom(32)
         challenge = make_challenge(self.identity.ek, self.identity.ak.name, answer)
         pending = PendingEnrolment(self.identity, "emulated:x", challenge, answer)
         return pending.complete(answer, signing_key=ENROLLER, now=NOW)
-
-
-def hashlib_sha256(data: bytes) -> bytes:
-    """Return SHA-256."""
-    digest = hashes.Hash(hashes.SHA256())
-    digest.update(data)
-    return digest.finalize()

@@ -8,11 +8,11 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from enum import IntEnum
 from types import TracebackType
 from typing import Protocol, Self
 
 from siniantrust.trust.attestation.tpm2._codes import RETRYABLE, TpmError
-from siniantrust.trust.attestation.tpm2._constants import Command
 from siniantrust.trust.attestation.tpm2._wire import (
     HEAD_BYTES,
     MAX_BYTES,
@@ -129,7 +129,7 @@ class Tpm:
 
     def call(
         self,
-        command: Command,
+        command: IntEnum,
         handles: Sequence[int] = (),
         parameters: bytes = b"",
         *,
@@ -153,7 +153,7 @@ class Tpm:
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    def _exchange(self, raw: bytes, command: Command, deadline: float) -> bytes:
+    def _exchange(self, raw: bytes, command: IntEnum, deadline: float) -> bytes:
         if self._transport is None:
             raise TpmError(f"TPM {self.where}: the connection is closed; open it again")
         try:

@@ -83,8 +83,9 @@ class PublicArea:
         numbers = [int.from_bytes(part, "big") for part in self.unique]
         try:
             if self.kind is KeyKind.ECC_P256:
-                return ec.EllipticCurvePublicNumbers(*numbers, ec.SECP256R1()).public_key()
-            return rsa.RSAPublicNumbers(_RSA_EXPONENT, *numbers).public_key()
+                x, y = numbers
+                return ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
+            return rsa.RSAPublicNumbers(_RSA_EXPONENT, numbers[0]).public_key()
         except ValueError as fault:
             raise Reader(b"", _WHAT).fault(f"numbers of an {self.kind} key", fault) from None
 

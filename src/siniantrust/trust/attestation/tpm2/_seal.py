@@ -65,12 +65,7 @@ def unseal(tpm: Tpm, sealed: bytes) -> bytes:
     Raises:
         TpmError: if the registers hold other values now, or another TPM sealed it, or it was changed.
     """
-    reader = Reader(sealed, "sealed key")
-    if reader.take(len(_MAGIC)) != _MAGIC:
-        raise reader.fault("the form that seal writes", "another one")
-    pcrs = read_selection(reader)
-    objects = sized(reader.sized(at_most=MAX_BYTES)) + sized(reader.sized(at_most=MAX_BYTES))
-    reader.end()
+    pcrs, objects = _parse(sealed)
     with _storage_key(tpm) as parent:
         (handle,), _ = tpm.call(Command.LOAD, [parent], objects, sessions=_commands.PASSWORD, response_handles=1)
         with _commands.flushed(tpm, handle), _commands.policy_session(tpm) as session:
@@ -89,6 +84,17 @@ def unseal(tpm: Tpm, sealed: bytes) -> bytes:
     secret = reader.sized(at_most=MAX_SECRET_BYTES)
     reader.end()
     return secret
+
+
+def _parse(sealed: bytes) -> tuple[frozenset[int], bytes]:
+    """Return the registers that a key is sealed to, and the two halves of the object that holds it."""
+    reader = Reader(sealed, "sealed key")
+    if reader.take(len(_MAGIC)) != _MAGIC:
+        raise reader.fault("the form that seal writes", "another one")
+    pcrs = read_selection(reader)
+    objects = sized(reader.sized(at_most=MAX_BYTES)) + sized(reader.sized(at_most=MAX_BYTES))
+    reader.end()
+    return pcrs, objects
 
 
 def _policy(selection: bytes, registers: Mapping[int, bytes]) -> bytes:

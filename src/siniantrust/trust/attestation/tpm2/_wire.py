@@ -9,9 +9,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 from siniantrust.trust.attestation.tpm2._codes import TpmError, refusal
-from siniantrust.trust.attestation.tpm2._constants import Command, Handle
+from siniantrust.trust.attestation.tpm2._constants import Handle
 
 MAX_BYTES = 4096
 HEAD_BYTES = 10
@@ -97,7 +98,7 @@ class Session:
         return uint(4, self.handle) + sized(b"") + uint(1, attributes) + sized(b"")
 
 
-def encode_command(code: Command, handles: Sequence[int], sessions: Sequence[Session], parameters: bytes) -> bytes:
+def encode_command(code: IntEnum, handles: Sequence[int], sessions: Sequence[Session], parameters: bytes) -> bytes:
     """Return a command's bytes.
 
     Raises:
@@ -130,7 +131,7 @@ def response_code(raw: bytes) -> int:
     return int.from_bytes(raw[6:HEAD_BYTES], "big")
 
 
-def decode_response(raw: bytes, command: Command, *, handles: int, sessions: int) -> tuple[list[int], bytes]:
+def decode_response(raw: bytes, command: IntEnum, *, handles: int, sessions: int) -> tuple[list[int], bytes]:
     """Return the handles and the parameters of a response.
 
     Raises:
