@@ -23,6 +23,8 @@ from siniantrust.trust.attestation.tpm2._public import KeyKind, ek_template, par
 from siniantrust.trust.attestation.tpm2._seal import _MAGIC, _parse
 from siniantrust.trust.attestation.tpm2._wire import decode_response, sized, uint
 
+# cryptography warns of serial numbers that a spoilt certificate may have; it is refused all the same.
+pytestmark = pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 _AUTHORITY = Authority("maker")
 _EK = ecc_area(ec.generate_private_key(ec.SECP256R1()), ek_template(KeyKind.ECC_P256))
 _LIAR = SoftwareTpm(_EK)

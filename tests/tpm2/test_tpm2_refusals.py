@@ -286,6 +286,7 @@ def test_measurements_in_a_register_of_the_attesters_choice_are_refused() -> Non
         appraise(evidence, _REFERENCE)
 
 
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # of spoilt serial numbers
 def test_every_byte_of_evidence_counts(shared_world: World) -> None:
     """Of a real TPM's evidence, a bit flipped in any byte of body or endorsements is refused."""
     evidence = shared_world.evidence()

@@ -81,7 +81,11 @@ class _Socket:
         else:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._socket.settimeout(timeout_s)
-            self._socket.connect(address)
+            try:
+                self._socket.connect(address)
+            except OSError:
+                self._socket.close()
+                raise
 
     def send(self, command: bytes, deadline: float) -> None:
         self._socket.settimeout(_left_s(deadline))

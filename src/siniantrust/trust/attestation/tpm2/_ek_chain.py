@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from cryptography.x509.verification import (
     Criticality,
@@ -50,7 +51,7 @@ def verify_endorsement(identity: Identity, anchors: Mapping[str, bytes], now: da
     Raises:
         AttestationError: if none does, or the certificate is expired, malformed or another key's.
     """
-    key = _key_bytes(identity.ek.public_key())
+    key = identity.ek.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     certificates: dict[str, x509.Certificate] = {}
     for name, raw in anchors.items():
         if name.startswith(ENROLMENT_PREFIX):
@@ -67,7 +68,7 @@ def verify_endorsement(identity: Identity, anchors: Mapping[str, bytes], now: da
             "know this TPM, add its endorsement key to the anchors"
         )
     leaf = _load(identity.certificate, "endorsement certificate")
-    if _key_bytes(leaf.public_key()) != key:
+    if _public_key(leaf) != key:
         raise AttestationError("TPM endorsement certificate: it is for another key than the TPM's")
     between = [_load(raw, f"intermediate certificate {place}") for place, raw in enumerate(identity.intermediates)]
     chain = _chain(leaf, between, list(certificates.values()), now)
@@ -76,16 +77,22 @@ def verify_endorsement(identity: Identity, anchors: Mapping[str, bytes], now: da
     return next(name for name, anchor in certificates.items() if anchor == chain[-1])
 
 
-def _key_bytes(key: object) -> bytes:
-    encode = getattr(key, "public_bytes")  # noqa: B009 - all kinds of public key have it, but no common type
-    return bytes(encode(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
-
-
 def _load(raw: bytes, what: str) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(raw)
-    except ValueError as fault:
+    except (ValueError, x509.InvalidVersion) as fault:
         raise AttestationError(f"TPM {what}: expected a certificate in DER, found a fault in it ({fault})") from None
+
+
+def _public_key(certificate: x509.Certificate) -> bytes | None:
+    """Return a certificate's key in DER, or ``None`` if it is of no kind that a TPM has."""
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
+        return None
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _load_anchor(name: str, raw: bytes) -> x509.Certificate | None:
