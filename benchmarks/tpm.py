@@ -26,6 +26,7 @@ from siniantrust.trust.attestation.tpm2 import (
 
 _BAR_S = 1.0
 _KEY_BYTES = 32
+_BOOT = {f"pcr-{pcr}": frozenset({"00" * 32}) for pcr in (0, 2, 4, 7)}
 _EVENTS = (Event("enclave", bytes(32)), Event("bundle", bytes(range(32))))
 
 
@@ -47,7 +48,7 @@ class _Deployment:
         }
         self._reference = ReferenceValues(
             kind="tpm2",
-            accepted=accepted_events(_EVENTS),
+            accepted=accepted_events(_EVENTS) | _BOOT,
             at_least={"clock-ms": 0, "reset-count": 0, "restart-count": 0},
             anchors=anchors,
         )

@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tpm_world import (
     BINDING,
+    BOOT,
     ENROLLER,
     EVENTS,
     NOW,
@@ -239,19 +240,35 @@ def test_clocks_without_a_reference_value_are_not_affirmed(world: World) -> None
     assert not result.affirmed
 
 
+def test_a_boot_that_nobody_compared_is_not_affirmed(world: World) -> None:
+    """Whoever booted something else could measure what it liked: the boot must have reference values."""
+    result = world.appraise(world.evidence(), dataclasses.replace(world.reference, accepted=accepted_events(EVENTS)))
+    assert TrustClaim.CONFIGURATION not in result.vector
+    assert result.unchecked == ("pcr-0, pcr-2, pcr-4, pcr-7 (no reference value)",)
+    assert not result.affirmed
+
+
+def test_a_boot_that_was_not_quoted_is_refused(world: World, tpm: Tpm) -> None:
+    """Where the Relying Party has reference values for the boot, a quote that leaves it out is refused."""
+    intermediates = world.attester.identity().intermediates
+    bare = Tpm2Attester(tpm, pcr=PCR, more_pcrs=(), log=world.attester.log, intermediates=intermediates)
+    with pytest.raises(AttestationError, match="expected a claim 'pcr-0'"):
+        world.appraise(bare.evidence(BINDING))
+
+
 def test_measurements_without_any_reference_value_are_not_affirmed(tpm: Tpm, authority: Authority) -> None:
     """A quote over nothing measured affirms no executable."""
     attester = certified_attester(tpm, authority)
     anchors = {"emulated:maker": authority.root}
     enrol(attester, anchors)
-    reference = dataclasses.replace(make_reference(anchors), accepted={})
+    reference = dataclasses.replace(make_reference(anchors), accepted=BOOT)
     result = appraise(attester.evidence(BINDING), reference)
     assert TrustClaim.EXECUTABLES not in result.vector
     assert not result.affirmed
 
 
 def test_registers_of_the_boot_are_compared(world: World, tpm: Tpm) -> None:
-    """Registers that are quoted along are affirmed with a reference value, and refused with another."""
+    """Registers that are quoted along count with a reference value, and are refused with another."""
     identity = world.attester.identity()
     attester = Tpm2Attester(
         tpm,
@@ -264,7 +281,7 @@ def test_registers_of_the_boot_are_compared(world: World, tpm: Tpm) -> None:
     evidence = attester.evidence(BINDING)
     loose = world.appraise(evidence)
     assert not loose.affirmed
-    assert "pcr-0" in loose.unchecked[0]
+    assert loose.unchecked == ("pcr-1, pcr-3, pcr-5, pcr-6, pcr-8, pcr-9 (no reference value)",)
     accepted = {**world.reference.accepted, **{f"pcr-{pcr}": frozenset({"00" * 32}) for pcr in range(10)}}
     assert world.appraise(evidence, dataclasses.replace(world.reference, accepted=accepted)).affirmed
     pcr_extend(tpm, 7, b"s" * 32)
@@ -311,7 +328,7 @@ def test_a_deployment_is_measured_as_the_relying_party_expects(tpm: Tpm, authori
         (deployment_events(spec, manifest + b" "), False),
         (deployment_events(EnclaveSpec(memory_bytes=65 << 20), manifest), False),
     ):
-        reference = dataclasses.replace(make_reference(anchors), accepted=accepted_events(expected))
+        reference = dataclasses.replace(make_reference(anchors), accepted=accepted_events(expected) | BOOT)
         if good:
             assert appraise(evidence, reference).affirmed
         else:

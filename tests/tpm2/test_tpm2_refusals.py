@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tpm_world import (
     BINDING,
     EVENTS,
+    LIED,
     NOW,
     PCR,
     Authority,
@@ -25,7 +26,7 @@ from siniantrust.errors import AttestationError
 from siniantrust.trust.attestation import EvidenceBundle, ReferenceValues
 from siniantrust.trust.attestation.tpm2 import Event, EventLog, Tpm2Verifier
 from siniantrust.trust.attestation.tpm2._constants import Attributes
-from siniantrust.trust.attestation.tpm2._pcr import composite, encode_selection
+from siniantrust.trust.attestation.tpm2._pcr import BOOT_PCRS, composite, encode_selection
 from siniantrust.trust.attestation.tpm2._public import AK_TEMPLATE, KeyKind, ek_template
 from siniantrust.trust.attestation.tpm2._wire import sized, uint
 
@@ -69,16 +70,18 @@ def test_the_unchanged_statement_is_affirmed() -> None:
         ({"extra": sized(BINDING)}, "replay"),
         ({"safe": b"\x00"}, "clock-safe.*lost power"),
         ({"safe": b"\x02"}, "safe to be 0 or 1"),
-        ({"selection": encode_selection([PCR + 1])}, "expected one over PCRs"),
-        ({"selection": encode_selection([PCR, 0])}, "expected one over PCRs"),
+        ({"selection": encode_selection([*BOOT_PCRS, PCR + 1])}, "expected one over PCRs"),
+        ({"selection": encode_selection([*BOOT_PCRS, PCR, 1])}, "expected one over PCRs"),
+        ({"selection": encode_selection([PCR])}, "expected one over PCRs"),
         ({"selection": encode_selection([])}, "expected one over PCRs"),
         ({"selection": encode_selection([16])}, "expected one over PCRs"),
         ({"selection": uint(4, 0)}, "number of PCR banks"),
         ({"selection": uint(4, 1) + uint(2, 4) + b"\x03\x00\x40\x00"}, "PCR bank"),
-        ({"digest": sized(composite({PCR: bytes(32)}))}, "that the log does not tell"),
+        ({"digest": sized(composite({**LIED, PCR: bytes(32)}))}, "that the log does not tell"),
+        ({"digest": sized(composite({**LIED, 7: b"s" * 32}))}, "that the log does not tell"),
         ({"digest": sized(EventLog(EVENTS).value())}, "that the log does not tell"),
         ({"digest": sized(b"")}, "a digest of 32 bytes"),
-        ({"digest": sized(composite({PCR: EventLog(EVENTS).value()})) + b"\0"}, "nothing more"),
+        ({"digest": sized(composite(LIED)) + b"\0"}, "nothing more"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
@@ -200,7 +203,9 @@ def test_a_certificate_out_of_its_time_is_refused(days: int) -> None:
         ({"event_log": EventLog(EVENTS).encode() + b" "}, "expected its JSON form"),
         ({"event_log": EventLog((Event("x", EVENTS[0].digest), EVENTS[1])).encode()}, "'x' was measured"),
         ({"pcr_14": EventLog(EVENTS).value()}, "follows from the event log"),
-        ({"pcr_0": bytes(32)}, "expected one over PCRs"),
+        ({"pcr_0": None}, "expected one over PCRs"),
+        ({"pcr_1": bytes(32)}, "expected one over PCRs"),
+        ({"pcr_0": b"s" * 32}, "registers hold something else"),
         ({"pcr_0": bytes(31)}, "expected PCR 0 of 32 bytes"),
         ({"pcr_16": bytes(32)}, "which no quote needs"),
         ({"note": b""}, "which no quote needs"),
@@ -280,7 +285,8 @@ def test_a_binding_of_another_length_is_refused(size: int) -> None:
 
 def test_measurements_in_a_register_of_the_attesters_choice_are_refused() -> None:
     """The Relying Party says which register counts; evidence over another one is refused."""
-    evidence = _evidence(selection=encode_selection([3]), digest=sized(composite({3: EventLog(EVENTS).value()})))
+    elsewhere = {3 if pcr == PCR else pcr: value for pcr, value in LIED.items()}
+    evidence = _evidence(selection=encode_selection(elsewhere), digest=sized(composite(elsewhere)))
     assert Tpm2Verifier(pcr=3).appraise(evidence, binding=BINDING, reference=_REFERENCE, now=NOW).affirmed
     with pytest.raises(AttestationError, match="expected one over PCRs"):
         appraise(evidence, _REFERENCE)

@@ -16,7 +16,7 @@ from siniantrust.trust.attestation.tpm2._credential import AkChallenge
 from siniantrust.trust.attestation.tpm2._device import Tpm
 from siniantrust.trust.attestation.tpm2._event_log import Event, EventLog
 from siniantrust.trust.attestation.tpm2._identity import Identity
-from siniantrust.trust.attestation.tpm2._pcr import DEFAULT_PCR, check_pcrs
+from siniantrust.trust.attestation.tpm2._pcr import BOOT_PCRS, DEFAULT_PCR, check_pcrs
 from siniantrust.trust.attestation.tpm2._public import AK_TEMPLATE, KeyKind, PublicArea, ek_template
 
 KIND = "tpm2"
@@ -40,7 +40,7 @@ class Tpm2Attester:
     Args:
         tpm: the TPM of this machine.
         pcr: the register to measure into, 0 to 15; nobody else may extend it.
-        more_pcrs: registers to quote along, for example those of the firmware and the boot loader.
+        more_pcrs: registers to quote along; a Verifier needs those of the boot.
         log: what was measured into ``pcr`` already since the machine was reset.
         intermediates: certificates in DER between the endorsement key's and an anchor, in that order.
         enrolment: the record that the Relying Party made when it enrolled this TPM.
@@ -54,7 +54,7 @@ class Tpm2Attester:
         tpm: Tpm,
         *,
         pcr: int = DEFAULT_PCR,
-        more_pcrs: Collection[int] = (),
+        more_pcrs: Collection[int] = BOOT_PCRS,
         log: EventLog = EventLog(),  # noqa: B008 - it is immutable
         intermediates: Sequence[bytes] = (),
         enrolment: bytes | None = None,

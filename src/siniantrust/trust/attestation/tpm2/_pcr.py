@@ -12,6 +12,8 @@ from siniantrust.trust.attestation.tpm2._wire import Reader, uint
 # Those that only a reset of the machine sets back; 16 and up can be set back while it runs.
 STATIC_PCRS = range(16)
 DEFAULT_PCR = 14
+# Firmware, its extensions, boot loader, and the policy of secure boot: what starts whatever measures later.
+BOOT_PCRS = (0, 2, 4, 7)
 START = bytes(32)
 _SELECT_BYTES = 3
 

@@ -4,7 +4,8 @@ Reference values that it knows, all compared as text (numbers in decimal, digest
 
 - ``event:NAME`` accepted: the digests that a measurement of that name may have. Every measurement must have one, and
   every name with a reference value must have been measured.
-- ``pcr-N`` accepted: the values that a register quoted along may have.
+- ``pcr-N`` accepted: the values that a register quoted along may have. Without those of the boot (PCRs 0, 2, 4, 7)
+  the configuration is not affirmed: whoever booted something else could measure what it liked.
 - ``clock-ms``, ``reset-count``, ``restart-count`` at least or accepted, ``clock-safe`` accepted (``yes`` if not given).
 - ``firmware-version``, ``ak-name``, ``ek-name``, ``anchor`` at least or accepted, as wanted.
 - anchors ``hardware:NAME``, ``emulated:NAME`` for endorsement keys, ``enrolment:NAME`` for who signs enrolments.
@@ -26,7 +27,7 @@ from siniantrust.trust.attestation.tpm2._ek_chain import anchor_provenance, veri
 from siniantrust.trust.attestation.tpm2._enrolment import check_enrolment
 from siniantrust.trust.attestation.tpm2._event_log import EventLog, parse_event_log
 from siniantrust.trust.attestation.tpm2._identity import IDENTITY_NAMES, Identity, parse_identity
-from siniantrust.trust.attestation.tpm2._pcr import DEFAULT_PCR, START, STATIC_PCRS, check_pcrs, composite
+from siniantrust.trust.attestation.tpm2._pcr import BOOT_PCRS, DEFAULT_PCR, START, STATIC_PCRS, check_pcrs, composite
 
 EVENT_CLAIM = "event:"
 CLOCK, RESETS, RESTARTS, SAFE = "clock-ms", "reset-count", "restart-count", "clock-safe"
@@ -193,9 +194,9 @@ def _trust(
         vector[TrustClaim.EXECUTABLES] = Tier.AFFIRMING
     else:
         unchecked.append("measurements (no reference value for any)")
-    named = reference.accepted.keys() | reference.at_least.keys()
-    loose = [name for name in claims if name.startswith(PCR_VALUE) or name in (CLOCK, RESETS, RESTARTS)]
-    missing = sorted(set(loose) - named)
+    compared = {CLOCK, RESETS, RESTARTS, *(f"{PCR_VALUE}{pcr}" for pcr in BOOT_PCRS)}
+    compared |= {name for name in claims if name.startswith(PCR_VALUE)}
+    missing = sorted(compared - reference.accepted.keys() - reference.at_least.keys())
     if missing:
         unchecked.append(f"{', '.join(missing)} (no reference value)")
     else:
