@@ -56,7 +56,10 @@ def test_a_busy_tpm_is_asked_again(scripted: Scripted) -> None:
 
 def test_a_tpm_that_stays_busy_is_an_error(scripted: Scripted) -> None:
     """The time for a command holds for all tries together."""
-    with Tpm(scripted([_RETRY] * 100), timeout_s=0.1) as tpm, pytest.raises(TpmError, match="busy; try again"):
+    with (
+        Tpm(scripted([_RETRY] * 100), timeout_s=0.1) as tpm,
+        pytest.raises(TpmError, match="busy; try again|no answer"),
+    ):
         tpm.call(Command.SHUTDOWN)
 
 
@@ -116,7 +119,7 @@ def test_a_tpm_that_hangs_is_an_error(emulator: Swtpm) -> None:
 
 def test_a_tpm_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     """A device file or a socket that cannot be opened is named."""
-    for where in (str(tmp_path / "tpm"), f"swtpm:{tmp_path}/socket", "swtpm:127.0.0.1:1"):
+    for where in (str(tmp_path / "tpm"), f"swtpm:{tmp_path}/socket", "swtpm:127.0.0.1:1", "swtpm:127.0.0.1:70000"):
         with pytest.raises(TpmError, match=f"TPM {where}: it cannot be opened"):
             Tpm(where)
 

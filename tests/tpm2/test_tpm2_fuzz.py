@@ -38,7 +38,7 @@ _EVIDENCE = _LIAR.evidence(
     },
 )
 _QUOTE = _LIAR.statement()
-_NV = b"\xff\x54\x43\x47\x80\x14" + _QUOTE[6:103] + sized(b"\0\x0b" + bytes(32)) + bytes(2) + sized(bytes(8))
+_NV = _LIAR.statement(kind=uint(2, 0x8014), selection=sized(b"\0\x0b" + bytes(32)) + uint(2, 0), digest=sized(bytes(8)))
 _RESPONSE_BODY = sized(bytes(20)) + bytes(8)
 _RESPONSE = uint(4, len(_RESPONSE_BODY)) + _RESPONSE_BODY + sized(b"") + b"\1" + sized(b"")
 _RSA = dataclasses.replace(ek_template(KeyKind.RSA_2048), unique=(b"\xc1" * 256,))

@@ -99,6 +99,22 @@ class _Socket:
         self._socket.close()
 
 
+def _whole_response(transport: _Transport, command: bytes, deadline: float) -> bytes:
+    transport.send(command, deadline)
+    response = b""
+    size_bytes = HEAD_BYTES
+    while len(response) < size_bytes:
+        # All that may come is asked for: older kernels drop what a small buffer leaves over.
+        piece = transport.receive(MAX_BYTES - len(response), deadline)
+        if not piece:
+            raise OSError("the other end closed it")
+        response += piece
+        if len(response) >= HEAD_BYTES:
+            size_bytes = response_size(response[:HEAD_BYTES])
+    response_code(response)  # makes sure that nothing follows
+    return response
+
+
 class Tpm:
     """One connection to a TPM. Calls from several threads come one after the other.
 
@@ -120,9 +136,9 @@ class Tpm:
                 self._transport = _Socket(where.removeprefix(_EMULATOR), timeout_s)
             else:
                 self._transport = _CharacterDevice(where)
-        except OSError as fault:
+        except (OSError, OverflowError, ValueError) as fault:
             raise TpmError(
-                f"TPM {where}: it cannot be opened ({fault.strerror or fault}); check that it is there and that this "
+                f"TPM {where}: it cannot be opened ({fault}); check that it is there and that this "
                 "user may use it (group tss on most systems)"
             ) from None
 
@@ -161,32 +177,16 @@ class Tpm:
         if self._transport is None:
             raise TpmError(f"TPM {self.where}: the connection is closed; open it again")
         try:
-            self._transport.send(raw, deadline)
-            response = b""
-            size_bytes = HEAD_BYTES
-            while len(response) < size_bytes:
-                # A device gives what a small buffer leaves over only to some kernels: ask for all that may come.
-                piece = self._transport.receive(MAX_BYTES - len(response), deadline)
-                if not piece:
-                    raise OSError("the other end closed it")  # noqa: TRY301 - takes the exit of every loss below
-                response += piece
-                if len(response) >= HEAD_BYTES:
-                    size_bytes = response_size(response[:HEAD_BYTES])
-            response_code(response)
-        except TimeoutError:
+            return _whole_response(self._transport, raw, deadline)
+        except BaseException as fault:
             self.close()
-            raise TpmError(
-                f"TPM {self.where}: no answer to {command.name} within {self._timeout_s:g} s; the connection is closed"
-            ) from None
-        except OSError as fault:
-            self.close()
-            raise TpmError(
-                f"TPM {self.where}: lost during {command.name} ({fault.strerror or fault}); open it again"
-            ) from None
-        except TpmError:
-            self.close()
+            if isinstance(fault, TimeoutError):
+                raise TpmError(
+                    f"TPM {self.where}: no answer to {command.name} within {self._timeout_s:g} s; open it again"
+                ) from None
+            if isinstance(fault, OSError):
+                raise TpmError(f"TPM {self.where}: lost during {command.name} ({fault}); open it again") from None
             raise
-        return response
 
     def close(self) -> None:
         """Close the connection; calling it again does nothing."""

@@ -61,7 +61,7 @@ class Swtpm:
 
     def _wait(self) -> None:
         deadline = time.monotonic() + _START_S
-        while not (self._data.exists() and self._control.exists()):
+        while not (_listens(self._data) and _listens(self._control)):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 said = self._log.read_text(errors="replace") if self._log.exists() else ""
                 raise TpmError(f"swtpm: it did not start: {' '.join(said.split())[-300:] or 'it gave no reason'}")
@@ -107,6 +107,16 @@ class Swtpm:
     ) -> None:
         """Close it."""
         self.close()
+
+
+def _listens(path: Path) -> bool:
+    """Return whether something accepts connections at a Unix socket, which is there a moment before that."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _installed(program: str) -> str:
