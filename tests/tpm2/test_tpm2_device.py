@@ -58,7 +58,7 @@ def test_a_tpm_that_stays_busy_is_an_error(scripted: Scripted) -> None:
     """The time for a command holds for all tries together."""
     with (
         Tpm(scripted([_RETRY] * 100), timeout_s=0.1) as tpm,
-        pytest.raises(TpmError, match="busy; try again|no answer"),
+        pytest.raises(TpmError, match=r"busy; try again|no answer"),
     ):
         tpm.call(Command.SHUTDOWN)
 
