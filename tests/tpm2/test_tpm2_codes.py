@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from siniantrust.trust.attestation.tpm2._codes import POLICY_FAIL, refusal
+from siniantrust.trust.attestation.tpm2._codes import refusal
 
 
 @pytest.mark.parametrize(
     ("raw", "words", "code"),
     [
-        (0x99D, "policy not satisfied (session 1)", POLICY_FAIL),
+        (0x99D, "policy not satisfied (session 1)", 0x1D),
         (0x18B, "nothing lives under this handle (handle 1)", 0x0B),
         (0x2C4, "value out of range (parameter 2)", 0x04),
         (0x14C, "NV index already defined", 0x14C),

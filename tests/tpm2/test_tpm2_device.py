@@ -14,8 +14,10 @@ import pytest
 from tpm_world import need
 
 from siniantrust.trust.attestation.tpm2 import DEFAULT_DEVICE, Swtpm, Tpm, Tpm2Attester, TpmError
-from siniantrust.trust.attestation.tpm2._commands import nv_read, pcr_extend, pcr_read, quote
-from siniantrust.trust.attestation.tpm2._constants import Command
+from siniantrust.trust.attestation.tpm2._commands import nv_read, pcr_extend, pcr_read, primary, quote
+from siniantrust.trust.attestation.tpm2._constants import Command, Handle
+from siniantrust.trust.attestation.tpm2._pcr import encode_selection
+from siniantrust.trust.attestation.tpm2._public import AK_TEMPLATE
 from siniantrust.trust.attestation.tpm2._wire import encode_command, uint
 
 _RETRY = b"\x80\x01" + uint(4, 10) + uint(4, 0x922)
@@ -91,6 +93,31 @@ def test_an_answer_of_another_form_is_an_error(scripted: Scripted, answer: bytes
         pcr_read(tpm, [0])
 
 
+def test_a_tpm_without_the_bank_is_an_error(scripted: Scripted) -> None:
+    """A TPM whose SHA-256 registers are switched off tells none of them, and the error says what to do."""
+    none = uint(4, 1) + encode_selection([]) + uint(4, 0)
+    with (
+        Tpm(scripted([b"\x80\x01" + uint(4, 10 + len(none)) + bytes(4) + none])) as tpm,
+        pytest.raises(TpmError, match="others; switch that bank on"),
+    ):
+        pcr_read(tpm, [14])
+
+
+def test_a_device_that_is_no_tpm_is_an_error() -> None:
+    """A file that swallows commands is lost, and one that gives no time at all does not answer in time."""
+    with Tpm("/dev/null") as tpm, pytest.raises(TpmError, match="the other end closed it"):
+        pcr_read(tpm, [0])
+    with Tpm("/dev/null", timeout_s=0) as tpm, pytest.raises(TpmError, match="no answer to PCR_READ within 0 s"):
+        pcr_read(tpm, [0])
+
+
+def test_no_attester_starts_on_a_closed_connection(tpm: Tpm) -> None:
+    """That a TPM cannot be asked for its certificate is no sign that it has none."""
+    tpm.close()
+    with pytest.raises(TpmError, match="the connection is closed"):
+        Tpm2Attester(tpm)
+
+
 def test_a_killed_emulator_is_an_error_and_no_hang(emulator: Swtpm, tpm: Tpm) -> None:
     """A TPM that dies during a command is told as lost."""
     attester = Tpm2Attester(tpm)
@@ -104,6 +131,13 @@ def test_a_killed_emulator_is_an_error_and_no_hang(emulator: Swtpm, tpm: Tpm) ->
     assert not tpm.alive
     with pytest.raises(TpmError, match="the connection is closed"):
         attester.evidence(bytes(64))
+
+
+def test_a_tpm_that_is_lost_has_nothing_to_flush(tpm: Tpm) -> None:
+    """The end of a block in which the TPM was lost hides no error behind one of its own."""
+    with pytest.raises(TpmError, match="PCR_READ"), primary(tpm, Handle.ENDORSEMENT, AK_TEMPLATE):  # noqa: PT012
+        tpm.close()
+        raise TpmError("lost during PCR_READ")
 
 
 def test_a_tpm_that_hangs_is_an_error(emulator: Swtpm) -> None:
@@ -215,12 +249,26 @@ def test_a_missing_emulator_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
 def test_an_emulator_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What swtpm wrote about its failure is in the error, and its folder is removed."""
     need("swtpm")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("long" * 50)))
     (tmp_path / ("long" * 50)).mkdir()
     with pytest.raises(TpmError, match="swtpm: it did not start"):
         Swtpm()
     assert list((tmp_path / ("long" * 50)).iterdir()) == []
+
+
+def test_tools_that_fail_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What swtpm's tools wrote about their failure is in the error, and the TPM's folder is removed."""
+    need("swtpm", "swtpm_localca")
+    tool = tmp_path / "bin" / "swtpm_setup"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho no entropy >&2\nexit 1\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    (tmp_path / "states").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "states"))
+    with pytest.raises(TpmError, match="swtpm_setup: it failed: no entropy"):
+        Swtpm(authority=tmp_path / "authority")
+    assert list((tmp_path / "states").iterdir()) == []
 
 
 def test_a_command_has_the_form_of_the_specification() -> None:

@@ -22,6 +22,7 @@ from tpm_world import (
     enrol,
     make_reference,
     make_world,
+    store_certificate,
     with_endorsements,
 )
 
@@ -109,6 +110,20 @@ def test_a_tpm_without_a_certificate_can_be_known_by_its_key(tpm: Tpm) -> None:
     assert world.appraise(world.evidence()).affirmed
     with pytest.raises(AttestationError, match="expected a certificate or an anchor that is the key itself"):
         world.appraise(world.evidence(), make_reference({}))
+
+
+def test_an_index_without_a_certificate_is_an_error(tpm: Tpm) -> None:
+    """Where a certificate should be and is none, nothing is made up in its place."""
+    store_certificate(tpm, b"no certificate")
+    with pytest.raises(TpmError, match="expected DER in its NV index"):
+        Tpm2Attester(tpm)
+
+
+def test_too_many_intermediate_certificates_are_an_error(tpm: Tpm, authority: Authority) -> None:
+    """A chain has at most four certificates between endorsement key and anchor."""
+    attester = Tpm2Attester(tpm, intermediates=[authority.issuer] * 5)
+    with pytest.raises(AttestationError, match="at most 4 intermediate certificates, found 5"):
+        attester.evidence(BINDING)
 
 
 def test_a_quote_without_an_enrolment_affirms_nothing(world: World) -> None:

@@ -25,6 +25,7 @@ from tpm_world import (
 from siniantrust.errors import AttestationError
 from siniantrust.trust.attestation import EvidenceBundle, ReferenceValues
 from siniantrust.trust.attestation.tpm2 import Event, EventLog, Tpm2Verifier
+from siniantrust.trust.attestation.tpm2._attest import check_signature
 from siniantrust.trust.attestation.tpm2._constants import Attributes
 from siniantrust.trust.attestation.tpm2._pcr import BOOT_PCRS, composite, encode_selection
 from siniantrust.trust.attestation.tpm2._public import AK_TEMPLATE, KeyKind, ek_template
@@ -33,6 +34,8 @@ from siniantrust.trust.attestation.tpm2._wire import sized, uint
 _AUTHORITY = Authority("maker")
 _EK = ecc_area(ec.generate_private_key(ec.SECP256R1()), ek_template(KeyKind.ECC_P256))
 _LIAR = SoftwareTpm(_EK)
+_STRANGER = Ed25519PrivateKey.generate()
+_P256 = bytes.fromhex("06082a8648ce3d030107")  # the curve's name in DER
 _REFERENCE = make_reference({"emulated:maker": _AUTHORITY.root})
 
 
@@ -187,6 +190,8 @@ def test_a_certificate_out_of_its_time_is_refused(days: int) -> None:
         ({"ek_certificate": Authority("maker").certify_ek(_EK)}, "no anchor vouches"),
         ({"ek_certificate": _AUTHORITY.certify_ek(_EK, usage="1.3.6.1.5.5.7.3.2")}, "no anchor vouches"),
         ({"ek_certificate": _AUTHORITY.issuer}, "for another key"),
+        ({"ek_certificate": _AUTHORITY.certify_ek(_EK, key=_STRANGER.public_key())}, "for another key"),
+        ({"ek_certificate": _AUTHORITY.certify_ek(_EK).replace(_P256, _P256[:-1] + b"\x7f")}, "for another key"),
         ({"ek_certificate": b"0"}, "expected a certificate in DER"),
         ({"ek_certificate": None}, "found neither"),
         ({"ek_certificate": bytes(9000)}, "of at most 8192 bytes"),
@@ -200,6 +205,7 @@ def test_a_certificate_out_of_its_time_is_refused(days: int) -> None:
         ({"event_log": EventLog(EVENTS[:1]).encode()}, "that the log does not tell"),
         ({"event_log": EventLog(EVENTS[::-1]).encode()}, "that the log does not tell"),
         ({"event_log": EventLog((*EVENTS, EVENTS[0])).encode()}, "that the log does not tell"),
+        ({"event_log": EventLog(EVENTS * 2000).encode()}, "expected its JSON form"),
         ({"event_log": EventLog(EVENTS).encode() + b" "}, "expected its JSON form"),
         ({"event_log": EventLog((Event("x", EVENTS[0].digest), EVENTS[1])).encode()}, "'x' was measured"),
         ({"pcr_14": EventLog(EVENTS).value()}, "follows from the event log"),
@@ -211,6 +217,8 @@ def test_a_certificate_out_of_its_time_is_refused(days: int) -> None:
         ({"note": b""}, "which no quote needs"),
         ({"enrolment": b""}, "expected a signed record"),
         ({"enrolment": bytes(64) + b"{}"}, "expected a signed record"),
+        ({"enrolment": _LIAR.enrolment() + b" "}, "expected a signed record"),
+        ({"enrolment": _LIAR.enrolment() + b" " * 2000}, "expected a signed record"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
@@ -235,6 +243,12 @@ def test_anchors_that_do_not_vouch_are_refused(anchors: dict[str, bytes], words:
     """A chain to no anchor, and an anchor that is none or does not say what it stands for, is an error."""
     with pytest.raises(AttestationError, match=words):
         appraise(_evidence(), dataclasses.replace(_REFERENCE, anchors=anchors))
+
+
+def test_the_key_of_another_tpm_among_the_anchors_does_no_harm() -> None:
+    """Anchors may be certificates and keys in any order; a key vouches for itself only."""
+    anchors = {"hardware:desk": key_bytes(ec.generate_private_key(ec.SECP256R1())), **_REFERENCE.anchors}
+    assert appraise(_evidence(), dataclasses.replace(_REFERENCE, anchors=anchors)).claims["anchor"] == "emulated:maker"
 
 
 def test_an_enrolling_anchor_does_not_vouch_for_endorsement_keys() -> None:
@@ -330,6 +344,13 @@ def test_evidence_cut_short_anywhere_is_refused(shared_world: World) -> None:
         for cut in range(0, len(raw), 7):
             with pytest.raises(AttestationError):
                 shared_world.appraise(with_endorsements(evidence, **{name: raw[:cut]}))
+
+
+def test_an_rsa_key_signs_no_quote() -> None:
+    """Attestation keys are on P-256; a key of another kind is refused before anything is verified with it."""
+    rsa_key = dataclasses.replace(ek_template(KeyKind.RSA_2048), unique=(b"\xc1" * 256,))
+    with pytest.raises(AttestationError, match="expected a key on P-256"):
+        check_signature(rsa_key, b"", b"")
 
 
 def test_a_swapped_attestation_key_is_refused(shared_world: World) -> None:

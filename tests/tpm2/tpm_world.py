@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
@@ -101,13 +101,12 @@ class Authority:
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
         return builder.serial_number(x509.random_serial_number()).add_extension(identifier, critical=False)
 
-    def certify_ek(self, ek: PublicArea, *, days: int = 365, usage: str = "2.23.133.8.1") -> bytes:
+    def certify_ek(self, ek: PublicArea, *, usage: str = "2.23.133.8.1", key: Ed25519PublicKey | None = None) -> bytes:
         """Return an endorsement certificate in DER, in the form that makers of TPMs give it."""
         maker = x509.DirectoryName(
             x509.Name([x509.NameAttribute(x509.ObjectIdentifier("2.23.133.2.1"), "id:53494E00")])
         )
-        key = ek.public_key()
-        builder = self._builder("", self._name, self._issuer, days=days).public_key(key)
+        builder = self._builder("", self._name, self._issuer, days=365).public_key(key or ek.public_key())
         builder = builder.add_extension(x509.SubjectAlternativeName([maker]), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([x509.ObjectIdentifier(usage)]), critical=False)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from siniantrust.errors import AttestationError
 
-POLICY_FAIL = 0x1D
 RETRYABLE = frozenset({0x908, 0x90A, 0x922})
 NO_SUCH_HANDLE = 0x0B
 

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from cryptography.x509.verification import (
     Criticality,
@@ -85,14 +84,11 @@ def _load(raw: bytes, what: str) -> x509.Certificate:
 
 
 def _public_key(certificate: x509.Certificate) -> bytes | None:
-    """Return a certificate's key in DER, or ``None`` if it is of no kind that a TPM has."""
+    """Return a certificate's key in DER, or ``None`` if it is of an unknown kind."""
     try:
-        key = certificate.public_key()
+        return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     except (ValueError, UnsupportedAlgorithm):
         return None
-    if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
-        return None
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _load_anchor(name: str, raw: bytes) -> x509.Certificate | None:

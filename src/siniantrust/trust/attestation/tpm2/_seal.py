@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from siniantrust.errors import TrustError
 from siniantrust.trust.attestation.tpm2 import _commands
-from siniantrust.trust.attestation.tpm2._codes import POLICY_FAIL, TpmError
+from siniantrust.trust.attestation.tpm2._codes import TpmError
 from siniantrust.trust.attestation.tpm2._constants import Algorithm, Attributes, Command, Handle
 from siniantrust.trust.attestation.tpm2._device import Tpm
 from siniantrust.trust.attestation.tpm2._pcr import check_pcrs, composite, encode_selection, read_selection
@@ -73,11 +73,9 @@ def unseal(tpm: Tpm, sealed: bytes) -> bytes:
             try:
                 _, raw = tpm.call(Command.UNSEAL, [handle], sessions=[Session(session)])
             except TpmError as refused:
-                if refused.code != POLICY_FAIL:
-                    raise
                 raise TpmError(
-                    f"TPM unseal: refused, since PCRs {sorted(pcrs)} do not hold the values that the key was sealed "
-                    "to; something else was measured, or something more",
+                    f"{refused}; to give the key back, PCRs {sorted(pcrs)} must hold the values that it was sealed to: "
+                    "nothing else measured, and nothing more",
                     refused.code,
                 ) from None
     reader = Reader(raw, "unsealed key")
