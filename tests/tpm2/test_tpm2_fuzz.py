@@ -89,14 +89,14 @@ def test_the_samples_are_well_formed(name: str) -> None:
 
 
 def _survives(parse: Callable[[bytes], object], raw: bytes) -> None:
-    """Read bytes: a value or an AttestationError in one line, within a second."""
-    start = time.monotonic()
+    """Read bytes: a value or an AttestationError in one line, within a second of computing."""
+    start = time.process_time()
     try:
         parse(raw)
     except AttestationError as refused:
         assert "\n" not in str(refused)  # noqa: PT017 - the error is one of two allowed outcomes
         assert len(str(refused)) < 1000  # noqa: PT017 - as above
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("name", _PARSERS)
@@ -131,15 +131,15 @@ def _spoilt_evidence(source: random.Random) -> EvidenceBundle:
 
 
 def _never_believed(evidence: EvidenceBundle) -> None:
-    """Appraise evidence, which is refused within a second unless nothing was changed in the end."""
-    start = time.monotonic()
+    """Appraise evidence, which is refused within a second of computing, unless nothing was changed in the end."""
+    start = time.process_time()
     try:
         appraise(evidence, _REFERENCE)
     except AttestationError:
         pass
     else:
         assert evidence == _EVIDENCE
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 @settings(max_examples=2000, deadline=None)

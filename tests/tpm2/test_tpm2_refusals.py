@@ -251,6 +251,15 @@ def test_the_key_of_another_tpm_among_the_anchors_does_no_harm() -> None:
     assert appraise(_evidence(), dataclasses.replace(_REFERENCE, anchors=anchors)).claims["anchor"] == "emulated:maker"
 
 
+def test_an_anchor_can_be_asked_for_by_name() -> None:
+    """Its whole name is compared, spaces included."""
+    anchors = {name.replace("maker", "maker of TPMs"): raw for name, raw in _REFERENCE.anchors.items()}
+    accepted = {**_REFERENCE.accepted, "anchor": frozenset({"emulated:maker of TPMs"})}
+    assert appraise(_evidence(), dataclasses.replace(_REFERENCE, anchors=anchors, accepted=accepted)).affirmed
+    with pytest.raises(AttestationError, match="anchor to be one of 1 accepted values, found emulated:maker"):
+        appraise(_evidence(), dataclasses.replace(_REFERENCE, accepted=accepted))
+
+
 def test_an_enrolling_anchor_does_not_vouch_for_endorsement_keys() -> None:
     """What signs enrolments is no maker of TPMs."""
     anchors = {"enrolment:maker": _AUTHORITY.root}
