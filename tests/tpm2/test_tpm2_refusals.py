@@ -233,6 +233,7 @@ def test_evidence_with_one_endorsement_changed_is_refused(changed: dict[str, byt
     [
         ({"emulated:maker": Authority("maker").root}, "no anchor vouches"),
         ({"maker": _AUTHORITY.root}, "expected a name that starts with one of: hardware:, emulated:, enrolment:"),
+        ({"emulated:maker": _AUTHORITY.root, "maker": _AUTHORITY.root}, "anchor 'maker': expected a name"),
         ({"emulated:maker": b"junk"}, "anchor 'emulated:maker'.* expected a certificate"),
         ({}, "name no anchor"),
         ({"emulated:maker": _AUTHORITY.root, "enrolment:us": b"junk"}, "expected an Ed25519 public key"),
