@@ -66,21 +66,22 @@ def test_a_tpm_that_stays_busy_is_an_error(scripted: Scripted) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "words"),
     [
-        b"",
-        b"\x80",
-        b"\x80\x01" + uint(4, 9) + bytes(4),
-        b"\x80\x01" + uint(4, 4097) + bytes(4),
-        b"\x80\x01" + uint(4, 0xFFFFFFFF) + bytes(4),
-        b"\x80\x01" + uint(4, 12) + bytes(4) + b"\0",
-        _SUCCESS + b"more",
+        (b"", "lost during SHUTDOWN"),
+        (b"\x80", "lost during SHUTDOWN"),
+        (b"\x80\x01" + uint(4, 9) + bytes(4), "a size of 10 to 4096 bytes, found 9"),
+        (b"\x80\x01" + uint(4, 4097) + bytes(4), "a size of 10 to 4096 bytes, found 4097"),
+        (b"\x80\x01" + uint(4, 0xFFFFFFFF) + bytes(4), "a size of 10 to 4096 bytes, found 4294967295"),
+        (b"\x80\x01" + uint(4, 12) + bytes(4) + b"\0", "lost during SHUTDOWN"),
+        (_SUCCESS + b"more", "expected 10 bytes, found 14"),
     ],
+    ids=range(7),
 )
-def test_a_peer_that_is_no_tpm_is_an_error(scripted: Scripted, answer: bytes) -> None:
+def test_a_peer_that_is_no_tpm_is_an_error(scripted: Scripted, answer: bytes, words: str) -> None:
     """Answers that are too short, too long or none close the connection, so that nothing is taken for a later one's."""
-    with Tpm(scripted([answer]), timeout_s=5) as tpm:
-        with pytest.raises(TpmError):
+    with Tpm(scripted([answer]), timeout_s=60) as tpm:
+        with pytest.raises(TpmError, match=words):
             tpm.call(Command.SHUTDOWN)
         with pytest.raises(TpmError, match="the connection is closed"):
             tpm.call(Command.SHUTDOWN)

@@ -264,11 +264,18 @@ def test_a_boot_that_nobody_compared_is_not_affirmed(world: World) -> None:
 
 
 def test_a_boot_that_was_not_quoted_is_refused(world: World, tpm: Tpm) -> None:
-    """Where the Relying Party has reference values for the boot, a quote that leaves it out is refused."""
+    """A quote that leaves the boot out is refused, or not affirmed where there are no reference values for it either."""
     intermediates = world.attester.identity().intermediates
-    bare = Tpm2Attester(tpm, pcr=PCR, more_pcrs=(), log=world.attester.log, intermediates=intermediates)
+    enrolment = world.attester.enrolment
+    bare = Tpm2Attester(
+        tpm, pcr=PCR, more_pcrs=(), log=world.attester.log, intermediates=intermediates, enrolment=enrolment
+    )
     with pytest.raises(AttestationError, match="expected a claim 'pcr-0'"):
         world.appraise(bare.evidence(BINDING))
+    reference = dataclasses.replace(world.reference, accepted=accepted_events(EVENTS))
+    result = world.appraise(bare.evidence(BINDING), reference)
+    assert result.unchecked == ("pcr-0, pcr-2, pcr-4, pcr-7 (no reference value)",)
+    assert not result.affirmed
 
 
 def test_measurements_without_any_reference_value_are_not_affirmed(tpm: Tpm, authority: Authority) -> None:
