@@ -264,7 +264,7 @@ def test_a_boot_that_nobody_compared_is_not_affirmed(world: World) -> None:
 
 
 def test_a_boot_that_was_not_quoted_is_refused(world: World, tpm: Tpm) -> None:
-    """A quote that leaves the boot out is refused, or not affirmed where there are no reference values for it either."""
+    """A quote that leaves the boot out is refused, or not affirmed without reference values for it."""
     intermediates = world.attester.identity().intermediates
     enrolment = world.attester.enrolment
     bare = Tpm2Attester(
