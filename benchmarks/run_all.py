@@ -17,6 +17,7 @@ import pipeline
 import scaling
 import solver
 import split_latency
+import tpm
 from results_file import save, write_summary
 
 BENCHMARKS = {
@@ -27,6 +28,7 @@ BENCHMARKS = {
     "scaling": scaling.run,
     "solver": solver.run,
     "import_time": import_time.run,
+    "tpm": tpm.run,
 }
 
 

@@ -1,6 +1,7 @@
 """The benchmarks run, and what they write is right."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +120,15 @@ def test_the_interval_of_a_ratio_holds_the_ratio() -> None:
     low, high = timing.ratio_interval(2 * values, values)
     assert low <= 2 <= high
     assert high - low < 0.2
+
+
+def test_the_tpm_of_the_benchmark_is_emulated_and_says_so() -> None:
+    """Each step of attestation and sealing has its time, and the promise names the emulator."""
+    if shutil.which("swtpm") is None:
+        pytest.skip("not installed: swtpm")
+    import tpm
+
+    outcome = tpm.run(quick=True)
+    assert {row["step"] for row in outcome.rows} >= {"attest: quote and appraise", "seal", "unseal"}
+    assert all(row["median, ms"] > 0 for row in outcome.rows)
+    assert "emulated" in outcome.bars[0].what
