@@ -15,7 +15,7 @@ from siniantrust.graph import Cut, CutSet, Model, enumerate_cuts, peak_bytes, pr
 from siniantrust.leakage import Audit
 from siniantrust.planner import CostProfile, Policy, find_violations, solve
 from siniantrust.planner._flow import trace_flow
-from siniantrust.planner._memory import peak_bytes_per_cut
+from siniantrust.planner._memory import Memory
 from siniantrust.trust import ThreatModel
 
 
@@ -177,7 +177,7 @@ def test_peak_memory_is_never_below_that_of_the_extracted_part(seed: int, nodes:
     model = random_model(seed, nodes=nodes)
     cuts = enumerate_cuts(model)
     flow = trace_flow(model, {cut.id: cut.tensors for cut in cuts.cuts}, public_inputs=())
-    before, after = peak_bytes_per_cut(flow)
+    before, after = Memory(flow).per_cut
     slack = 2 * max(tensor.size_bytes for tensor in model.tensors.values())
     for index, cut in enumerate(cuts.cuts):
         first, second = split(model, [cut])

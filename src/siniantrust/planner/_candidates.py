@@ -10,7 +10,7 @@ import numpy as np
 
 from siniantrust.planner._costs import CostProfile
 from siniantrust.planner._flow import BoolArray, FloatArray, Flow, IndexArray, union
-from siniantrust.planner._memory import peak_bytes_between, peak_bytes_per_cut
+from siniantrust.planner._memory import Memory
 from siniantrust.planner._plan import ENCLAVE
 from siniantrust.planner._policy import DevicePolicy, Policy
 from siniantrust.planner._predict import Compute, Term, enclave_terms, split_terms, trusted_terms
@@ -82,9 +82,9 @@ class CandidateTable:
         return self.flow.summed([node.flops for node in self.flow.model.nodes])
 
     @cached_property
-    def peaks(self) -> tuple[FloatArray, FloatArray]:
-        """Peak bytes of every prefix and of every suffix, weights included."""
-        return peak_bytes_per_cut(self.flow)
+    def memory(self) -> Memory:
+        """What parts of the model need."""
+        return Memory(self.flow)
 
     @cached_property
     def trusted_s(self) -> FloatArray:
@@ -99,7 +99,7 @@ class CandidateTable:
 
     def enclave_peak_bytes(self, start: int, ends: IndexArray) -> FloatArray:
         """Peak bytes of the trusted parts, which share one enclave: both hold their weights while one computes."""
-        before, after = self.peaks
+        before, after = self.memory.per_cut
         last_weights = self.flow.weights[self.flow.whole] - self.flow.weights[ends]
         peak: FloatArray = np.maximum(before[start] + last_weights, after[ends] + self.flow.weights[start])
         return peak
@@ -224,7 +224,7 @@ class CandidateTable:
             memory = [f"the trusted side needs {value:,.0f} bytes, but the enclave has {limit:,}" for value in peak]
             reasons.append((peak > limit, memory))
         if device.memory_bytes is not None:
-            held = peak_bytes_between(self.flow, start, ends, limit_bytes=device.memory_bytes)
+            held = self.memory.between(start, ends, limit_bytes=device.memory_bytes)
             text = f"part 2 needs more memory than the {device.memory_bytes:,} bytes of '{device.name}'"
             reasons.append((held > device.memory_bytes, text))
         unsupported = self.costs.devices[device.name].unsupported
