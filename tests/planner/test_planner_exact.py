@@ -4,18 +4,21 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Mapping
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from planner_models import Meter, exchange_s, make_audit, make_costs, make_policy, random_model
+from planner_models import Meter, chain_model, exchange_s, make_audit, make_costs, make_policy, random_model
 
 from siniantrust.errors import NoPlanError
 from siniantrust.graph import Cut, CutSet, Model, enumerate_cuts, peak_bytes, prefix_nodes, split
 from siniantrust.leakage import Audit
-from siniantrust.planner import CostProfile, Policy, find_violations, solve
+from siniantrust.planner import CostProfile, Plan, Policy, _line, find_violations, solve
 from siniantrust.planner._flow import trace_flow
 from siniantrust.planner._memory import Memory
+from siniantrust.planner._traffic import tangled_with
 from siniantrust.trust import ThreatModel
 
 
@@ -111,10 +114,17 @@ def _orderly(meter: Meter, parts: Mapping[tuple[str, ...], set[int]]) -> bool:
     return True
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def _solve_in_tiles(side: int, *arguments: Any, **named: Any) -> Plan:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_line, "_SIDE", side)
+        return solve(*arguments, **named)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 10**6),
     shape=st.sampled_from([(12, 1), (9, 2), (6, 3)]),
+    side=st.sampled_from([1, 2, 128]),
     threat_model=st.sampled_from(["input-privacy", "output-privacy"]),
     minimise=st.sampled_from(["latency", "period"]),
     flags=st.sets(
@@ -122,9 +132,12 @@ def _orderly(meter: Meter, parts: Mapping[tuple[str, ...], set[int]]) -> bool:
     ),
 )
 def test_solver_finds_what_brute_force_finds_and_its_plan_validates(
-    seed: int, shape: tuple[int, int], threat_model: str, minimise: str, flags: set[str]
+    seed: int, shape: tuple[int, int], side: int, threat_model: str, minimise: str, flags: set[str]
 ) -> None:
-    """On random graphs the solver's cost is the minimum over all placements, and the validator accepts its plan."""
+    """On random graphs the solver's cost is the minimum over all placements, and the validator accepts its plan.
+
+    That holds for tiles of any size, small ones with bounds between them and one for all.
+    """
     source = random.Random(seed)
     model = random_model(seed, nodes=source.randint(3, shape[0]))
     cuts = enumerate_cuts(model, max_tensors=99, cap=10_000)
@@ -161,13 +174,81 @@ def test_solver_finds_what_brute_force_finds_and_its_plan_validates(
     candidates = _brute_force(model, cuts, policy, audit, costs)
     if not candidates:
         with pytest.raises(NoPlanError):
-            solve(model, cuts, policy=policy, audit=audit, costs=costs)
+            _solve_in_tiles(side, model, cuts, policy=policy, audit=audit, costs=costs)
         return
-    plan = solve(model, cuts, policy=policy, audit=audit, costs=costs)
+    plan = _solve_in_tiles(side, model, cuts, policy=policy, audit=audit, costs=costs)
     rank = 0 if minimise == "latency" else 1
     chosen = (plan.prediction.latency_s, plan.prediction.period_s)[rank]
     assert math.isclose(chosen, min(each[rank] for each in candidates), rel_tol=1e-9)
     assert find_violations(plan, model, audit) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    shape=st.sampled_from(["chain", "random", "two inputs"]),
+    minimise=st.sampled_from(["latency", "period"]),
+    memory=st.sampled_from(["limited", "not limited"]),
+    clearances=st.lists(st.sampled_from(["public", "obscured", "secret"]), min_size=3, max_size=3),
+)
+def test_tiles_that_bounds_rule_out_hold_nothing_better(
+    seed: int, shape: str, minimise: str, memory: str, clearances: list[str]
+) -> None:
+    """On graphs beyond brute force, small tiles with bounds between them find what one tile without bounds finds."""
+    source = random.Random(seed)
+    inputs = ("x", "y") if shape == "two inputs" else ("x",)
+    model = chain_model(40) if shape == "chain" else random_model(seed, nodes=source.randint(10, 40), inputs=inputs)
+    cuts = enumerate_cuts(model)
+    names = ("gpu", "npu", "tpu")
+    costs = make_costs(model, names, seed=seed)
+    moving = {name: costs.transfers[name].model_copy(update={"base_s": 1e-6}) for name in names}
+    costs = costs.model_copy(update={"transfers": moving})
+    refused = {node.name: "no" for node in model.nodes if source.random() < 0.05}
+    picky = costs.devices["gpu"].model_copy(update={"unsupported": refused})
+    costs = costs.model_copy(update={"devices": {**costs.devices, "gpu": picky}})
+    most = sum(node.parameter_bytes for node in model.nodes) // 2 + 200
+    limits = {"memory_bytes": source.randint(most // 4, most)} if memory == "limited" else {}
+    policy = make_policy(
+        public_inputs=["x"],
+        objective={"minimise": minimise, "allow_all_trusted": True},
+        device=[
+            {"name": name, "clearance": clearance} | limits for name, clearance in zip(names, clearances, strict=True)
+        ],
+    )
+    plans = [
+        _solve_in_tiles(side, model, cuts, policy=policy, audit=None, costs=costs)
+        for side in (source.randint(1, 7), 10_000)
+    ]
+    found, expected = (
+        each.prediction.latency_s if minimise == "latency" else each.prediction.period_s for each in plans
+    )
+    assert math.isclose(found, expected, rel_tol=1e-9)
+    assert find_violations(plans[0], model, None) == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10**6), nodes=st.integers(3, 14), inputs=st.sampled_from([("x",), ("x", "y")]))
+def test_memory_of_a_stretch_is_counted_like_node_by_node(seed: int, nodes: int, inputs: tuple[str, ...]) -> None:
+    """Whatever shortcut is taken, a stretch fits a limit if and only if the most that is alive in it does."""
+    model = random_model(seed, nodes=nodes, inputs=inputs)
+    cuts = enumerate_cuts(model, max_tensors=99, cap=10_000)
+    flow = trace_flow(model, {cut.id: cut.tensors for cut in cuts.cuts}, public_inputs=())
+    memory, meter, everything = Memory(flow), Meter(model), {node.index for node in model.nodes}
+    prefixes = [set(prefix_nodes(model, cut)) for cut in cuts.cuts] + [everything]
+    source = random.Random(seed)
+    for start, inside in enumerate(prefixes[:-1]):
+        ends = np.asarray([end for end, held in enumerate(prefixes) if inside < held])
+        peaks = [meter.peak(prefixes[end] - inside) for end in ends]
+        for limit in {source.choice(peaks), source.choice(peaks) - 1, source.randint(0, max(peaks))}:
+            expected = [peak <= limit for peak in peaks]
+            assert (memory.between(start, ends, limit_bytes=limit) <= limit).tolist() == expected
+            clear = ~flow.at(tangled_with(flow, start), ends)
+            asked = np.ones((1, len(ends)), dtype=np.bool_)
+            found = memory.fits(np.asarray([start]), ends, asked, limit_bytes=limit, clear=False)
+            assert found[0].tolist() == expected
+            if clear.any():
+                found = memory.fits(np.asarray([start]), ends[clear], asked[:, clear], limit_bytes=limit, clear=True)
+                assert found[0].tolist() == list(itertools.compress(expected, clear))
 
 
 @settings(max_examples=60, deadline=None)

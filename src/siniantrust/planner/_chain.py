@@ -3,8 +3,8 @@
 A placement of nodes on devices whose parts can run one after the other is a chain of nested prefixes, each device with
 one stretch between two of them (Tarnawski et al., "Efficient Algorithms for Device Placement of DNN Graph Operators",
 NeurIPS 2020, section 5). Every stretch costs what it costs wherever the rest is, so the best way on from a cut depends
-on the cut and on the devices that are left. Steps are taken a tile of pairs of cuts at a time, and a tile is only looked
-into where a bound says that it may hold something better (branch and bound; Land and Doig, Econometrica 28, 1960).
+on the cut and on the devices that are left. Steps are taken a tile of pairs of cuts at a time, and a tile is only
+looked into where a bound says that it may hold something better (branch and bound; Land and Doig, Econometrica 1960).
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ class Chains:
         stages = []
         while position < len(order) - 1:
             index = self.crews.number[tuple(left)]
-            after, taking = int(self.next_position[index, position]), self.crews.takings[self.next_taking[index, position]]
+            after, taking = (
+                int(self.next_position[index, position]),
+                self.crews.takings[self.next_taking[index, position]],
+            )
             kinds_s = table.behind(int(order[position]), order[after : after + 1])
             latency_s, period_s = _together(kinds_s, taking)
             slowest_first = sorted(range(len(taking)), key=lambda kind: -kinds_s[kind, 0])

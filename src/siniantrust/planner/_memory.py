@@ -49,7 +49,7 @@ class Memory:
         """
         flow, live = self.flow, self.flow.live_bytes
         weights = flow.weights[ends] - flow.weights[start]
-        peak: FloatArray = np.where(weights > limit_bytes, weights, weights + live.max(initial=0.0))
+        peak: FloatArray = np.where(weights > limit_bytes, weights, weights + self._most(start, ends))
         unsure = (weights <= limit_bytes) & (peak > limit_bytes)
         if unsure.any() and self._plain[start]:
             first, stops = int(self._counts[start]), self._counts[ends]
@@ -77,7 +77,7 @@ class Memory:
         flow, live = self.flow, self.flow.live_bytes
         weights = flow.weights[ends] - flow.weights[starts, None]
         fitting: BoolArray = asked & (weights <= limit_bytes)
-        unsure = fitting & (weights + live.max(initial=0.0) > limit_bytes)
+        unsure = fitting & (weights + self._most(starts[:, None], ends) > limit_bytes)
         if not unsure.any():
             return fitting
         begins, stops = self._counts[starts], self._counts[ends]
@@ -93,6 +93,15 @@ class Memory:
             peak = self.between(int(starts[row]), ends[columns], limit_bytes=limit_bytes)
             fitting[row, columns] = peak <= limit_bytes
         return fitting
+
+    def _most(self, starts: int | IndexArray, ends: IndexArray) -> FloatArray:
+        """Bound the bytes alive from above: by those of the whole model where it runs the nodes in this order."""
+        same = self._in_order[starts] & self._in_order[ends]
+        return np.where(same, self.flow.live_bytes.max(initial=0.0), self._all_bytes)
+
+    @cached_property
+    def _all_bytes(self) -> float:
+        return float(sum(tensor.size_bytes for tensor in self.flow.model.tensors.values()))
 
     @cached_property
     def _counts(self) -> IndexArray:
@@ -143,9 +152,7 @@ class Memory:
         return entering_bytes(self.flow)
 
 
-def _simulate(
-    flow: Flow, nodes: Sequence[Node], columns: IndexArray, inside: Callable[[int], int]
-) -> FloatArray:
+def _simulate(flow: Flow, nodes: Sequence[Node], columns: IndexArray, inside: Callable[[int], int]) -> FloatArray:
     """Run through ``nodes``, which follow one another, with one running total for each of ``columns``.
 
     ``inside`` turns a node's mask of prefixes into the mask of the columns for which it runs; no other nodes may run.
@@ -155,11 +162,7 @@ def _simulate(
     kept = {tensor.name for tensor in model.outputs}
     live = np.zeros(len(columns))
     entering: dict[str, int] = {}
-    readers: dict[str, list[int]] = {}
-    for node in nodes:
-        for name in dict.fromkeys(node.inputs):
-            if name in flow.read:
-                readers.setdefault(name, []).append(inside(flow.node_masks[node.index]))
+    readers = _readers(flow, nodes, inside)
     for name, masks in readers.items():
         mask = union(masks) & (flow.everywhere if name in inputs else ~inside(flow.made[name]))
         if mask:
@@ -182,6 +185,16 @@ def _simulate(
                 )
                 live -= flow.size(name) * flow.at(inside(flow.made[name]) & ~stays, columns)
     return peak
+
+
+def _readers(flow: Flow, nodes: Sequence[Node], inside: Callable[[int], int]) -> dict[str, list[int]]:
+    """Return, per tensor, the masks of the columns for which each of its readers runs."""
+    readers: dict[str, list[int]] = {}
+    for node in nodes:
+        for name in dict.fromkeys(node.inputs):
+            if name in flow.read:
+                readers.setdefault(name, []).append(inside(flow.node_masks[node.index]))
+    return readers
 
 
 def _unions_behind(masks: Sequence[int]) -> Iterator[int]:
