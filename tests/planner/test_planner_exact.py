@@ -120,7 +120,7 @@ def _solve_in_tiles(side: int, *arguments: Any, **named: Any) -> Plan:
         return solve(*arguments, **named)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 10**6),
     shape=st.sampled_from([(12, 1), (9, 2), (6, 3)]),

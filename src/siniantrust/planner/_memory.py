@@ -47,13 +47,13 @@ class Memory:
 
         Where a bound shows which side of ``limit_bytes`` it is on, that bound is returned instead.
         """
-        flow, live = self.flow, self.flow.live_bytes
+        flow = self.flow
         weights = flow.weights[ends] - flow.weights[start]
         peak: FloatArray = np.where(weights > limit_bytes, weights, weights + self._most(start, ends))
         unsure = (weights <= limit_bytes) & (peak > limit_bytes)
         if unsure.any() and self._plain[start]:
             first, stops = int(self._counts[start]), self._counts[ends]
-            seen = np.maximum.accumulate(live[first:])[np.maximum(stops - first - 1, 0)] - self._answered[start]
+            seen = self._most_alive(first, np.maximum(stops, first + 1)) - self._answered[start]
             known = self._in_order[ends] & unsure
             peak[known] = (weights + seen)[known]
             # What is alive there in the whole model, but not in the part, is there at the start and read after the end.
@@ -93,6 +93,26 @@ class Memory:
             peak = self.between(int(starts[row]), ends[columns], limit_bytes=limit_bytes)
             fitting[row, columns] = peak <= limit_bytes
         return fitting
+
+    def _most_alive(self, first: int, stops: IndexArray) -> FloatArray:
+        """Return the most bytes alive in the whole model from the node ``first`` to before each of ``stops``.
+
+        Two overlapping runs whose length is a power of two cover any run (sparse table; Bender and Farach-Colton, "The
+        LCA Problem Revisited", 2000).
+        """
+        levels = np.log2(stops - first).astype(np.intp)
+        table = self._powers
+        most: FloatArray = np.maximum(table[levels, first], table[levels, stops - (1 << levels)])
+        return most
+
+    @cached_property
+    def _powers(self) -> FloatArray:
+        """The most bytes alive in the runs of 1, 2, 4, … nodes from each node on."""
+        rows = [self.flow.live_bytes]
+        while (span := 1 << len(rows)) <= len(rows[0]):
+            half = rows[-1]
+            rows.append(np.append(np.maximum(half[: -span // 2], half[span // 2 :]), np.zeros(span // 2)))
+        return np.stack(rows)
 
     def _most(self, starts: int | IndexArray, ends: IndexArray) -> FloatArray:
         """Bound the bytes alive from above: by those of the whole model where it runs the nodes in this order."""
