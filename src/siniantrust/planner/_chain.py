@@ -119,7 +119,8 @@ class _Search:
     def _bound(self, band: Band, taking: int, left: int, period_s: FloatArray) -> FloatArray:
         onward_s = self._least_s[left, band.first :]
         if self._longest_s is None:
-            return np.maximum(period_s, onward_s)
+            either: FloatArray = np.maximum(period_s, onward_s)
+            return either
         kinds = [kind for kind, count in enumerate(self._crews.takings[taking]) if count]
         joined_s = self._line.heads_s[kinds, band.rows, None] + self._least_with_tail_s[kinds, left, None, band.first :]
         latency_s = joined_s.max(axis=0) - self._line.slack_s

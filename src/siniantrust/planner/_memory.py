@@ -87,7 +87,8 @@ class Memory:
             before = np.maximum.accumulate(live[begins.min() : middle][::-1])[::-1][begins - begins.min()]
             behind = np.maximum.accumulate(live[middle - 1 : stops.max()])[stops - middle]
             alive = np.maximum(before[:, None], behind) - self._answered[starts, None]
-            return fitting & (weights + alive <= limit_bytes)
+            fitting &= weights + alive <= limit_bytes
+            return fitting
         for row in np.flatnonzero(unsure.any(axis=1)):
             columns = np.flatnonzero(unsure[row])
             peak = self.between(int(starts[row]), ends[columns], limit_bytes=limit_bytes)

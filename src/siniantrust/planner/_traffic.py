@@ -91,14 +91,14 @@ def bytes_through(flow: Flow, start: int, ends: IndexArray) -> tuple[FloatArray,
 def entering_bytes(flow: Flow) -> FloatArray:
     """Return, per prefix, the bytes that the nodes outside it read of what is made inside or of the model's inputs."""
     everywhere = np.arange(flow.whole + 1)
-    inputs = [(tensor.size_bytes, flow.read_after(tensor.name)) for tensor in flow.model.inputs]
+    inputs = [(float(tensor.size_bytes), flow.read_after(tensor.name)) for tensor in flow.model.inputs]
     return sum((size * flow.at(mask, everywhere) for size, mask in inputs), flow.crossing_bytes)
 
 
 def answered_bytes(flow: Flow) -> FloatArray:
     """Return, per prefix, the bytes of the model's outputs that exist inside it."""
     everywhere = np.arange(flow.whole + 1)
-    made = [(tensor.size_bytes, flow.made_in(tensor.name)) for tensor in flow.model.outputs]
+    made = [(float(tensor.size_bytes), flow.made_in(tensor.name)) for tensor in flow.model.outputs]
     return sum((size * flow.at(mask, everywhere) for size, mask in made), np.zeros(flow.whole + 1))
 
 
