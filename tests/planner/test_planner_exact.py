@@ -242,6 +242,7 @@ def test_memory_of_a_stretch_is_counted_like_node_by_node(seed: int, nodes: int,
         for limit in {source.choice(peaks), source.choice(peaks) - 1, source.randint(0, max(peaks))}:
             expected = [peak <= limit for peak in peaks]
             assert (memory.between(start, ends, limit_bytes=limit) <= limit).tolist() == expected
+            assert (memory.between(start, ends[-1:], limit_bytes=limit) <= limit).tolist() == expected[-1:]
             clear = ~flow.at(tangled_with(flow, start), ends)
             asked = np.ones((1, len(ends)), dtype=np.bool_)
             found = memory.fits(np.asarray([start]), ends, asked, limit_bytes=limit, clear=False)

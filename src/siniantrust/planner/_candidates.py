@@ -139,12 +139,13 @@ class CandidateTable:
     def _rows_from(self, start: int, prepared: Sequence[tuple[DevicePolicy, Compute, FloatArray]]) -> Iterator[Row]:
         flow = self.flow
         every = self.ends(start)
+        peak = self.enclave_peak_bytes(start, every)
         traffic_of = {len(every): measure_traffic(flow, start, every)}
         for device, compute, blocked in prepared:
             ends = every
             if self._refused_by_audit(start, device) and self._private_read(start, ends).all():
                 ends = ends[-1:]
-            refusals = self._refusals(start, ends, device, blocked)
+            refusals = self._refusals(start, ends, device, blocked, peak[-len(ends) :])
             if len(set(refusals)) == 1 and refusals[0] is not None:
                 ends, refusals = ends[-1:], refusals[-1:]  # one line for the first cut says it all
             if len(ends) not in traffic_of:
@@ -168,13 +169,13 @@ class CandidateTable:
             )
 
     def _refusals(
-        self, start: int, ends: IndexArray, device: DevicePolicy, blocked: FloatArray
+        self, start: int, ends: IndexArray, device: DevicePolicy, blocked: FloatArray, enclave_bytes: FloatArray
     ) -> tuple[str | None, ...]:
         """Give the first reason that holds, per end, or None."""
         found: list[str | None] = [None] * len(ends)
         for holds, reason in (
             *self._label_refusals(start, ends, device),
-            *self._resource_refusals(start, ends, device, blocked),
+            *self._resource_refusals(start, ends, device, blocked, enclave_bytes),
         ):
             for position in np.flatnonzero(holds) if holds.any() else ():
                 if found[position] is None:
@@ -215,14 +216,15 @@ class CandidateTable:
         return reasons
 
     def _resource_refusals(
-        self, start: int, ends: IndexArray, device: DevicePolicy, blocked: FloatArray
+        self, start: int, ends: IndexArray, device: DevicePolicy, blocked: FloatArray, enclave_bytes: FloatArray
     ) -> list[tuple[BoolArray, str | list[str]]]:
         reasons: list[tuple[BoolArray, str | list[str]]] = []
-        peak = self.enclave_peak_bytes(start, ends)
         limit = self.policy.enclave.memory_bytes
-        if (peak > limit).any():
-            memory = [f"the trusted side needs {value:,.0f} bytes, but the enclave has {limit:,}" for value in peak]
-            reasons.append((peak > limit, memory))
+        if (enclave_bytes > limit).any():
+            memory = [
+                f"the trusted side needs {need:,.0f} bytes, but the enclave has {limit:,}" for need in enclave_bytes
+            ]
+            reasons.append((enclave_bytes > limit, memory))
         if device.memory_bytes is not None:
             held = self.memory.between(start, ends, limit_bytes=device.memory_bytes)
             text = f"part 2 needs more memory than the {device.memory_bytes:,} bytes of '{device.name}'"

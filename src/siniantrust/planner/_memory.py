@@ -36,9 +36,10 @@ class Memory:
         remaining = np.maximum.accumulate(live[::-1])[::-1]
         before = np.where(self._counts > 0, running[np.maximum(self._counts - 1, 0)], 0.0)
         after = np.where(self._counts < len(live), remaining[np.minimum(self._counts, len(live) - 1)], 0.0)
-        odd = np.flatnonzero(~self._in_order)
-        if len(odd):
+        after = np.maximum(after - self._answered, 0.0)
+        if len(odd := np.flatnonzero(~self._in_order)):
             before[odd] = _simulate(flow, flow.model.nodes, odd, lambda mask: mask)
+        if len(odd := np.flatnonzero(~self._plain)):
             after[odd] = _simulate(flow, flow.model.nodes, odd, lambda mask: mask ^ flow.everywhere)
         return before + flow.weights, after + (flow.weights[flow.whole] - flow.weights)
 
@@ -48,6 +49,8 @@ class Memory:
         Where a bound shows which side of ``limit_bytes`` it is on, that bound is returned instead.
         """
         flow = self.flow
+        if len(ends) == 1 and ends[0] == flow.whole:
+            return self.per_cut[1][start : start + 1]
         weights = flow.weights[ends] - flow.weights[start]
         peak: FloatArray = np.where(weights > limit_bytes, weights, weights + self._most(start, ends))
         unsure = (weights <= limit_bytes) & (peak > limit_bytes)
@@ -118,11 +121,13 @@ class Memory:
     def _most(self, starts: int | IndexArray, ends: IndexArray) -> FloatArray:
         """Bound the bytes alive from above: by those of the whole model where it runs the nodes in this order."""
         same = self._in_order[starts] & self._in_order[ends]
-        return np.where(same, self.flow.live_bytes.max(initial=0.0), self._all_bytes)
+        return np.where(same, *self._bounds)
 
     @cached_property
-    def _all_bytes(self) -> float:
-        return float(sum(tensor.size_bytes for tensor in self.flow.model.tensors.values()))
+    def _bounds(self) -> tuple[float, float]:
+        """The most bytes alive at once in the whole model, and the bytes of all its tensors."""
+        sizes = [tensor.size_bytes for tensor in self.flow.model.tensors.values()]
+        return float(self.flow.live_bytes.max(initial=0.0)), float(sum(sizes))
 
     @cached_property
     def _counts(self) -> IndexArray:
