@@ -91,15 +91,19 @@ def bytes_through(flow: Flow, start: int, ends: IndexArray) -> tuple[FloatArray,
 def entering_bytes(flow: Flow) -> FloatArray:
     """Return, per prefix, the bytes that the nodes outside it read of what is made inside or of the model's inputs."""
     everywhere = np.arange(flow.whole + 1)
-    inputs = [(float(tensor.size_bytes), flow.read_after(tensor.name)) for tensor in flow.model.inputs]
-    return sum((size * flow.at(mask, everywhere) for size, mask in inputs), flow.crossing_bytes)
+    entering = flow.crossing_bytes.copy()
+    for tensor in flow.model.inputs:
+        entering += tensor.size_bytes * flow.at(flow.read_after(tensor.name), everywhere)
+    return entering
 
 
 def answered_bytes(flow: Flow) -> FloatArray:
     """Return, per prefix, the bytes of the model's outputs that exist inside it."""
     everywhere = np.arange(flow.whole + 1)
-    made = [(float(tensor.size_bytes), flow.made_in(tensor.name)) for tensor in flow.model.outputs]
-    return sum((size * flow.at(mask, everywhere) for size, mask in made), np.zeros(flow.whole + 1))
+    answered = np.zeros(flow.whole + 1)
+    for tensor in flow.model.outputs:
+        answered += tensor.size_bytes * flow.at(flow.made_in(tensor.name), everywhere)
+    return answered
 
 
 def tangled_with(flow: Flow, start: int) -> int:
