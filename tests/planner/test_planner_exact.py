@@ -17,8 +17,9 @@ from siniantrust.graph import Cut, CutSet, Model, enumerate_cuts, peak_bytes, pr
 from siniantrust.leakage import Audit
 from siniantrust.planner import CostProfile, Plan, Policy, _chain, _line, find_violations, solve
 from siniantrust.planner._flow import trace_flow
-from siniantrust.planner._line import Band
+from siniantrust.planner._line import Band, Line
 from siniantrust.planner._memory import Memory
+from siniantrust.planner._stretches import StretchTable
 from siniantrust.planner._traffic import tangled_with
 from siniantrust.trust import ThreatModel
 
@@ -182,6 +183,30 @@ def test_solver_finds_what_brute_force_finds_and_its_plan_validates(
     chosen = (plan.prediction.latency_s, plan.prediction.period_s)[rank]
     assert math.isclose(chosen, min(each[rank] for each in candidates), rel_tol=1e-9)
     assert find_violations(plan, model, audit) == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), side=st.integers(1, 7), inputs=st.sampled_from([("x",), ("x", "y")]))
+def test_a_tile_holds_what_its_stretches_cost_one_by_one(seed: int, side: int, inputs: tuple[str, ...]) -> None:
+    """Sums of one term per end give the seconds of every stretch, and what is none is ruled out."""
+    model = random_model(seed, nodes=random.Random(seed).randint(4, 12), inputs=inputs)
+    cuts = enumerate_cuts(model, max_tensors=99, cap=10_000)
+    flow = trace_flow(model, {cut.id: cut.tensors for cut in cuts.cuts}, public_inputs=inputs)
+    costs = make_costs(model, ("gpu", "npu"), seed=seed)
+    table = StretchTable(flow, make_policy(("gpu", "npu")), costs, Memory(flow))
+    prefixes = [set(prefix_nodes(model, cut)) for cut in cuts.cuts] + [set(range(len(model.nodes)))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_line, "_SIDE", side)
+        line = Line(table, flow.whole, flow.everywhere)
+        for first in range(len(line.tiles)):
+            band = line.band(first)
+            for last in range(first, len(line.tiles)):
+                found = band.latency_s(last)
+                for row, start in enumerate(line.order[band.rows].tolist()):
+                    for column, end in enumerate(line.order[line.tiles[last]].tolist()):
+                        held = prefixes[start] < prefixes[end]
+                        expected = table.behind(start, np.asarray([end]))[:, 0] if held else np.inf
+                        assert np.allclose(found[:, row, column], expected, rtol=1e-9, atol=0)
 
 
 def _step_everywhere(
