@@ -22,14 +22,23 @@ from siniantrust import errors
 from siniantrust.errors import NoPlanError, SinianError
 
 if TYPE_CHECKING:
-    from siniantrust._stages import audit, build, load, open, plan, write_report  # noqa: A004 - the verbs of the API
+    from siniantrust._stages import (
+        audit,
+        build,
+        explain,
+        load,
+        measure,
+        open,  # noqa: A004 - the verb that users know
+        plan,
+        write_report,
+    )
 
 __version__ = "0.1.0"
 
 # ONNX Runtime 1.29 and later send usage data unless told not to before they are imported. Private data stay private.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-_STAGES = ("audit", "build", "load", "open", "plan", "write_report")
+_STAGES = ("audit", "build", "explain", "load", "measure", "open", "plan", "write_report")
 
 __all__ = [
     "NoPlanError",
@@ -38,7 +47,9 @@ __all__ = [
     "audit",
     "build",
     "errors",
+    "explain",
     "load",
+    "measure",
     "open",
     "plan",
     "write_report",

@@ -90,6 +90,7 @@ def plan(
     seed: int = 0,
     profiles: str | Path | None = None,
     measure_again: bool = False,
+    costs: planner.CostProfile | None = None,
 ) -> planner.Plan:
     """Measure what the devices and the enclave cost, and find the best placement that the policy allows.
 
@@ -101,6 +102,7 @@ def plan(
         seed: of the random inputs that costs are measured with.
         profiles: folder that keeps what was measured of a device for the next time; None keeps nothing.
         measure_again: measure even what is in that folder.
+        costs: what ``measure`` returned; nothing is measured then.
 
     Raises:
         NoPlanError: if nothing satisfies the policy; ``refusals`` says why for each candidate.
@@ -113,6 +115,33 @@ def plan(
         policy = planner.load_policy(Path(policy))
     if audit is not None and not isinstance(audit, leakage.Audit):
         audit = leakage.load_audit(Path(audit))
+    if costs is None:
+        costs = measure(
+            model, policy=policy, devices=devices, seed=seed, profiles=profiles, measure_again=measure_again
+        )
+    return planner.solve(model, graph.enumerate_cuts(model), policy=policy, audit=audit, costs=costs)
+
+
+def measure(
+    model: graph.Model,
+    *,
+    policy: str | Path | planner.Policy,
+    devices: Mapping[str, odla.DeviceSpec] | None = None,
+    seed: int = 0,
+    profiles: str | Path | None = None,
+    measure_again: bool = False,
+) -> planner.CostProfile:
+    """Measure what every node costs in the enclave and on each device of the policy, and what it costs to get there.
+
+    The arguments are those of ``plan``, which measures by itself unless it is given the result.
+
+    Raises:
+        PolicyError: if the policy is malformed.
+        TrustError: if the enclave cannot be launched or is not accepted.
+        DeviceError: if a device is missing.
+    """
+    if not isinstance(policy, planner.Policy):
+        policy = planner.load_policy(Path(policy))
     with ExitStack() as stack:
         opened = {}
         for entry in policy.device:
@@ -123,8 +152,21 @@ def plan(
         stack.callback(enclave.close)
         crossing = trust.measure_crossing(enclave)
         store = planner.ProfileStore(None if profiles is None else Path(profiles), measure_again=measure_again)
-        costs = planner.measure_costs(model, policy=policy, devices=opened, crossing=crossing, seed=seed, store=store)
-    return planner.solve(model, graph.enumerate_cuts(model), policy=policy, audit=audit, costs=costs)
+        return planner.measure_costs(model, policy=policy, devices=opened, crossing=crossing, seed=seed, store=store)
+
+
+def explain(model: graph.Model, plan: planner.Plan, costs: planner.CostProfile) -> planner.Explanation:
+    """Say of every node of a plan where it runs, what it costs there and elsewhere, how private it is, and why.
+
+    Args:
+        model: the model.
+        plan: the plan.
+        costs: what ``measure`` returned and ``plan`` was given.
+
+    Raises:
+        PlanError: if plan or costs belong to another model, or the costs lack a device.
+    """
+    return planner.explain_nodes(model, graph.enumerate_cuts(model), plan, costs)
 
 
 def build(
@@ -192,7 +234,12 @@ def open(  # noqa: A001 - the verb that users know
 
 
 def write_report(
-    out: str | Path, *, plan: str | Path, audit: str | Path | None = None, run: str | Path | None = None
+    out: str | Path,
+    *,
+    plan: str | Path,
+    audit: str | Path | None = None,
+    run: str | Path | None = None,
+    explanation: str | Path | None = None,
 ) -> Path:
     """Write one self-contained HTML page from what the stages wrote.
 
@@ -204,4 +251,5 @@ def write_report(
         plan=Path(plan),
         audit=None if audit is None else Path(audit),
         run=None if run is None else Path(run),
+        explanation=None if explanation is None else Path(explanation),
     )

@@ -129,6 +129,24 @@ def test_plan_gives_json_and_measured_costs(sinian: Command, workshop: Workshop,
     assert load_plan(out).prediction.latency_s > 0
 
 
+def test_plan_explains_every_node(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:
+    """``plan --explain`` shows runs of nodes, writes every node beside the plan, and the report takes that up."""
+    out, page = tmp_path / "plan.json", tmp_path / "report.html"
+    arguments = ("plan", workshop.model, "--policy", workshop.policy, "--audit", workshop.audit, "-o", out, "--explain")
+    found = sinian(*arguments)
+    assert (found.code, found.err) == (0, "")
+    explained = _json((tmp_path / "explanation.json").read_text())
+    assert [row["node"] for row in explained["nodes"]] == [node.name for node in workshop.deployment.model.nodes]
+    for run in explained["runs"]:
+        assert any(run["first"] in line and run["reasons"][0] in line for line in found.out.splitlines())
+    both = _json(sinian(*arguments, "--json").out)
+    assert both == {"plan": _json(out.read_text()), "explanation": _json((tmp_path / "explanation.json").read_text())}
+    pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
+    told = sinian("report", "--plan", out, "--explanation", tmp_path / "explanation.json", "-o", page)
+    assert (told.code, told.err) == (0, "")
+    assert "operators is where it is</summary>" in page.read_text()
+
+
 def test_build_gives_json(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:
     """``build --json`` names the bundle and its files."""
     out, keys = tmp_path / "deploy", tmp_path / "keys"

@@ -10,8 +10,20 @@ from typing import Any
 
 from report_audits import BOUNDS, MODEL_SHA256, NAMES, REIDENTIFICATION, SSIM, along, make_audit
 
+from siniantrust._files import sha256_bytes
 from siniantrust.leakage._audit_file import audit_id
-from siniantrust.planner import Alternative, CostTerm, LabelledValue, Plan, PlannedPart, Prediction, parse_policy
+from siniantrust.planner import (
+    Alternative,
+    CostTerm,
+    Explanation,
+    LabelledValue,
+    NodeRun,
+    Plan,
+    PlannedPart,
+    Prediction,
+    parse_policy,
+    save_explanation,
+)
 from siniantrust.trust import Label, ThreatModel
 
 SHARES = (0.021, 0.023, 0.024, 0.19, 0.20, 0.21, 0.48, 0.79, 0.80, 0.995)
@@ -124,6 +136,34 @@ def make_plan(names: Sequence[str], chosen: int | None, devices: Sequence[str], 
         warnings=("the audit's attack suite holds 2 attacks; more make the figure surer",),
         machine="2 x AMD EPYC, Linux 6.1",
     )
+
+
+def write_explanation(files: Files, *, first: str = "conv1") -> Path:
+    """Write an explanation of the plan whose one run begins with the node ``first``."""
+    run = NodeRun(
+        first=first,
+        last="relu9",
+        count=17,
+        operators={"Conv": 9, "Relu": 8},
+        part="part1",
+        device="enclave",
+        latency_s=0.0162,
+        elsewhere_s={"gpu": 0.0012},
+        refused={"npu": "cannot run it: no kernel"},
+        label=Label.SECRET,
+        reasons=("no cut before it is allowed with one device",),
+    )
+    explanation = Explanation(
+        model_name="scenes-resnet",
+        model_sha256=MODEL_SHA256,
+        plan_sha256=sha256_bytes(files.plan.read_bytes()),
+        basis={"enclave": "measured"},
+        runs=(run,),
+        nodes=(),
+    )
+    path = files.plan.with_name("explanation.json")
+    save_explanation(explanation, path)
+    return path
 
 
 def make_run() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from report_files import Files, edit, edit_audit, write_files
+from report_files import Files, edit, edit_audit, write_explanation, write_files
 
 from siniantrust.errors import AuditError, PlanError, SinianError
 from siniantrust.report import ReportError, write_report
@@ -85,6 +85,25 @@ def test_file_of_another_model_is_refused(tmp_path: Path, name: str, error: type
     files = write_files(tmp_path)
     edit_audit(files, model_sha256="00" * 32) if name == "audit.json" else edit(files.run, model_sha256="00" * 32)
     assert "expected the model of" in refuse(files, error)
+
+
+@pytest.mark.parametrize("spoil", [truncate, swap_for_a_list, break_utf8])
+def test_spoiled_explanation_is_named(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    """A malformed explanation is one line with its path."""
+    files = write_files(tmp_path)
+    path = write_explanation(files)
+    spoil(path)
+    with pytest.raises(PlanError, match=r"^explanation .*explanation\.json: [^\n]*$"):
+        write_report(tmp_path / "report.html", audit=None, plan=files.plan, run=None, explanation=path)
+
+
+def test_explanation_of_another_plan_is_refused(tmp_path: Path) -> None:
+    """Reasons of a plan that was made anew since then are not shown beside it."""
+    files = write_files(tmp_path)
+    path = write_explanation(files)
+    edit(files.plan, reason="another")
+    with pytest.raises(PlanError, match=r"expected one of .*plan\.json .*plan again with --explain"):
+        write_report(tmp_path / "report.html", audit=None, plan=files.plan, run=None, explanation=path)
 
 
 def test_another_audit_than_the_plans_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from report_audits import NAMES
-from report_files import Files, edit, edit_audit, write_files
+from report_files import Files, edit, edit_audit, write_explanation, write_files
 
 from siniantrust.report import write_report
 
@@ -74,6 +74,29 @@ def test_the_timeline_has_a_row_for_each_replica(tmp_path: Path) -> None:
     assert "part1 on enclave" in shown
     assert "part2 on gpu0" in shown
     assert "part2 on gpu1" in shown
+
+
+def test_the_explanation_of_nodes_is_shown(tmp_path: Path) -> None:
+    """Every run of operators has a row with its seconds here and elsewhere, its label and its reason."""
+    files = write_files(tmp_path)
+    out = tmp_path / "report.html"
+    write_report(out, audit=None, plan=files.plan, run=None, explanation=write_explanation(files, first=NASTY[0]))
+    html = out.read_text(encoding="utf-8")
+    (row,) = (each for each in html.split("<tr>") if "relu9" in each)
+    assert NASTY[0] not in html
+    for said in (
+        NASTY[0],
+        "17",
+        "Conv 9",
+        "Relu 8",
+        "16.2 ms",
+        "gpu 1.2",
+        "npu: cannot run it",
+        "secret",
+        "no cut before",
+    ):
+        assert said in words(row)
+    assert "explanation.json" in words(html)
 
 
 def test_page_refers_to_nothing_outside(full: str) -> None:

@@ -14,7 +14,7 @@ from siniantrust.cli._show import figures, milliseconds, show_json, show_line, s
 from siniantrust.errors import SinianError
 
 if TYPE_CHECKING:
-    from siniantrust import leakage
+    from siniantrust import leakage, planner
 
 
 def inspect(
@@ -175,24 +175,39 @@ def plan(
     measure_again: Annotated[
         bool, typer.Option("--measure-again", help="Measure devices even where a profile is kept.")
     ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain", help="Also say why each node is where it is; all of it in explanation.json by the plan."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Find the best placement that the policy allows."""
-    from siniantrust import planner
+    from siniantrust import leakage, planner
 
     loaded = st.load(model, dims=parse_dims(dim))
-    found = st.plan(
+    audited = None if audit_folder is None else leakage.load_audit(audit_folder)  # a fault shows before the measuring
+    costs = st.measure(
         loaded,
         policy=policy,
-        audit=audit_folder,
         devices=parse_devices(device),
         seed=seed,
         profiles=profiles or _cache_folder("profiles"),
         measure_again=measure_again,
     )
+    found = st.plan(loaded, policy=policy, audit=audited, costs=costs)
     planner.save_plan(found, out)
+    explanation = st.explain(loaded, found, costs) if explain else None
+    if explanation is not None:
+        planner.save_explanation(explanation, out.with_name("explanation.json"))
     if as_json:
-        show_json(found.model_dump(mode="json"))
+        plan_record = found.model_dump(mode="json")
+        show_json(
+            plan_record
+            if explanation is None
+            else {"plan": plan_record, "explanation": explanation.model_dump(mode="json")}
+        )
         return
     show_table(
         ("part", "device", "nodes#", "MFLOP#", "why"),
@@ -221,11 +236,36 @@ def plan(
             for each in found.alternatives
         ),
     )
+    if explanation is not None:
+        _show_explanation(explanation)
     show_line(f"predicted: {milliseconds(found.prediction.latency_s)} a request")
     show_line(found.reason)
     for warning in found.warnings:
         show_line(f"warning: {warning}")
     show_line(f"plan written to {out}")
+
+
+def _show_explanation(explanation: planner.Explanation) -> None:
+    show_table(
+        ("nodes", "#", "operators", "device", "there#", "elsewhere", "label", "why"),
+        (
+            (
+                run.first if run.count == 1 else f"{run.first} … {run.last}",
+                str(run.count),
+                ", ".join(f"{operator} {count}" for operator, count in run.operators.items()),
+                run.device,
+                milliseconds(run.latency_s),
+                ", ".join(
+                    [f"{name} {milliseconds(seconds)}" for name, seconds in run.elsewhere_s.items()]
+                    + [f"{name}: {why}" for name, why in run.refused.items()]
+                ),
+                run.label.value,
+                "; ".join(run.reasons),
+            )
+            for run in explanation.runs
+        ),
+        title="why each node is where it is; seconds are predicted sums over the nodes of a row",
+    )
 
 
 def report(
@@ -234,6 +274,9 @@ def report(
     plan_file: Annotated[Path | None, typer.Option("--plan", help="plan.json, without a bundle.")] = None,
     audit_folder: Annotated[Path | None, typer.Option("--audit", help="Folder of `sinian audit`.")] = None,
     run_file: Annotated[Path | None, typer.Option("--run", help="run.json of `sinian run --record`.")] = None,
+    explanation_file: Annotated[
+        Path | None, typer.Option("--explanation", help="explanation.json of `sinian plan --explain`.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")] = Path("report.html"),
 ) -> None:
     """Write one self-contained HTML page about a plan, its audit and a run."""
@@ -244,4 +287,5 @@ def report(
         if audit_folder is None and (bundle / "audit").is_dir():
             audit_folder = bundle / "audit"
     assert plan_file is not None  # noqa: S101 - one of the two was given
-    show_line(f"report written to {st.write_report(out, plan=plan_file, audit=audit_folder, run=run_file)}")
+    page = st.write_report(out, plan=plan_file, audit=audit_folder, run=run_file, explanation=explanation_file)
+    show_line(f"report written to {page}")

@@ -2,6 +2,8 @@
 
 from siniantrust.planner._annotate import annotate
 from siniantrust.planner._costs import AffineCost, ComputeCost, CostProfile
+from siniantrust.planner._explain_nodes import explain_nodes
+from siniantrust.planner._explanation import Explanation, NodeExplanation, NodeRun, save_explanation
 from siniantrust.planner._measure import measure_costs
 from siniantrust.planner._plan import (
     ENCLAVE,
@@ -38,8 +40,11 @@ __all__ = [
     "CostTerm",
     "DevicePolicy",
     "EnclavePolicy",
+    "Explanation",
     "LabelledValue",
     "LeakagePolicy",
+    "NodeExplanation",
+    "NodeRun",
     "ObjectivePolicy",
     "Plan",
     "PlannedPart",
@@ -49,6 +54,7 @@ __all__ = [
     "ServingPolicy",
     "annotate",
     "dump_plan",
+    "explain_nodes",
     "find_violations",
     "load_plan",
     "load_policy",
@@ -58,6 +64,7 @@ __all__ = [
     "parse_policy",
     "plan_schema",
     "policy_reference",
+    "save_explanation",
     "save_plan",
     "solve",
     "validate_plan",

@@ -24,7 +24,7 @@ def name_cuts(flow: Flow, boundaries: Sequence[int]) -> tuple[str, ...]:
 def trusted_alternative(table: CandidateTable) -> Alternative:
     """Describe the whole model in the enclave."""
     latency_s = sum(float(term.latency_s[0]) for term in table.trusted_terms)
-    peak = float(table.peaks[0][table.flow.whole])
+    peak = float(table.memory.per_cut[0][table.flow.whole])
     limit = table.policy.enclave.memory_bytes
     refusal = None
     if not table.policy.objective.allow_all_trusted:

@@ -10,7 +10,7 @@ import numpy as np
 
 from siniantrust.planner._costs import CostProfile
 from siniantrust.planner._flow import BoolArray, FloatArray, Flow, IndexArray, union
-from siniantrust.planner._memory import peak_bytes_between, peak_bytes_per_cut
+from siniantrust.planner._memory import Memory
 from siniantrust.planner._plan import ENCLAVE
 from siniantrust.planner._policy import DevicePolicy, Policy
 from siniantrust.planner._predict import Compute, Term, enclave_terms, split_terms, trusted_terms
@@ -82,9 +82,9 @@ class CandidateTable:
         return self.flow.summed([node.flops for node in self.flow.model.nodes])
 
     @cached_property
-    def peaks(self) -> tuple[FloatArray, FloatArray]:
-        """Peak bytes of every prefix and of every suffix, weights included."""
-        return peak_bytes_per_cut(self.flow)
+    def memory(self) -> Memory:
+        """What parts of the model need."""
+        return Memory(self.flow)
 
     @cached_property
     def trusted_s(self) -> FloatArray:
@@ -99,7 +99,7 @@ class CandidateTable:
 
     def enclave_peak_bytes(self, start: int, ends: IndexArray) -> FloatArray:
         """Peak bytes of the trusted parts, which share one enclave: both hold their weights while one computes."""
-        before, after = self.peaks
+        before, after = self.memory.per_cut
         last_weights = self.flow.weights[self.flow.whole] - self.flow.weights[ends]
         peak: FloatArray = np.maximum(before[start] + last_weights, after[ends] + self.flow.weights[start])
         return peak
@@ -139,12 +139,13 @@ class CandidateTable:
     def _rows_from(self, start: int, prepared: Sequence[tuple[DevicePolicy, Compute, FloatArray]]) -> Iterator[Row]:
         flow = self.flow
         every = self.ends(start)
+        peak = self.enclave_peak_bytes(start, every)
         traffic_of = {len(every): measure_traffic(flow, start, every)}
         for device, compute, blocked in prepared:
             ends = every
             if self._refused_by_audit(start, device) and self._private_read(start, ends).all():
                 ends = ends[-1:]
-            refusals = self._refusals(start, ends, device, blocked)
+            refusals = self._refusals(start, ends, device, blocked, peak[-len(ends) :])
             if len(set(refusals)) == 1 and refusals[0] is not None:
                 ends, refusals = ends[-1:], refusals[-1:]  # one line for the first cut says it all
             if len(ends) not in traffic_of:
@@ -168,13 +169,13 @@ class CandidateTable:
             )
 
     def _refusals(
-        self, start: int, ends: IndexArray, device: DevicePolicy, blocked: FloatArray
+        self, start: int, ends: IndexArray, device: DevicePolicy, blocked: FloatArray, enclave_bytes: FloatArray
     ) -> tuple[str | None, ...]:
         """Give the first reason that holds, per end, or None."""
         found: list[str | None] = [None] * len(ends)
         for holds, reason in (
             *self._label_refusals(start, ends, device),
-            *self._resource_refusals(start, ends, device, blocked),
+            *self._resource_refusals(start, ends, device, blocked, enclave_bytes),
         ):
             for position in np.flatnonzero(holds) if holds.any() else ():
                 if found[position] is None:
@@ -215,16 +216,17 @@ class CandidateTable:
         return reasons
 
     def _resource_refusals(
-        self, start: int, ends: IndexArray, device: DevicePolicy, blocked: FloatArray
+        self, start: int, ends: IndexArray, device: DevicePolicy, blocked: FloatArray, enclave_bytes: FloatArray
     ) -> list[tuple[BoolArray, str | list[str]]]:
         reasons: list[tuple[BoolArray, str | list[str]]] = []
-        peak = self.enclave_peak_bytes(start, ends)
         limit = self.policy.enclave.memory_bytes
-        if (peak > limit).any():
-            memory = [f"the trusted side needs {value:,.0f} bytes, but the enclave has {limit:,}" for value in peak]
-            reasons.append((peak > limit, memory))
+        if (enclave_bytes > limit).any():
+            memory = [
+                f"the trusted side needs {need:,.0f} bytes, but the enclave has {limit:,}" for need in enclave_bytes
+            ]
+            reasons.append((enclave_bytes > limit, memory))
         if device.memory_bytes is not None:
-            held = peak_bytes_between(self.flow, start, ends, limit_bytes=device.memory_bytes)
+            held = self.memory.between(start, ends, limit_bytes=device.memory_bytes)
             text = f"part 2 needs more memory than the {device.memory_bytes:,} bytes of '{device.name}'"
             reasons.append((held > device.memory_bytes, text))
         unsupported = self.costs.devices[device.name].unsupported

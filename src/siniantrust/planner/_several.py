@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from siniantrust.planner._candidates import CandidateTable, Row
-from siniantrust.planner._chain import Chains, Crews, find_chains
+from siniantrust.planner._chain import Chains, find_chains
+from siniantrust.planner._crews import Crews
 from siniantrust.planner._flow import BoolArray, FloatArray
+from siniantrust.planner._line import Line
 from siniantrust.planner._predict import Term, device_terms, enclave_terms
 from siniantrust.planner._spread import Spread
 from siniantrust.planner._stretches import StretchTable
@@ -42,7 +44,7 @@ def search_spreads(table: CandidateTable, rows: Sequence[Row]) -> tuple[Spread |
     """
     if len(table.policy.device) < 2 or not table.splits:  # noqa: PLR2004 - one device alone is the other search's
         return None, None
-    stretches = StretchTable(table.flow, table.policy, table.costs)
+    stretches = StretchTable(table.flow, table.policy, table.costs, table.memory)
     crews = Crews(tuple(len(kind.names) for kind in stretches.kinds), replicated=_by_period(table))
     if len(crews.states) > _MOST_STATES:
         number = len(table.policy.device)
@@ -111,21 +113,21 @@ def _best_between(table: CandidateTable, stretches: StretchTable, crews: Crews, 
     flow, end = table.flow, int(pairs.ends[0])
     inside = flow.everywhere if end == flow.whole else flow.contained(end)
     within = sum(1 << split for split in table.splits) & inside | 1 << end
-    starts = pairs.starts.tolist()
+    line = Line(stretches, end, within)
     longest_s = np.inf
     if _by_period(table):
-        chains = find_chains(stretches, end=end, within=within, longest_s=None, crews=crews)
+        chains = find_chains(line, longest_s=None, crews=crews)
         longest_s = float(np.maximum(pairs.enclave_s, _values(chains, pairs)).min())
         if not np.isfinite(longest_s):
             return None
-    chains = find_chains(stretches, end=end, within=within, longest_s=longest_s, crews=crews)
+    chains = find_chains(line, longest_s=longest_s, crews=crews)
     total = _values(chains, pairs) + pairs.enclave_s
     total = np.where(pairs.enclave_s <= longest_s, total, np.inf)
     best = int(total.argmin())
     if not np.isfinite(total[best]):
         return None
-    start, enclave_s = starts[best], float(pairs.enclave_s[best])
-    stages = chains.follow(start, _state(chains, is_open=bool(pairs.open[best])))
+    enclave_s = float(pairs.enclave_s[best])
+    stages = chains.follow(line.places[int(pairs.starts[best])], _state(chains, is_open=bool(pairs.open[best])))
     return Spread(
         stages=tuple(stages),
         latency_s=enclave_s + sum(stage.latency_s for stage in stages),
@@ -135,12 +137,13 @@ def _best_between(table: CandidateTable, stretches: StretchTable, crews: Crews, 
 
 def _values(chains: Chains, pairs: _Pairs) -> FloatArray:
     states = [_state(chains, is_open=each) for each in (False, True)]
-    value: FloatArray = chains.value[np.where(pairs.open, states[1], states[0]), pairs.starts]
+    positions = [chains.line.places[start] for start in pairs.starts.tolist()]
+    value: FloatArray = chains.value[np.where(pairs.open, states[1], states[0]), positions]
     return value
 
 
 def _state(chains: Chains, *, is_open: bool) -> int:
-    kinds: Sequence[Label] = [kind.clearance for kind in chains.table.kinds]
+    kinds: Sequence[Label] = [kind.clearance for kind in chains.line.table.kinds]
     return chains.state_of([is_open or may_see(clearance, Label.SECRET) for clearance in kinds])
 
 

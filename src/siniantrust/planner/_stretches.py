@@ -1,8 +1,8 @@
-"""What each device takes for the nodes between one boundary and every later one, and whether it may have them."""
+"""What each device takes for the nodes between two boundaries, and whether it may have them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from siniantrust.planner._costs import AffineCost, CostProfile
 from siniantrust.planner._flow import BoolArray, FloatArray, Flow, IndexArray
-from siniantrust.planner._memory import peak_bytes_between
+from siniantrust.planner._memory import Memory
 from siniantrust.planner._policy import DevicePolicy, Policy
 from siniantrust.planner._predict import exchange_s
-from siniantrust.planner._traffic import bytes_through
+from siniantrust.planner._traffic import answered_bytes, bytes_through, entering_bytes
 from siniantrust.trust import Label, may_see
 
 
@@ -30,20 +30,13 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Stretches:
-    """The nodes from one boundary to each of ``ends``: ``latency_s[kind, end]``, infinite where it may not be."""
-
-    ends: IndexArray
-    latency_s: FloatArray
-
-
-@dataclass(frozen=True)
 class StretchTable:
-    """Costs of stretches between any two boundaries of ``flow``, one boundary at a time."""
+    """Costs of stretches between any two boundaries of ``flow``."""
 
     flow: Flow
     policy: Policy
     costs: CostProfile
+    memory: Memory
 
     @cached_property
     def kinds(self) -> tuple[Kind, ...]:
@@ -77,25 +70,61 @@ class StretchTable:
         flow = self.flow
         return flow.summed([not flow.private.isdisjoint(node.inputs) for node in flow.model.nodes])
 
-    def behind(self, start: int, within: int) -> Stretches:
-        """Return the stretches from ``start`` to every later boundary in the mask ``within``."""
-        flow = self.flow
-        later = (flow.contained_in[start] | 1 << flow.whole) & within
-        ends = flow.positions(later)
-        ends = ends[flow.nodes_inside[ends] > flow.nodes_inside[start]]
-        bytes_in, bytes_out = bytes_through(flow, start, ends)
-        latency_s = np.full((len(self.kinds), len(ends)), np.inf)
-        for row, kind in zip(latency_s, self.kinds, strict=True):
-            moved_s = exchange_s(kind.transfer, bytes_in, bytes_out)
-            # Differences of running sums: rounding may take a zero below zero.
-            compute_s = np.maximum(kind.compute_s[ends] - kind.compute_s[start], 0.0)
-            np.copyto(row, moved_s + compute_s, where=self._allowed(kind, start, ends))
-        return Stretches(ends, latency_s)
+    @cached_property
+    def entering_bytes(self) -> FloatArray:
+        """Per boundary, the bytes that the nodes behind it read."""
+        return entering_bytes(self.flow)
 
-    def _allowed(self, kind: Kind, start: int, ends: IndexArray) -> BoolArray:
-        allowed: BoolArray = kind.blocked[ends] <= kind.blocked[start]
+    @cached_property
+    def answered_bytes(self) -> FloatArray:
+        """Per boundary, the bytes of the model's outputs that are made before it."""
+        return answered_bytes(self.flow)
+
+    @cached_property
+    def leaving_bytes(self) -> FloatArray:
+        """Per boundary, the bytes made before it that nodes behind it or the client read."""
+        return self.flow.crossing_bytes + self.answered_bytes
+
+    def limits(self, kind: Kind) -> Iterator[tuple[FloatArray, float]]:
+        """Yield what grows along the boundaries, and by how much it may grow in a stretch that ``kind`` may have."""
+        yield kind.blocked, 0.0
         if not may_see(kind.clearance, Label.OBSCURED):
-            allowed &= self._private[ends] <= self._private[start]
+            yield self._private, 0.0
         if kind.memory_bytes is not None:
-            allowed &= peak_bytes_between(self.flow, start, ends, limit_bytes=kind.memory_bytes) <= kind.memory_bytes
-        return allowed
+            yield self.flow.weights, kind.memory_bytes
+
+    def behind(self, start: int, ends: IndexArray) -> FloatArray:
+        """Return the seconds of the stretches from ``start`` to boundaries that hold it: per kind and end."""
+        moved_bytes = bytes_through(self.flow, start, ends)
+        nested = np.ones((1, len(ends)), dtype=np.bool_)
+        return self.seconds(np.asarray([start], np.intp), ends, moved_bytes, nested, clear=False)[:, 0]
+
+    def seconds(
+        self,
+        starts: IndexArray,
+        ends: IndexArray,
+        moved_bytes: tuple[FloatArray, FloatArray],
+        nested: BoolArray,
+        *,
+        clear: bool,
+    ) -> FloatArray:
+        """Return the seconds per kind, start and end; infinite where a kind may not have the stretch.
+
+        Args:
+            starts: the first boundaries.
+            ends: the last boundaries.
+            moved_bytes: bytes in and out, per start and end.
+            nested: which pairs are a stretch.
+            clear: whether nothing that crosses a start crosses an end.
+        """
+        seconds = np.full((len(self.kinds), len(starts), len(ends)), np.inf)
+        for found, kind in zip(seconds, self.kinds, strict=True):
+            allowed = nested.copy()
+            for amount, most in self.limits(kind):
+                allowed &= amount[ends] - amount[starts, None] <= most
+            if kind.memory_bytes is not None:
+                allowed &= self.memory.fits(starts, ends, allowed, limit_bytes=kind.memory_bytes, clear=clear)
+            # Differences of running sums: rounding may take a zero below zero.
+            compute_s = np.maximum(kind.compute_s[ends] - kind.compute_s[starts, None], 0.0)
+            np.copyto(found, exchange_s(kind.transfer, *moved_bytes) + compute_s, where=allowed)
+        return seconds

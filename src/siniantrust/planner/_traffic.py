@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from siniantrust.planner._flow import FloatArray, Flow, IndexArray
+from siniantrust.planner._flow import FloatArray, Flow, IndexArray, union
 
 
 @dataclass(frozen=True)
@@ -86,3 +86,34 @@ def bytes_through(flow: Flow, start: int, ends: IndexArray) -> tuple[FloatArray,
         if not made >> start & 1:
             bytes_out += tensor.size_bytes * flow.at(made, ends)
     return bytes_in, bytes_out
+
+
+def entering_bytes(flow: Flow) -> FloatArray:
+    """Return, per prefix, the bytes that the nodes outside it read of what is made inside or of the model's inputs."""
+    everywhere = np.arange(flow.whole + 1)
+    entering = flow.crossing_bytes.copy()
+    for tensor in flow.model.inputs:
+        entering += tensor.size_bytes * flow.at(flow.read_after(tensor.name), everywhere)
+    return entering
+
+
+def answered_bytes(flow: Flow) -> FloatArray:
+    """Return, per prefix, the bytes of the model's outputs that exist inside it."""
+    everywhere = np.arange(flow.whole + 1)
+    answered = np.zeros(flow.whole + 1)
+    for tensor in flow.model.outputs:
+        answered += tensor.size_bytes * flow.at(flow.made_in(tensor.name), everywhere)
+    return answered
+
+
+def tangled_with(flow: Flow, start: int) -> int:
+    """Return the mask of the prefixes for which bytes are not those of ``start`` plus those of the prefix.
+
+    They do not hold ``start``, or something that is there at ``start`` is read behind them too, or only behind them.
+    """
+    mask = ~flow.contained_in[start] & ~(1 << flow.whole)
+    mask |= union(flow.read_after(name) for name in flow.crossing[start])
+    for tensor in flow.model.inputs:
+        if flow.read_after(tensor.name) >> start & 1:
+            mask |= ~flow.read_between(tensor.name, start)
+    return mask & flow.everywhere

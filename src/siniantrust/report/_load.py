@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from siniantrust._files import sha256_bytes
 from siniantrust.errors import AuditError, PlanError, SinianError
 from siniantrust.report._audit_input import AuditRead
+from siniantrust.report._explanation_input import ExplanationRead
 from siniantrust.report._plan_input import PlanRead
 from siniantrust.report._run_input import RunRead
 
@@ -30,14 +31,16 @@ class Sources:
     audit: AuditRead | None
     audit_folder: Path | None
     run: RunRead | None
+    explanation: ExplanationRead | None
     files: tuple[tuple[str, str], ...]
 
 
-def load_sources(*, audit: Path | None, plan: Path, run: Path | None) -> Sources:
-    """Read plan.json and, where given, the folder of audit.json and run.json; check that they belong together.
+def load_sources(*, audit: Path | None, plan: Path, run: Path | None, explanation: Path | None = None) -> Sources:
+    """Read plan.json and, where given, audit.json, run.json and explanation.json; check that they belong together.
 
     Raises:
-        PlanError: if the plan cannot be read or does not have its schema's form.
+        PlanError: if the plan cannot be read or does not have its schema's form; or an explanation cannot, or is of
+            another plan.
         AuditError: if the audit cannot, or is of another model, or is not the one that the plan was made from.
         ReportError: if the run cannot, or is of another model.
     """
@@ -60,7 +63,23 @@ def load_sources(*, audit: Path | None, plan: Path, run: Path | None) -> Sources
         run_read, data = _read(run, RunRead, kind="run", error=ReportError)
         files.append((run.name, sha256_bytes(data)))
         _same_model(run, run_read.model_sha256, plan, plan_read, kind="run", error=ReportError)
-    return Sources(plan=plan_read, audit=audit_read, audit_folder=audit, run=run_read, files=tuple(files))
+    explained: ExplanationRead | None = None
+    if explanation is not None:
+        explained, data = _read(explanation, ExplanationRead, kind="explanation", error=PlanError)
+        files.append((explanation.name, sha256_bytes(data)))
+        if explained.plan_sha256 != files[0][1]:
+            raise PlanError(
+                f"explanation {explanation}: expected one of {plan} (SHA-256 {files[0][1][:16]}…), found one of "
+                f"{explained.plan_sha256[:16]}…; plan again with --explain"
+            )
+    return Sources(
+        plan=plan_read,
+        audit=audit_read,
+        audit_folder=audit,
+        run=run_read,
+        explanation=explained,
+        files=tuple(files),
+    )
 
 
 def _read(path: Path, schema: type[_R], *, kind: str, error: type[SinianError]) -> tuple[_R, bytes]:

@@ -37,7 +37,9 @@ _PACKAGE = "siniantrust.report"
 _STYLES = ("page.css", "audit.css", "dark.css")
 
 
-def write_report(out: Path, *, audit: Path | None, plan: Path, run: Path | None) -> Path:
+def write_report(
+    out: Path, *, audit: Path | None, plan: Path, run: Path | None, explanation: Path | None = None
+) -> Path:
     """Write one self-contained HTML page about a plan, and return where it stands.
 
     The page needs no network, no script and no other file. What was not given is said to be missing. The same input
@@ -48,17 +50,18 @@ def write_report(out: Path, *, audit: Path | None, plan: Path, run: Path | None)
         audit: the folder with ``audit.json`` and its pictures, or None.
         plan: ``plan.json``.
         run: ``run.json`` of a run over held-out items, or None.
+        explanation: ``explanation.json`` of the plan's nodes, or None.
 
     Returns:
         ``out``.
 
     Raises:
         AuditError: if the audit or a picture of it cannot be read, is malformed, or is not of this plan.
-        PlanError: if the plan cannot be read or is malformed.
+        PlanError: if the plan or the explanation cannot be read or is malformed, or they do not belong together.
         ReportError: if the run cannot be read, is malformed or is of another model, or ``out`` cannot be written.
         MissingExtraError: if Jinja2 or matplotlib is not installed.
     """
-    page = render(load_sources(audit=audit, plan=plan, run=run))
+    page = render(load_sources(audit=audit, plan=plan, run=run, explanation=explanation))
     try:
         write_atomic(out, page.encode("utf-8"))
     except OSError as fault:
@@ -81,6 +84,7 @@ def render(sources: Sources) -> str:
             plan=sources.plan,
             audit=audit,
             run=sources.run,
+            explanation=sources.explanation,
             files=sources.files,
             cuts=cuts,
             strip=thin_out(cuts),
