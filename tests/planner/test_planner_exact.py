@@ -191,7 +191,7 @@ def test_a_tile_holds_what_its_stretches_cost_one_by_one(seed: int, side: int, i
     """Sums of one term per end give the seconds of every stretch, and what is none is ruled out."""
     model = random_model(seed, nodes=random.Random(seed).randint(4, 12), inputs=inputs)
     # Behind these cuts, unlike those that are enumerated, inputs of the model may be read.
-    cuts = {name: (name,) for node in model.nodes[:-1] for name in node.outputs}
+    cuts: dict[str, tuple[str, ...]] = {name: (name,) for node in model.nodes[:-1] for name in node.outputs}
     cuts |= {cut.id: cut.tensors for cut in enumerate_cuts(model, max_tensors=99, cap=10_000).cuts}
     flow = trace_flow(model, cuts, public_inputs=inputs)
     costs = make_costs(model, ("gpu", "npu"), seed=seed)
