@@ -1,6 +1,7 @@
-"""Servers that are killed at random while a session serves: requests lost, answered twice, wrong, and what they wait.
+"""Devices that are killed at random while a session serves: requests lost, answered twice, wrong, and what they wait.
 
 python benchmarks/migration.py --out benchmarks/results/migration
+python benchmarks/migration.py --out benchmarks/results/migration-ray --devices ray
 """
 
 from __future__ import annotations
@@ -9,11 +10,6 @@ import argparse
 import json
 import os
 import random
-import re
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,10 +19,10 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
+from fleets import DEVICES, Fleet, ray_fleet, server_fleet
 from networks import make_chain
 
 import siniantrust as st
@@ -36,7 +32,6 @@ from siniantrust.bundle import KeyStore
 from siniantrust.odla import DeviceSpec
 from siniantrust.runtime import Observer, Session, describe_machine
 
-DEVICES = ("cloud", "standby")
 # A request belongs to a kill if it was on its way between the kill and this much later.
 _DURING_S = 0.25
 _WORKERS = 4
@@ -73,48 +68,6 @@ class Outcome:
     after: Phase
     time_s: float
     faults: list[str] = field(default_factory=list)
-
-
-class PartServer:
-    """``sinian serve`` in a process of its own, which can be killed and started again on the same port."""
-
-    def __init__(self, part: Path) -> None:
-        self._part = part
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self._port = int(listener.getsockname()[1])
-        self.url = f"grpc://127.0.0.1:{self._port}"
-        self.process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        """Start it and wait until it serves."""
-        command = [sys.executable, "-c", "import sys; from siniantrust.cli import main; sys.exit(main())", "serve"]
-        options = [str(self._part), "--http-port", "0", "--grpc-port", str(self._port), "--threads", "1"]
-        self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None  # noqa: S101 - a pipe was asked for
-        line = self.process.stdout.readline()
-        if re.search(r"grpc://", line) is None:
-            raise RuntimeError(f"the server of {self._part} did not start: {line!r}")
-
-    def kill(self) -> float:
-        """Kill it; return when, on the clock of ``time.perf_counter``."""
-        assert self.process is not None  # noqa: S101 - it was started
-        at_s = time.perf_counter()
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-        return at_s
-
-    def __enter__(self) -> Self:
-        """Start it."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Kill it."""
-        self.kill()
 
 
 class _Count(Observer):
@@ -170,17 +123,17 @@ class _Turnstile:
 
 
 def serve_through_kills(
-    opener: Opener, part: Path, requests: Sequence[Arrays], expected: Sequence[Arrays], *, kills: int, seed: int
+    opener: Opener, fleet: Fleet, requests: Sequence[Arrays], expected: Sequence[Arrays], *, kills: int, seed: int
 ) -> Outcome:
-    """Run all requests from four threads while servers are killed at random and started again.
+    """Run all requests from four threads while devices are killed at random times.
 
     Args:
         opener: opens the session for given devices and observers; part 2 is planned for ``cloud`` and may move to
             ``standby``.
-        part: the folder of part 2, which both servers serve.
+        fleet: the two devices, both with part 2.
         requests: the inputs.
         expected: the uncut model's outputs.
-        kills: how many; never both servers at once, and each time more often the one that serves.
+        kills: how many.
         seed: of the times and the victims.
     """
     source, turnstile, count = random.Random(seed), _Turnstile(len(requests), kills), _Count()  # noqa: S311 - no secret
@@ -190,9 +143,7 @@ def serve_through_kills(
     faults: list[str] = []
     begin_s = time.perf_counter()
     with ExitStack() as stack:
-        servers = {name: stack.enter_context(PartServer(part)) for name in DEVICES}
-        specs = {name: DeviceSpec(name, "remote", {"url": server.url}) for name, server in servers.items()}
-        session = stack.enter_context(opener(specs, [count]))
+        session = stack.enter_context(opener(fleet.specs(), [count]))
 
         def work() -> None:
             while (number := turnstile.take()) is not None:
@@ -211,9 +162,8 @@ def serve_through_kills(
             turnstile.wait_for(int((kill + source.uniform(1.0, 1.8)) * share))
             time.sleep(source.uniform(0, 0.01))
             (serving,) = session.placement()["part2"]
-            victim = serving if source.random() < 0.75 else next(name for name in DEVICES if name != serving)  # noqa: PLR2004 - a share
-            killed_s.append(servers[victim].kill())
-            servers[victim].start()
+            killed_s.append(fleet.kill(serving, source))
+            fleet.restore()
             turnstile.kill_is_over()
         for worker in workers:
             worker.join()
@@ -255,8 +205,8 @@ def _phase(latencies_ms: Sequence[float]) -> Phase:
     return Phase(len(latencies_ms), float(p50), float(p99), max(latencies_ms))
 
 
-def run(*, requests: int, kills: int, seed: int) -> Outcome:
-    """Build a deployment over a chain of 20 layers and serve through kills."""
+def run(devices: str, *, requests: int, kills: int, seed: int) -> tuple[Outcome, str]:
+    """Build a deployment over a chain of 20 layers and serve through kills; also say what was killed and how."""
     model = st.load(make_chain(20))
     cuts = [cut for cut in graph.enumerate_cuts(model).cuts if len(cut.tensors) == 1]
     policy = planner.parse_policy(
@@ -270,12 +220,12 @@ def run(*, requests: int, kills: int, seed: int) -> Outcome:
         },
         origin="benchmark",
     )
-    return _serve(model, cuts[len(cuts) // 2], policy, requests=requests, kills=kills, seed=seed)
+    return _serve(model, cuts[len(cuts) // 2], policy, devices=devices, requests=requests, kills=kills, seed=seed)
 
 
 def _serve(
-    model: graph.Model, cut: graph.Cut, policy: planner.Policy, *, requests: int, kills: int, seed: int
-) -> Outcome:
+    model: graph.Model, cut: graph.Cut, policy: planner.Policy, *, devices: str, requests: int, kills: int, seed: int
+) -> tuple[Outcome, str]:
     with ExitStack() as stack, tempfile.TemporaryDirectory() as name:
         opened = {
             each: stack.enter_context(closing(odla.open_device(runtime.device_spec(policy, each, {}))))
@@ -301,21 +251,24 @@ def _serve(
         def opener(specs: Mapping[str, DeviceSpec], observers: Sequence[Observer]) -> Session:
             return st.open(bundle, keystore=keystore, devices=specs, observers=observers)
 
-        return serve_through_kills(opener, bundle / plan.parts[1].name, inputs, expected, kills=kills, seed=seed)
+        fleet: Fleet
+        if devices == "ray":
+            fleet = stack.enter_context(ray_fleet(kills=kills))
+        else:
+            fleet = stack.enter_context(server_fleet(bundle / plan.parts[1].name))
+        return serve_through_kills(opener, fleet, inputs, expected, kills=kills, seed=seed), fleet.about
 
 
-def table(outcome: Outcome, *, machine: str) -> str:
-    """Return the outcome as a page in Markdown."""
+def table(outcome: Outcome, about: str, *, machine: str) -> str:
+    """Return the outcome as a page in Markdown; ``about`` says what was killed and how."""
     moves = ", ".join(f"{count} by {cause}" for cause, count in sorted(outcome.moves.items())) or "none"
     calls = (outcome.requests, outcome.kills, moves, outcome.failed_calls)
     verdict = (outcome.lost, outcome.answered_twice, outcome.wrong)
     lines = [
         "# Requests through kills",
         "",
-        "Two `sinian serve` processes on this machine serve the untrusted part over gRPC; four threads send requests",
-        "to one session with a simulated enclave. Servers are killed by SIGKILL at random times, mostly the one that",
-        "serves (three times in four), and started again; never both at once. A request counts as *during* if it was",
-        f"on its way within {_DURING_S:g} s after a kill.",
+        f"{about} A request counts as *during*",
+        f"if it was on its way within {_DURING_S:g} s after a kill.",
         "",
         f"| requests | kills | moves | failed calls | lost | answered twice | wrong |\n{'|---' * 7}|",
         f"| {' | '.join(map(str, calls + verdict))} |",
@@ -333,13 +286,14 @@ def table(outcome: Outcome, *, machine: str) -> str:
 
 def main() -> None:
     """Run it and write JSON and a page."""
-    parser = argparse.ArgumentParser(description="Kill servers at random while a session serves.")
+    parser = argparse.ArgumentParser(description="Kill devices at random while a session serves.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the figures")
+    parser.add_argument("--devices", choices=["servers", "ray"], default="servers")
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    outcome = run(requests=arguments.requests, kills=arguments.kills, seed=arguments.seed)
+    outcome, about = run(arguments.devices, requests=arguments.requests, kills=arguments.kills, seed=arguments.seed)
     machine = describe_machine()
     arguments.out.mkdir(parents=True, exist_ok=True)
     record = {
@@ -349,7 +303,7 @@ def main() -> None:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_atomic(arguments.out / "migration.json", (json.dumps(record, indent=1) + "\n").encode())
-    page = table(outcome, machine=machine)
+    page = table(outcome, about, machine=machine)
     write_atomic(arguments.out / "README.md", page.encode())
     print(page)
 

@@ -23,7 +23,7 @@ from siniantrust.leakage import load_audit
 from siniantrust.odla.oip import Server
 from siniantrust.planner import load_plan
 
-COMMANDS = ("inspect", "audit", "plan", "build", "run", "serve", "report", "devices", "doctor", "demo")
+COMMANDS = ("inspect", "audit", "plan", "build", "run", "serve", "export", "report", "devices", "doctor", "demo")
 
 
 def _json(text: str) -> Any:
@@ -289,3 +289,21 @@ def _open_for_reader(fifo: Path, reader: subprocess.Popen[str]) -> int:
             return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
         time.sleep(0.01)
     raise AssertionError(reader.communicate())
+
+
+def test_export_writes_a_triton_repository(workshop: Workshop, sinian: Command, tmp_path: Path) -> None:
+    """The command names what it wrote and how it is served; a folder in use and a missing form are one line each."""
+    out = tmp_path / "models"
+    done = sinian("export", "--triton", workshop.bundle, out, "--keys", workshop.keys, "--kserve", "pvc://models")
+    assert done.code == 0
+    assert done.out == f"part2 written to {out}; serve with: tritonserver --model-repository={out}\n"
+    assert {path.name for path in out.iterdir()} == {"part2", "inference-service.yaml"}
+    again = sinian("export", "--triton", workshop.bundle, out, "--keys", workshop.keys)
+    assert (again.code, again.out) == (2, "")
+    assert (
+        again.err == f"sinian: error: repository {out}: the folder holds something; choose another path or empty it\n"
+    )
+    formless = sinian("export", workshop.bundle, tmp_path / "other", "--keys", workshop.keys)
+    assert formless.err == "sinian: error: export: name the form, which is --triton\n"
+    listed = sinian("export", "--triton", workshop.bundle, tmp_path / "other", "--keys", workshop.keys, "--json")
+    assert json.loads(listed.out) == {"path": str(tmp_path / "other"), "models": ["part2"]}

@@ -24,6 +24,8 @@ BACKENDS = (
     # Each part takes IREE seconds to compile.
     pytest.param("iree", marks=pytest.mark.slow),
     pytest.param("iree-vulkan", marks=pytest.mark.slow),
+    # A cluster takes seconds to start; test_odla_ray.py has its own run over the parts.
+    pytest.param("ray", marks=pytest.mark.slow),
 )
 LOCAL = {
     "onnxruntime": DeviceSpec("cpu"),
@@ -49,12 +51,17 @@ def open_here(spec: DeviceSpec) -> Device:
 
 
 @pytest.fixture
-def device_for(serve_part: Callable[[Part], Endpoints], open_remote: Callable[..., Device]) -> OpenFor:
+def device_for(
+    serve_part: Callable[[Part], Endpoints], open_remote: Callable[..., Device], request: pytest.FixtureRequest
+) -> OpenFor:
     """Return a function that opens the device of a backend on which a part can run."""
 
     def opened(backend: str, part: Part) -> Device:
         if backend in LOCAL:
             return open_here(LOCAL[backend])
+        if backend == "ray":
+            address = request.getfixturevalue("ray_cluster").address
+            return open_device(DeviceSpec("far", "ray", {"address": address}))
         endpoints = serve_part(part)
         return open_remote(endpoints.grpc_url if backend == "remote-grpc" else endpoints.http_url)
 

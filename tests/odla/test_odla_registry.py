@@ -23,7 +23,7 @@ def with_entries(monkeypatch: pytest.MonkeyPatch, *extra: tuple[str, str]) -> No
 def test_in_tree_backends_are_found() -> None:
     """Our backends are all found; each is ready, or says what to install."""
     verdicts = available_backends()
-    assert sorted(verdicts) == ["iree", "null", "onnxruntime", "openvino", "remote", "torch"]
+    assert sorted(verdicts) == ["iree", "null", "onnxruntime", "openvino", "ray", "remote", "torch"]
     assert all(verdicts[name] == "ready" for name in ("null", "onnxruntime", "remote", "torch"))
     for name in ("iree", "openvino"):
         assert verdicts[name] == "ready" or f"pip install 'siniantrust[{name}]'" in verdicts[name]

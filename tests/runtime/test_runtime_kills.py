@@ -57,15 +57,16 @@ def test_no_request_is_lost_when_servers_are_killed(
             served_deployment.path, keystore=served_deployment.keystore, devices=specs, observers=observers
         )
 
-    outcome = migration.serve_through_kills(
-        opener,
-        served_deployment.path / "part2",
-        [{"x": row[np.newaxis]} for row in rows],
-        [{"t7": answer[np.newaxis]} for answer in answers],
-        kills=kills,
-        seed=1,
-    )
-    sys.stdout.write(migration.table(outcome, machine="test"))
+    with migration.server_fleet(served_deployment.path / "part2") as fleet:
+        outcome = migration.serve_through_kills(
+            opener,
+            fleet,
+            [{"x": row[np.newaxis]} for row in rows],
+            [{"t7": answer[np.newaxis]} for answer in answers],
+            kills=kills,
+            seed=1,
+        )
+    sys.stdout.write(migration.table(outcome, fleet.about, machine="test"))
     assert outcome.faults == []
     assert (outcome.requests, outcome.kills) == (requests, kills)
     assert (outcome.lost, outcome.answered_twice, outcome.wrong) == (0, 0, 0)
@@ -89,13 +90,14 @@ def test_the_count_of_the_kills_can_fail(served_deployment: Deployment, migratio
     rows = served_deployment.inputs(300)["x"]
     requests = [{"x": row[np.newaxis]} for row in rows]
     wrong = [{"t7": np.full((1, 8), 7.0, np.float32)}] * len(requests)
-    outcome = migration.serve_through_kills(opener, served_deployment.path / "part2", requests, wrong, kills=1, seed=4)
+    with migration.server_fleet(served_deployment.path / "part2") as fleet:
+        outcome = migration.serve_through_kills(opener, fleet, requests, wrong, kills=1, seed=4)
     assert outcome.lost > 0
     assert outcome.wrong == 300 - outcome.lost
     assert "part 'part2': no allowed device answered" in outcome.faults[0]
 
 
-def test_a_server_that_stands_still_is_given_up(tmp_path: Path, migration: ModuleType) -> None:
+def test_a_server_that_stands_still_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is stopped, and neither answers nor hangs up, costs its request the policy's time and no more."""
     deployment = deploy(
         vectors(),
@@ -105,12 +107,16 @@ def test_a_server_that_stands_still_is_given_up(tmp_path: Path, migration: Modul
         serving={"takeover": ["standby"], "call_timeout_s": 1.0},
     )
     part = deployment.path / "part2"
-    with migration.PartServer(part) as cloud, migration.PartServer(part) as standby:
+    monkeypatch.syspath_prepend(str(_BENCHMARKS))
+    import fleets
+
+    with fleets.PartServer(part) as cloud, fleets.PartServer(part) as standby:
         urls = {"cloud": cloud.url, "standby": standby.url}
         specs = {name: DeviceSpec(name, "remote", {"url": url}) for name, url in urls.items()}
         with deployment.open(specs) as session:
             for seed in range(3):
                 if seed == 1:
+                    assert cloud.process is not None
                     cloud.process.send_signal(signal.SIGSTOP)
                 inputs = deployment.inputs(2, seed=seed)
                 begin_s = time.perf_counter()

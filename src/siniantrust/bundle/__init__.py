@@ -4,6 +4,7 @@ from siniantrust.bundle._build import build_bundle
 from siniantrust.bundle._keys import KeyStore, fingerprint
 from siniantrust.bundle._load import Bundle, TrustedPart, load_bundle
 from siniantrust.bundle._manifest import FileEntry, Manifest, parse_manifest
+from siniantrust.bundle._triton import export_triton
 
 __all__ = [
     "Bundle",
@@ -12,6 +13,7 @@ __all__ = [
     "Manifest",
     "TrustedPart",
     "build_bundle",
+    "export_triton",
     "fingerprint",
     "load_bundle",
     "parse_manifest",

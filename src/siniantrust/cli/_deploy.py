@@ -1,4 +1,4 @@
-"""Commands that deploy: build, run, serve."""
+"""Commands that deploy: build, run, serve, export."""
 
 from __future__ import annotations
 
@@ -210,3 +210,27 @@ def serve(
         token_env=token_env,
         ready=ready,
     )
+
+
+def export(
+    bundle: BundleFolder,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; nothing may be in it.")],
+    *,
+    triton: Annotated[bool, typer.Option("--triton", help="As a model repository for NVIDIA's Triton server.")] = False,
+    max_batch: Annotated[int, typer.Option(min=1, help="Largest batch that the server takes.")] = 32,
+    kserve: Annotated[
+        str | None, typer.Option(metavar="URI", help="Also write an InferenceService for a repository at this URI.")
+    ] = None,
+    keys: Keys = None,
+    as_json: Json = False,
+) -> None:
+    """Write the untrusted parts in the form that another server takes."""
+    from siniantrust.bundle import KeyStore, export_triton
+
+    if not triton:
+        raise SinianError("export: name the form, which is --triton")
+    parts = export_triton(bundle, out, keystore=KeyStore(keys), max_batch=max_batch, kserve_uri=kserve)
+    if as_json:
+        show_json({"path": str(out), "models": list(parts)})
+        return
+    show_line(f"{', '.join(parts)} written to {out}; serve with: tritonserver --model-repository={out}")

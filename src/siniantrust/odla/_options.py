@@ -39,6 +39,17 @@ class Options:
             raise self._wrong(name, f"an integer of at least {minimum}", value)
         return number
 
+    def amount(self, name: str, default: float) -> float:
+        """Return the option ``name`` as a number that is not negative."""
+        value = self.spec.options.get(name, default)
+        try:
+            number = float(value)
+        except ValueError:
+            raise self._wrong(name, "a number", value) from None
+        if isinstance(value, bool) or not 0 <= number < float("inf"):
+            raise self._wrong(name, "a number of at least 0", value)
+        return number
+
     def seconds(self, name: str, default: float) -> float:
         """Return the option ``name`` as a positive number of seconds."""
         value = self.spec.options.get(name, default)
@@ -71,19 +82,20 @@ class Options:
         return DeviceError(f"device {self.spec.name!r}: option {name!r} must be {expected}, found {found!r}")
 
 
-def read_options(spec: DeviceSpec, known: Mapping[str, str], *, prefix: str | None = None) -> Options:
+def read_options(spec: DeviceSpec, known: Mapping[str, str], *, prefix: str | tuple[str, ...] = ()) -> Options:
     """Check the names of ``spec``'s options.
 
     Args:
         spec: The device.
         known: The options that the backend has, with a few words on each.
-        prefix: Options that start with it are passed on to the runtime below, which judges them itself.
+        prefix: Options that start with it (with one of them) are passed on to what is below, which judges them itself.
 
     Raises:
         DeviceError: for an option that is not known; the message lists the known ones.
     """
+    prefixes = (prefix,) if isinstance(prefix, str) else prefix
     for name in spec.options:
-        if name not in known and not (prefix and name.startswith(prefix)):
-            listed = ", ".join([*sorted(known), *([f"{prefix}*"] if prefix else [])])
+        if name not in known and not name.startswith(prefixes):
+            listed = ", ".join([*sorted(known), *(f"{each}*" for each in prefixes)])
             raise DeviceError(f"device {spec.name!r}: backend {spec.backend!r} has no option {name!r}; it has {listed}")
     return Options(spec)
