@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from siniantrust.errors import AuditError, DataError
 from siniantrust.graph import enumerate_cuts, load_model
 from siniantrust.leakage import Budget, Data, Problem, Transcription, audit, list_attacks, load_data
 from siniantrust.leakage._judge import Judge
+from siniantrust.leakage._parallel import computing
 from siniantrust.leakage._priors import class_text_prior, nearest_text_prior, text_prior
 from siniantrust.leakage._registry import InapplicableError
 from siniantrust.leakage._transcripts import TEXT_METRICS, accuracy, accuracy_of_each, best_text
@@ -26,6 +27,13 @@ from siniantrust.leakage.attacks._frames import time_axis
 
 NEEDS_SPEECH = pytest.mark.skipif(speech.SPEAKER is None, reason="espeak-ng is not installed: nobody speaks")
 WORDS = ("call", "the", "doctor", "home", "a", "pay", "rent", "nurse", "now")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread, as an audit's workers do: small steps only lose by more."""
+    with computing(1):
+        yield
 
 
 @pytest.mark.parametrize(

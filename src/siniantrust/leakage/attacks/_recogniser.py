@@ -19,7 +19,7 @@ from siniantrust.leakage.attacks._frames import Frames
 _WIDTH = 4
 _DILATIONS = (1, 2, 4)
 _DROPOUT = 0.1
-_RATE = 3e-3
+_RATE = 8e-3
 # A step of so small a network costs little, and it takes many before anything is spelt.
 _STEPS = 10
 _CHECK_STEPS = 20

@@ -25,10 +25,10 @@ class _Trial:
 def run(problem: Problem, budget: Budget, seed: int) -> Transcription:
     """Answer with whatever is most right about the validation items, by characters and words together.
 
-    They are: a recogniser trained on the features over time; one trained on the columns of the reconstructed picture
-    as well, where the items are pictures or sounds; and a vote of the attacker's own texts by kernel ridge regression.
-    What a recogniser spells may also be read as the nearest words, or the nearest whole texts, that the attacker has
-    seen. The best text for all items is the answer if none does better.
+    They are: what a recogniser spells that is trained on the features over time and, where the items are pictures or
+    sounds, on the columns of their reconstruction; the same as the nearest words, or the nearest whole texts, that the
+    attacker has seen; and a vote of the attacker's texts by kernel ridge regression. The best text for all items is the
+    answer if none does better.
 
     Raises:
         InapplicableError: if the data name no transcript.
@@ -77,27 +77,21 @@ def _vote(problem: Problem, known: Sequence[str], budget: Budget, seed: int, sco
 
 
 def _spelt(problem: Problem, known: Sequence[str], budget: Budget, seed: int, score: Score) -> Iterator[_Trial]:
-    """Yield what recognisers spell: as it is, in words seen, and as whole texts seen."""
+    """Yield what a recogniser spells: as it is, in words seen, and as whole texts seen."""
     from siniantrust.leakage.attacks._frames import feature_frames, picture_frames
     from siniantrust.leakage.attacks._recogniser import frames_for, spell
     from siniantrust.leakage.attacks._warm import warm_start
 
     most = frames_for(known)
-    seen = feature_frames(problem, budget, seed, most=most)
-    views = {"features": seen}
+    views = feature_frames(problem, budget, seed, most=most)
     if problem.kind == "image":
-        rebuilt = picture_frames(warm_start(problem, budget), problem.attacker_targets.shape[1:], most=most)
-        if rebuilt:
-            views["features and reconstruction"] = seen + rebuilt
+        views += picture_frames(warm_start(problem, budget), problem.attacker_targets.shape[1:], most=most)
+    found = spell(views, known, budget, seed, score)
+    yield _Trial(found.texts, found.detail, found.stopped)
     words, texts = sorted({word for text in known for word in text.split()}), sorted(set(known))
-    for name, frames in views.items():
-        found = spell(frames, known, budget, seed, score)
-        how = f"{found.detail} on {name}"
-        yield _Trial(found.texts, how, found.stopped)
-        if score(found.texts) > 0:
-            in_words = [" ".join(_nearest(word, words) for word in text.split()) for text in found.texts]
-            yield _Trial(in_words, f"{how}, in words seen")
-            yield _Trial([_nearest(text, texts) for text in found.texts], f"{how}, as texts seen")
+    in_words = [" ".join(_nearest(word, words) for word in text.split()) for text in found.texts]
+    yield _Trial(in_words, f"{found.detail}, in words seen")
+    yield _Trial([_nearest(text, texts) for text in found.texts], f"{found.detail}, as texts seen")
 
 
 def _nearest(text: str, known: Sequence[str]) -> str:
@@ -115,7 +109,7 @@ ATTACK = Attack(
         "black box: data of the same distribution with what is said or written in them and the features that the "
         "trusted side answers for them; trains a network on them; honest but curious"
     ),
-    cost="a minute at a cut, or as long as the budget says: gradient steps of a small network, once or twice",
+    cost="a minute at a cut, or as long as the budget says: gradient steps of a small network",
     run=run,
     kinds=("image", "array", "token"),
     trained=True,
