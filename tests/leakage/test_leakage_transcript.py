@@ -181,17 +181,17 @@ def test_behind_a_pad_nothing_is_understood(masked: str) -> None:
     values = _embedded(_tokens(texts))
     pad = np.random.default_rng(7).uniform(-1, 1, values.shape).astype(np.float32)
     problem, setting = problem_of(pad if masked == "pad" else np.ones_like(values), _tokens(texts), transcript=texts)
-    for figure in leakage_of("transcript", problem, setting).leakage.values():
+    for figure in _figures(problem, setting, SMALL).values():
         assert figure.lower is not None
-        assert figure.lower <= 0 <= figure.upper
-        assert figure.upper < 0.3
+        assert figure.lower <= 0 <= figure.upper < 0.3
 
 
 def test_transcription_repeats_itself() -> None:
     """The same seed gives the same texts."""
     texts = _texts(200)
     problem, _ = problem_of(_embedded(_tokens(texts)), _tokens(texts), transcript=texts)
-    assert _transcribed(problem, SMALL).texts == _transcribed(problem, SMALL).texts
+    brief = replace(SMALL, steps=2)
+    assert _transcribed(problem, brief).texts == _transcribed(problem, brief).texts
 
 
 def test_the_clock_ends_a_recognisers_training() -> None:
@@ -310,11 +310,11 @@ def _heard(count: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @NEEDS_SPEECH
 def test_speech_is_understood_at_a_shallow_cut_and_not_behind_a_pad() -> None:
     """Behind one layer nearly every spoken word is recognised; behind a one-time pad, none beyond a blind guess."""
-    sounds, values, texts = _heard(300, "early")
-    budget = replace(SMALL, steps=30, width=24)
+    sounds, values, texts = _heard(360, "early")
+    budget = replace(SMALL, steps=40, width=24)
     data = {"transcript": texts, "sample_rate_hz": speech.RATE}
     for metric, figure in _figures(*problem_of(values, sounds, budget, **data), budget).items():
-        assert figure.mean > 0.75, metric
+        assert figure.mean > 0.85, metric
     pad = np.random.default_rng(0).uniform(0, 1, values.shape).astype(np.float32)
     for figure in _figures(*problem_of(pad, sounds, SMALL, **data), SMALL).values():
         assert figure.lower is not None

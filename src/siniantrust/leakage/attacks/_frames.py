@@ -101,7 +101,7 @@ def _locality(values: np.ndarray, place: int, targets: np.ndarray, axis: int) ->
     seen, meant = (_stretches(each, where, count) for each, where in ((values, place), (targets, axis)))
     alike = np.array([[correlation(one, other) for other in meant] for one in seen])
     same = float(np.trace(alike)) / count
-    return same - (float(alike.sum()) - count * same) / (count * (count - 1))
+    return float(same - (alike.sum() - count * same) / (count * (count - 1)))
 
 
 def _stretches(values: np.ndarray, place: int, count: int) -> list[np.ndarray]:

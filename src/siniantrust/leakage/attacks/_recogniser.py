@@ -98,7 +98,8 @@ def spell(
     frames, width, steps = frames_for(texts), _WIDTH * budget.width, _STEPS * budget.steps
     batch = min(budget.batch_items, max(1, _TABLE // (frames * 2 * int(lengths.max()))))
     with seeded(seed):
-        network = _Recogniser([tuple(view.attacker.shape[1:]) for view in views], frames, len(letters) + 1, width)
+        shapes = [(view.attacker.shape[1], view.attacker.shape[2]) for view in views]
+        network = _Recogniser(shapes, frames, len(letters) + 1, width)
         optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps + 1)
         source, started, best, kept = generator(seed), time.monotonic(), -1.0, {}
