@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import speech
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from leakage_cases import SMALL, leakage_of, photo_tiles, problem_of, small_network, write_network
 from onnx import TensorProto, helper
@@ -55,6 +55,7 @@ def test_every_edit_counts_once(truth: str, guess: str, words: float, characters
     assert accuracy([guess], [truth], "character") == pytest.approx(characters)
 
 
+@settings(deadline=None)  # the first call imports
 @given(some.lists(some.text("ab ", max_size=8), min_size=1, max_size=4), some.lists(some.text("ab", min_size=1)))
 def test_each_guess_of_each_text_is_scored_as_by_itself(guesses: list[str], truth: list[str]) -> None:
     """The table of guesses and texts holds what pairs have, all between 0 and 1."""
