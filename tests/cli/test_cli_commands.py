@@ -181,6 +181,15 @@ def test_run_takes_a_bare_array(sinian: Command, workshop: Workshop, tmp_path: P
     assert found.out == "3 items through the process enclave (simulated)\n"
 
 
+def test_run_leaves_out_what_accompanies_an_audits_items(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:
+    """Labels, marks, private labels and transcripts in a file of data are not taken for inputs of the model."""
+    pictures, marks = np.zeros((3, 3, 12, 12), np.float32), np.zeros(3, np.int64)
+    beside = {"labels": marks, "heldout": marks == 0, "attribute": marks, "transcript": np.array(["said"] * 3)}
+    np.savez(tmp_path / "data.npz", allow_pickle=True, image=pictures, sample_rate=np.array(8000), **beside)
+    found = sinian("run", workshop.bundle, tmp_path / "data.npz", "--keys", workshop.keys)
+    assert (found.code, found.err) == (0, "")
+
+
 def test_run_writes_a_timeline_and_serves_metrics(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:
     """``--trace`` leaves a Chrome trace of every request, and ``--metrics-port`` says where it serves meanwhile."""
     pytest.importorskip("prometheus_client", reason="the extra 'observe' is not installed")

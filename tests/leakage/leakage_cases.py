@@ -59,10 +59,14 @@ def feature_set(values: np.ndarray, start: int = 0, stop: int | None = None) -> 
     return FeatureSet((encoder.encode(values),), (encoder,), start, len(values) if stop is None else stop)
 
 
-def problem_of(values: np.ndarray, inputs: np.ndarray, budget: Budget = SMALL) -> tuple[Problem, Setting]:
-    """Return the problem of inverting ``values`` (N, ...) to ``inputs`` (N, ...), split as an audit splits."""
+def problem_of(values: np.ndarray, inputs: np.ndarray, budget: Budget = SMALL, **more: Any) -> tuple[Problem, Setting]:
+    """Return the problem of inverting ``values`` (N, ...) to ``inputs`` (N, ...), split as an audit splits.
+
+    ``more`` goes to the data: their transcript, say.
+    """
     split = split_items(len(inputs), budget, seed=0)
-    setting = make_setting(Data(inputs, None, "x"), split, budget, seed=0)
+    setting = make_setting(Data(inputs, None, "x", **more), split, budget, seed=0)
+    texts = setting.transcript
     features = feature_set(values[split.order])
     first, second, total = setting.attackers, setting.known, len(setting.targets)
 
@@ -76,6 +80,8 @@ def problem_of(values: np.ndarray, inputs: np.ndarray, budget: Budget = SMALL) -
         validation=part(first, second),
         validation_targets=setting.targets[first:second],
         heldout=part(second, total),
+        attacker_transcript=None if texts is None else texts[:first],
+        validation_transcript=None if texts is None else texts[first:second],
     )
     return problem, setting
 

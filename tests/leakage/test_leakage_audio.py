@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siniantrust.errors import AuditError
-from siniantrust.leakage._audio import character_error_rate, spectrogram, waves_from, word_error_rate
+from siniantrust.leakage._audio import spectrogram, waves_from
 
 RATE = 8000
 
@@ -79,32 +79,3 @@ def test_what_is_no_row_of_samples_is_refused(shape: tuple[int, ...]) -> None:
     """Too short waves and other shapes are named with what was expected."""
     with pytest.raises(AuditError, match=r"expected \(items, samples\)"):
         spectrogram(np.zeros(shape, np.float32), RATE)
-
-
-@pytest.mark.parametrize(
-    ("reference", "answer", "words", "characters"),
-    [
-        ("call the doctor", "call the doctor", 0, 0),
-        ("call the doctor", "call a doctor", 1 / 3, 3 / 15),
-        ("call the doctor", "the doctor", 1 / 3, 5 / 15),
-        ("yes", "oh yes", 1, 1),
-        ("yes", "", 1, 1),
-        ("", "yes", 1, 3),
-        ("", "", 0, 0),
-    ],
-)
-def test_error_rates_count_edits(reference: str, answer: str, words: float, characters: float) -> None:
-    """Insertions, deletions and substitutions count one each, over the reference's length."""
-    assert word_error_rate(reference, answer) == pytest.approx(words)
-    assert character_error_rate(reference, answer) == pytest.approx(characters)
-
-
-@given(st.text("ab ", max_size=8), st.text("ab ", max_size=8), st.text("ab ", max_size=8))
-def test_edits_add_up(first: str, second: str, third: str) -> None:
-    """The number of edits is symmetric and obeys the triangle inequality."""
-
-    def edits(one: str, other: str) -> float:
-        return character_error_rate(one, other) * max(1, len(one))
-
-    assert edits(first, second) == pytest.approx(edits(second, first))
-    assert edits(first, third) <= edits(first, second) + edits(second, third) + 1e-9

@@ -62,7 +62,8 @@ def test_a_whole_audit_reads_back(folder: Path) -> None:
         pictorial = {name for name, attack in list_attacks().items() if "image" in attack.kinds}
         assert mounted | set(cut.declined) == pictorial
         # A local regression needs maps, which the dense layer's output is not.
-        assert set(cut.declined) == ({"attribute", "local_ridge"} if cut.tensors == ("r2",) else {"attribute"})
+        lacking = {"attribute", "transcript"}
+        assert set(cut.declined) == (lacking | {"local_ridge"} if cut.tensors == ("r2",) else lacking)
         assert set(cut.screens) <= set(found.screens) == set(list_screens())
         assert found.seeds == 2
         for name, result in cut.attacks.items():
@@ -321,6 +322,8 @@ def test_requests_that_cannot_be_met_are_refused(tmp_path: Path) -> None:
         _run(model, data, tmp_path / "out", attacks=[])
     with pytest.raises(AuditError, match="attack attribute: it needs a private label"):
         _run(model, data, tmp_path / "out", attacks=["attribute"])
+    with pytest.raises(AuditError, match="attack transcript: it needs what is said or written"):
+        _run(model, data, tmp_path / "out", attacks=["transcript"])
     with pytest.raises(AuditError, match="attack token_regression: it reconstructs token; these data are image"):
         _run(model, data, tmp_path / "out", attacks=["token_regression"])
     with pytest.raises(AuditError, match="none of its 0 cuts"):

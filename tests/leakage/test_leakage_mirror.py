@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from leakage_cases import SMALL, photo_tiles
 
@@ -13,12 +13,15 @@ from siniantrust.leakage._split import split_items
 
 
 def _data() -> Data:
-    return Data(photo_tiles(200), np.arange(200), "x", others={"z": np.arange(200.0)[:, None]})
+    numbers = np.arange(200)
+    others = {"z": np.arange(200.0)[:, None]}
+    return Data(photo_tiles(200), numbers, "x", others=others, attribute=numbers, transcript=numbers.astype(str))
 
 
+@settings(deadline=None)  # the first call reads the photographs
 @given(most=some.integers(1, 400), seed=some.integers(0, 20))
 def test_only_the_attackers_items_are_mirrored(most: int, seed: int) -> None:
-    """A mirror image is that of an item the attacker has, with its label; nothing else changes."""
+    """A mirror image is that of an item the attacker has, with its labels and text; nothing else changes."""
     data = _data()
     split = split_items(len(data), SMALL, seed=seed)
     more, wider = with_mirror_images(data, split, most=most)
@@ -28,11 +31,14 @@ def test_only_the_attackers_items_are_mirrored(most: int, seed: int) -> None:
     added = wider.attacker[wider.attacker >= len(data)]
     assert len(added) == max(0, min(len(split.attacker), most - len(split.attacker)))
     assert more.labels is not None
+    assert more.attribute is not None
+    assert more.transcript is not None
     for number in added:
         original = int(more.labels[number])
         assert original in split.attacker
         np.testing.assert_array_equal(more.inputs[number], data.inputs[original][..., ::-1])
-        assert more.others["z"][number] == original
+        assert more.others["z"][number] == more.attribute[number] == original
+        assert more.transcript[number] == str(original)
 
 
 @given(most=some.integers(128, 300))

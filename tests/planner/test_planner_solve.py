@@ -100,10 +100,11 @@ def test_attacks_that_did_not_converge_refuse_a_cut_unless_the_policy_lets_them(
     assert any("did not converge" in warning for warning in plan.warnings)
 
 
-def test_a_metric_that_was_not_measured_refuses_a_cut(chain: tuple[Model, CutSet]) -> None:
-    """A bound on a metric that the audit lacks cannot be met."""
-    refusal = _refusal(chain, 8, audit=_falling(chain), policy=make_policy(leakage={"max": {"nmse": 0.9}}))
-    assert refusal.startswith("leakage in nmse was not measured")
+@pytest.mark.parametrize("metric", ["nmse", "attribute", "character", "word"])
+def test_a_metric_that_was_not_measured_refuses_a_cut(chain: tuple[Model, CutSet], metric: str) -> None:
+    """A bound on a metric that the audit lacks, as where the data have no transcript, cannot be met."""
+    refusal = _refusal(chain, 8, audit=_falling(chain), policy=make_policy(leakage={"max": {metric: 0.9}}))
+    assert refusal.startswith(f"leakage in {metric} was not measured")
 
 
 def test_too_little_enclave_memory_refuses_deep_cuts_and_the_whole_model(chain: tuple[Model, CutSet]) -> None:

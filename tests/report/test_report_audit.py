@@ -156,15 +156,16 @@ def test_equal_picture_is_embedded_once(tmp_path: Path) -> None:
 
 
 def _tokens(audit: dict[str, Any]) -> None:
-    """Turn an audit of pictures into one of tokens, with a private label."""
+    """Turn an audit of pictures into one of tokens, with a private label and a transcript."""
     audit["data"].update(kind="token", item_shape=[32], target_shape=[32])
     audit["originals_picture"] = None
     for cut in audit["cuts"]:
         for attack in cut["attacks"].values():
             attack.update(picture=None, worst_picture=None, rungs=[])
-            attack["leakage"] = {"token": attack["leakage"]["ssim"], "attribute": attack["leakage"]["reidentification"]}
+            shares, hits = attack["leakage"]["ssim"], attack["leakage"]["reidentification"]
+            attack["leakage"] = {"token": shares, "attribute": hits, "word": shares, "character": shares}
         cut["leakage"] = cut["attacks"]["inverter"]["leakage"]
-        cut["best_attack"] = {"token": "inverter", "attribute": "inverter"}
+        cut["best_attack"] = dict.fromkeys(cut["leakage"], "inverter")
         cut["over_priors"] = {}
     audit["priors"] = {}
 
@@ -176,6 +177,8 @@ def test_tokens_have_figures_in_place_of_pictures(tmp_path: Path) -> None:
     assert "its data are tokens" in text
     assert "Tokens recovered 38.6 % (31.0 %)" in text
     assert "Private label guessed" in text
+    assert "Words understood 38.6 % (31.0 %)" in text
+    assert "Characters understood 38.6 % (31.0 %)" in text
     assert "<img" not in html
     assert "rebuild private texts" in words(html)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import string
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from report_audits import BOUNDS, NAMES
 from report_files import SHARES, edit, write_files
 
-from siniantrust.report import _text
+from siniantrust.leakage import Metric
+from siniantrust.report import _attack_sweep, _text
 from siniantrust.report._candidates import candidates, notable
 from siniantrust.report._cuts import bound_ratio, thin_out, view_cuts
 from siniantrust.report._load import Sources, load_sources
@@ -152,3 +154,9 @@ def test_readable_names_lose_what_says_nothing() -> None:
     """Exporters' suffixes, a shared folder and repeated folders go."""
     labels = _text.readable(["/features/features.3/conv/Relu_output_0", "/features/features.4/pool/MaxPool_output_0"])
     assert list(labels.values()) == ["features.3/conv/Relu", "features.4/pool/MaxPool"]
+
+
+def test_every_metric_of_an_audit_has_words() -> None:
+    """Whatever leakage is counted in has a title, a meaning and a short name."""
+    for names in (_text.METRIC_TITLES, _text.METRIC_MEANINGS, _attack_sweep._SHORT):
+        assert set(names) == set(get_args(Metric))

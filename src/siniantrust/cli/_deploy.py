@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from siniantrust.runtime import Observer, RunRecord, Session
 
+# What accompanies the items of an audit's data is not for the model.
+_BESIDE = ("labels", "y", "heldout", "attribute", "transcript", "sample_rate")
+
 
 def build(
     model: ModelFile,
@@ -146,8 +149,7 @@ def _read_inputs(path: Path, session: Session) -> tuple[dict[str, np.ndarray], n
 
     names = [tensor.name for tensor in session.inputs]
     arrays = read_arrays(path)
-    # What accompanies the items of an audit's data is not for the model.
-    beside = {key: arrays.pop(key) for key in ("labels", "y", "heldout") if key in arrays and key not in names}
+    beside = {key: arrays.pop(key) for key in _BESIDE if key in arrays and key not in names}
     labels = beside.get("labels", beside.get("y"))
     if len(names) == 1 and len(arrays) == 1:
         return {names[0]: next(iter(arrays.values()))}, labels

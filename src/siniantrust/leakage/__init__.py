@@ -17,6 +17,7 @@ from siniantrust.leakage._registry import (
     Screen,
     ScreenScore,
     ScreenView,
+    Transcription,
     list_attacks,
     list_screens,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "ScreenScore",
     "ScreenSummary",
     "ScreenView",
+    "Transcription",
     "audit",
     "list_attacks",
     "list_screens",

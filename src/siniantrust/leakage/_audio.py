@@ -1,9 +1,8 @@
-"""Sounds as pictures and back: log-mel spectrograms, Griffin-Lim, and error rates of what is understood."""
+"""Sounds as pictures and back: log-mel spectrograms and Griffin-Lim."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -93,29 +92,8 @@ def waves_from(spectrograms: Spectrograms, *, seed: int = 0) -> np.ndarray:
     return np.concatenate(waves)
 
 
-def word_error_rate(reference: str, answer: str) -> float:
-    """Return insertions, deletions and substitutions of words over the words of ``reference`` (Levenshtein 1966)."""
-    return _error_rate(reference.split(), answer.split())
-
-
-def character_error_rate(reference: str, answer: str) -> float:
-    """Return the same over characters."""
-    return _error_rate(reference, answer)
-
-
 def _starts(items: int) -> range:
     return range(0, items, _CHUNK_ITEMS)
-
-
-def _error_rate(reference: Sequence[str], answer: Sequence[str]) -> float:
-    """Return the edit distance over the reference's length; of an empty reference, over 1."""
-    row = list(range(len(answer) + 1))
-    for index, wanted in enumerate(reference, start=1):
-        diagonal, row[0] = row[0], index
-        for column, found in enumerate(answer, start=1):
-            changed = diagonal + (wanted != found)
-            diagonal, row[column] = row[column], min(changed, row[column] + 1, row[column - 1] + 1)
-    return row[-1] / max(1, len(reference))
 
 
 def _mel_filters(n_fft: int, sample_rate: int) -> np.ndarray:

@@ -85,11 +85,11 @@ def audit(
         DataError: if the data do not fit the model or are too few.
         AuditError: if a name is unknown, an attack is asked for that the data do not allow, no cut can be audited, a
             worker dies, or a folder cannot be written.
-        MissingExtraError: if torch, scipy, joblib or pillow is not installed.
+        MissingExtraError: if torch, scipy, joblib, pillow or rapidfuzz is not installed.
     """
     started = time.monotonic()
     budget = budget or Budget.preset("quick")
-    for module in ("torch", "scipy.stats", "PIL.Image", "joblib"):
+    for module in ("torch", "scipy.stats", "PIL.Image", "joblib", "rapidfuzz"):
         require(module, extra="leakage")
     chosen_attacks, left_out = _chosen(attacks, budget)
     chosen_screens = list_screens(screens)
@@ -224,6 +224,8 @@ def _check_applicable(attacks: Mapping[str, Attack], setting: Setting) -> None:
             raise AuditError(f"attack {name}: it reconstructs {', '.join(attack.kinds)}; these data are {setting.kind}")
     if "attribute" in attacks and setting.attribute is None:
         raise AuditError("attack attribute: it needs a private label; give integers (N,) under the key 'attribute'")
+    if "transcript" in attacks and setting.transcript is None:
+        raise AuditError("attack transcript: it needs what is said or written; give text (N,) under 'transcript'")
 
 
 def _refused(cuts: Sequence[Cut], observed: Observed) -> dict[str, str]:

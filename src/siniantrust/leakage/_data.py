@@ -18,10 +18,15 @@ _INPUT_KEYS = ("inputs", "x")
 _LABEL_KEYS = ("labels", "y")
 _HELDOUT_KEY = "heldout"
 _ATTRIBUTE_KEY = "attribute"
+_TRANSCRIPT_KEY = "transcript"
 _RATE_KEY = "sample_rate"
 # Quantities, and token numbers, of which nearness means nothing.
 _DTYPES = ("float16", "float32", "float64", "uint8", "int32", "int64")
 _MAX_SOUND_RANK = 3
+# Recognition takes memory with the square of a text's length.
+_MAX_CHARACTERS = 1000
+_LAST_CODE_POINT = 0x10FFFF
+_SURROGATES = (0xD800, 0xDFFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +35,9 @@ class Data:
 
     ``others`` holds the model's other inputs by name, one row per item: what accompanies the private one. ``heldout``
     (N,), boolean, marks the items that leakage is measured on and no attacker learns from; None lets chance choose.
-    ``attribute`` (N,) is a private label that nobody should learn from the features: who speaks, say. With
-    ``sample_rate_hz`` the items are sounds (samples,) or (1, samples), and leakage is that of their spectrograms.
+    ``attribute`` (N,) is a private label that nobody should learn from the features: who speaks, say.
+    ``transcript`` (N,) is text: what is said or written in each item. With ``sample_rate_hz`` the items are sounds
+    (samples,) or (1, samples), and leakage is that of their spectrograms.
     """
 
     inputs: np.ndarray = field(repr=False)
@@ -41,6 +47,7 @@ class Data:
     heldout: np.ndarray | None = field(default=None, repr=False)
     attribute: np.ndarray | None = field(default=None, repr=False)
     sample_rate_hz: int | None = None
+    transcript: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -60,6 +67,8 @@ class Data:
             named[" heldout"] = self.heldout
         if self.attribute is not None:
             named[" attribute"] = self.attribute
+        if self.transcript is not None:
+            named[" transcript"] = self.transcript
         if self.sample_rate_hz is not None:
             named[" sample_rate"] = np.asarray(self.sample_rate_hz)
         for name, array in named.items():
@@ -73,8 +82,8 @@ def load_data(path: Path, model: Model, *, private_input: str | None = None) -> 
 
     An ``.npz`` holds the private input under its name, ``inputs`` or ``x``; optionally labels under ``labels`` or
     ``y``, booleans under ``heldout`` that mark the items no attacker may learn from, integers under ``attribute`` (a
-    private label), and for sounds their ``sample_rate`` in Hz. A model with several inputs needs ``private_input`` and
-    an ``.npz`` with every input under its own name.
+    private label), text under ``transcript`` (what is said or written), and for sounds their ``sample_rate`` in Hz. A
+    model with several inputs needs ``private_input`` and an ``.npz`` with every input under its own name.
 
     Raises:
         DataError: if the file cannot be read, a key is missing or unknown, or an array is empty, not finite, or of
@@ -89,8 +98,9 @@ def load_data(path: Path, model: Model, *, private_input: str | None = None) -> 
         arrays = {private if key == _first(_INPUT_KEYS, arrays) else key: value for key, value in arrays.items()}
     label_key = _first([key for key in _LABEL_KEYS if key not in names], arrays)
     labels = None if label_key is None else arrays.pop(label_key)
-    heldout, attribute, rate = (
-        None if key in names else arrays.pop(key, None) for key in (_HELDOUT_KEY, _ATTRIBUTE_KEY, _RATE_KEY)
+    heldout, attribute, rate, transcript = (
+        None if key in names else arrays.pop(key, None)
+        for key in (_HELDOUT_KEY, _ATTRIBUTE_KEY, _RATE_KEY, _TRANSCRIPT_KEY)
     )
     for name in names:
         if name not in arrays:
@@ -105,6 +115,7 @@ def load_data(path: Path, model: Model, *, private_input: str | None = None) -> 
         heldout=heldout,
         attribute=attribute,
         sample_rate_hz=None if rate is None else _rate(rate, origin=str(path)),
+        transcript=transcript,
     )
     check_data(data, model, origin=str(path))
     return data
@@ -136,6 +147,8 @@ def check_data(data: Data, model: Model, *, origin: str) -> None:
             )
     if data.sample_rate_hz is not None:
         _check_sound(data, origin=origin)
+    if data.transcript is not None:
+        _check_transcript(data.transcript, len(data), origin=f"data {origin}: transcript")
     heldout = data.heldout
     if heldout is not None and (heldout.dtype != np.bool_ or heldout.shape != (len(data),)):
         raise DataError(
@@ -153,6 +166,23 @@ def _check_sound(data: Data, *, origin: str) -> None:
         raise DataError(
             f"data {origin}: sample_rate is given, so '{data.input_name}' must be sounds of shape (N, samples) or "
             f"(N, 1, samples) in floating point; found {inputs.dtype} {inputs.shape}"
+        )
+
+
+def _check_transcript(texts: np.ndarray, count: int, *, origin: str) -> None:
+    if texts.dtype.kind != "U" or texts.shape != (count,):
+        raise DataError(f"{origin}: expected text (str) of shape ({count},), found {texts.dtype} {texts.shape}")
+    lengths = np.strings.str_len(texts)
+    blank = (lengths == 0) | np.strings.isspace(texts)
+    if blank.any():
+        raise DataError(f"{origin}: expected words for every item, found none in item {blank.argmax()}; leave it out")
+    letters = np.ascontiguousarray(texts).view(np.dtype(np.uint32).newbyteorder(texts.dtype.byteorder))
+    if ((letters > _LAST_CODE_POINT) | ((letters >= _SURROGATES[0]) & (letters <= _SURROGATES[1]))).any():
+        raise DataError(f"{origin}: expected Unicode text, found numbers that stand for no character")
+    if lengths.max() > _MAX_CHARACTERS:
+        raise DataError(
+            f"{origin}: expected at most {_MAX_CHARACTERS:,} characters, found {lengths.max():,} in item "
+            f"{lengths.argmax()}; cut the items into shorter ones"
         )
 
 

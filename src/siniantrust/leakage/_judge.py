@@ -11,20 +11,22 @@ from siniantrust.errors import AuditError
 from siniantrust.leakage._estimates import estimates, mean_leakage
 from siniantrust.leakage._metrics import Metric, Scores, identified, measure
 from siniantrust.leakage._products import products
-from siniantrust.leakage._registry import Answer, Guess, Identification
+from siniantrust.leakage._registry import Answer, Guess, Identification, Transcription
 from siniantrust.leakage._schema import Estimate
 from siniantrust.leakage._targets import Kind
+from siniantrust.leakage._transcripts import text_scores
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """The held-out inputs, their private labels if there are some, and the prior attacker's scores on them."""
+    """The held-out inputs, their private labels and text if there are some, and the prior attacker's scores on them."""
 
     originals: np.ndarray = field(repr=False)
     prior: Mapping[Metric, Scores] = field(repr=False)
     kind: Kind
     seed: int
     attribute: np.ndarray | None = field(default=None, repr=False)
+    transcript: np.ndarray | None = field(default=None, repr=False)
 
     def scores(self, answer: Answer) -> dict[Metric, Scores]:
         """Score an answer, item by item.
@@ -36,6 +38,10 @@ class Judge:
             if self.attribute is None or answer.attribute.shape != self.attribute.shape:
                 raise AuditError(f"an attack guessed labels of shape {answer.attribute.shape}, which nobody asked for")
             return {"attribute": Scores((answer.attribute == self.attribute).astype(np.float64), perfect=1.0)}
+        if isinstance(answer, Transcription):
+            if self.transcript is None or len(answer.texts) != len(self.transcript):
+                raise AuditError(f"an attack guessed {len(answer.texts)} texts, which nobody asked for")
+            return text_scores(answer.texts, self.transcript.tolist())
         if isinstance(answer, Identification):
             if len(answer.answers) != len(self.originals) or not np.isfinite(answer.answers).all():
                 raise AuditError(

@@ -9,8 +9,8 @@ import numpy as np
 
 from siniantrust.leakage._products import products
 
-Metric = Literal["ssim", "nmse", "reidentification", "token", "attribute"]
-"""What leakage is counted in: structure, squared error, identity, tokens, or a private label."""
+Metric = Literal["ssim", "nmse", "reidentification", "token", "attribute", "character", "word"]
+"""What leakage is counted in: structure, squared error, identity, tokens, a private label, or text."""
 MIN_SSIM_SIDE = 7
 _TIE = 1e-5
 _FLAT = 1e-6

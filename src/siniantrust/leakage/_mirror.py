@@ -15,7 +15,7 @@ def with_mirror_images(data: Data, split: Split, *, most: int) -> tuple[Data, Sp
     """Fill the attacker's items up to ``most`` with their mirror images, if they are images.
 
     Each follows its original, and those that have one are spread evenly, so that half of the rows is half of the items.
-    Labels and the model's other inputs are those of the original.
+    Labels, transcripts and the model's other inputs are those of the original.
     """
     real = len(split.attacker)
     extra = min(real, most - real)
@@ -34,6 +34,7 @@ def with_mirror_images(data: Data, split: Split, *, most: int) -> tuple[Data, Sp
         others={name: np.concatenate([values, values[rows]]) for name, values in data.others.items()},
         heldout=None,
         attribute=extended(data.attribute),
+        transcript=extended(data.transcript),
     )
     numbers = len(data) + np.arange(len(rows))
     return mirrored, replace(split, attacker=np.insert(split.attacker, chosen + 1, numbers))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from siniantrust.leakage._metrics import Metric, Scores, measure
 from siniantrust.leakage._products import products
+from siniantrust.leakage._transcripts import TEXT_METRICS, accuracy, accuracy_of_each, best_text
 
 PRIOR_TITLES = {
-    "class mean": "the mean of the attacker's items of the class that the model predicts",
+    "class mean": "the mean, or the most central text, of the attacker's items of the class that the model predicts",
     "nearest": "the attacker's own item that is nearest to the original, chosen by someone who sees it",
 }
 
@@ -73,6 +74,40 @@ def nearest_prior(attacker_targets: np.ndarray, originals: np.ndarray, kind: str
         for start in range(0, len(wanted), _CHUNK_ITEMS)
     ]
     return measure(attacker_targets[np.concatenate(nearest)], originals, kind)
+
+
+def text_prior(known: np.ndarray, truth: np.ndarray) -> dict[Metric, Scores]:
+    """Score the attacker who answers every item with the same text: the best one for their own, in each metric."""
+    return _text_scores(lambda metric: [best_text(known.tolist(), metric)] * len(truth), truth)
+
+
+def class_text_prior(
+    known: np.ndarray, known_classes: np.ndarray, truth: np.ndarray, classes: np.ndarray
+) -> dict[Metric, Scores]:
+    """Score the attacker who answers with the best text for the predicted class; for a class never seen, for all."""
+
+    def answers(metric: Metric) -> list[str]:
+        best = {}
+        for label in np.unique(classes):
+            members = known[known_classes == label]
+            best[label] = best_text((members if len(members) else known).tolist(), metric)
+        return [best[label] for label in classes]
+
+    return _text_scores(answers, truth)
+
+
+def nearest_text_prior(known: np.ndarray, truth: np.ndarray) -> dict[Metric, Scores]:
+    """Score the attacker's own text that is nearest to each of the originals."""
+    texts = list(dict.fromkeys(known.tolist()))
+
+    def answers(metric: Metric) -> list[str]:
+        return [texts[place] for place in accuracy_of_each(texts, truth.tolist(), metric).argmax(axis=0)]
+
+    return _text_scores(answers, truth)
+
+
+def _text_scores(answers: Callable[[Metric], Sequence[str]], truth: np.ndarray) -> dict[Metric, Scores]:
+    return {metric: Scores(accuracy(answers(metric), truth.tolist(), metric), perfect=1.0) for metric in TEXT_METRICS}
 
 
 def _squared_distances(wanted: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -54,8 +54,8 @@ class Problem:
     The held-out inputs are not here; no attack can see them. ``memo`` keeps what several attacks compute alike, and
     ``whole`` is the problem that this one is half of. ``white_box`` makes the network itself, for attacks that know it.
     ``attacker_labels`` (N,) are the classes of the model's task, where the data name them. ``attacker_attribute`` and
-    ``validation_attribute`` (N,) hold a private label of those items, where there is one. Token targets are integers
-    (N, length).
+    ``validation_attribute`` (N,) hold a private label of those items, where there is one, and ``attacker_transcript``
+    and ``validation_transcript`` (N,) their text. Token targets are integers (N, length).
     """
 
     kind: Kind
@@ -68,18 +68,21 @@ class Problem:
     attacker_labels: np.ndarray | None = field(default=None, repr=False)
     attacker_attribute: np.ndarray | None = field(default=None, repr=False)
     validation_attribute: np.ndarray | None = field(default=None, repr=False)
+    attacker_transcript: np.ndarray | None = field(default=None, repr=False)
+    validation_transcript: np.ndarray | None = field(default=None, repr=False)
     white_box: Callable[[], WhiteBox] | None = field(default=None, repr=False)
     memo: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
 
     def first(self, count: int) -> Problem:
         """Return the problem of an attacker who has only the first ``count`` items to learn from."""
-        labels, attribute = self.attacker_labels, self.attacker_attribute
+        labels, attribute, texts = self.attacker_labels, self.attacker_attribute, self.attacker_transcript
         return replace(
             self,
             attacker=self.attacker.head(count),
             attacker_targets=self.attacker_targets[:count],
             attacker_labels=None if labels is None else labels[:count],
             attacker_attribute=None if attribute is None else attribute[:count],
+            attacker_transcript=None if texts is None else texts[:count],
             whole=None,
             memo={},
         )
@@ -112,6 +115,15 @@ class Guess:
 
 
 @dataclass(frozen=True, slots=True)
+class Transcription:
+    """The answer of an attack on what is said or written: a text for each held-out item, and how it got there."""
+
+    texts: tuple[str, ...] = field(repr=False)
+    detail: str
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Identification:
     """The answer of an attack that picks the input from a list of candidates.
 
@@ -126,7 +138,7 @@ class Identification:
     detail: str
 
 
-Answer = Reconstruction | Guess | Identification
+Answer = Reconstruction | Guess | Transcription | Identification
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class Rung(_Record):
 
 
 class AttackResult(_Record):
-    """One attack at one cut. ``leakage`` is keyed by metric (ssim, nmse, reidentification, token, attribute)."""
+    """One attack at one cut. ``leakage`` is keyed by metric: ssim, nmse, reidentification, token, word and so on."""
 
     leakage: dict[str, Estimate]
     converged: bool = Field(description="false when twice the data or the width still moved a metric by the tolerance")

@@ -12,7 +12,15 @@ from siniantrust.leakage._classifier import class_scores
 from siniantrust.leakage._data import Data
 from siniantrust.leakage._judge import Judge
 from siniantrust.leakage._metrics import Metric, Scores
-from siniantrust.leakage._priors import attribute_prior, class_prior, nearest_prior, prior_scores
+from siniantrust.leakage._priors import (
+    attribute_prior,
+    class_prior,
+    class_text_prior,
+    nearest_prior,
+    nearest_text_prior,
+    prior_scores,
+    text_prior,
+)
 from siniantrust.leakage._schema import DataDescription
 from siniantrust.leakage._split import Split
 from siniantrust.leakage._targets import Kind, data_kind, data_range, shrink, shrink_factor, sound_pictures, unit_scale
@@ -22,7 +30,8 @@ from siniantrust.leakage._targets import Kind, data_kind, data_range, shrink, sh
 class Setting:
     """``targets`` (items in the split's order, *target shape) are in unit scale: ``low`` is 0 and ``high`` is 1.
 
-    ``factor`` is by how much images were averaged down. ``labels`` and ``attribute`` are in the split's order too.
+    ``factor`` is by how much images were averaged down. ``labels``, ``attribute`` and ``transcript`` are in the split's
+    order too.
     """
 
     kind: Kind
@@ -36,6 +45,7 @@ class Setting:
     seed: int
     labels: np.ndarray | None = field(default=None, repr=False)
     attribute: np.ndarray | None = field(default=None, repr=False)
+    transcript: np.ndarray | None = field(default=None, repr=False)
     sound: bool = False
 
     @property
@@ -48,18 +58,24 @@ class Setting:
         """Number of items that are not held out: the attacker's and the validation items."""
         return self.attackers + len(self.split.validation)
 
-    def stronger_priors(self, outputs: np.ndarray) -> dict[str, Mapping[Metric, Scores]]:
+    def stronger_priors(self, outputs: np.ndarray) -> Mapping[str, Mapping[Metric, Scores]]:
         """Score the attackers without features who know more than the mean.
 
         ``outputs`` (items, ...) are the model's; where they are no class scores, there is no class to go by.
         """
         first = self.attackers
         known, originals = self.targets[:first], self.targets[self.known :]
-        found = {"nearest": nearest_prior(known, originals, self.kind)}
+        texts = None if self.transcript is None else (self.transcript[:first], self.transcript[self.known :])
+        found = {"nearest": dict(nearest_prior(known, originals, self.kind))}
+        if texts is not None:
+            found["nearest"] |= nearest_text_prior(*texts)
         scores = class_scores(outputs)
         if scores is not None:
             classes = scores.argmax(axis=1)
-            found["class mean"] = class_prior(known, classes[:first], originals, classes[self.known :], self.kind)
+            seen, asked = classes[:first], classes[self.known :]
+            found["class mean"] = dict(class_prior(known, seen, originals, asked, self.kind))
+            if texts is not None:
+                found["class mean"] |= class_text_prior(texts[0], seen, texts[1], asked)
         return found
 
     def accuracy(self, outputs: np.ndarray) -> float | None:
@@ -96,12 +112,16 @@ def make_setting(data: Data, split: Split, budget: Budget, *, seed: int) -> Sett
     attribute = None if data.attribute is None else data.attribute[split.order]
     if attribute is not None:
         prior["attribute"] = attribute_prior(attribute[:attackers], attribute[known:])
+    transcript = None if data.transcript is None else data.transcript[split.order]
+    if transcript is not None:
+        prior |= text_prior(transcript[:attackers], transcript[known:])
     judge = Judge(
         originals=originals,
         prior=prior,
         kind=kind,
         seed=seed,
         attribute=None if attribute is None else attribute[known:],
+        transcript=None if transcript is None else transcript[known:],
     )
     return Setting(
         kind=kind,
@@ -115,6 +135,7 @@ def make_setting(data: Data, split: Split, budget: Budget, *, seed: int) -> Sett
         seed=seed,
         labels=labels,
         attribute=attribute,
+        transcript=transcript,
         sound=data.sample_rate_hz is not None,
     )
 

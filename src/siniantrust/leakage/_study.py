@@ -41,6 +41,8 @@ class Study:
                 attacker_labels=None if setting.labels is None else setting.labels[:first],
                 attacker_attribute=None if setting.attribute is None else setting.attribute[:first],
                 validation_attribute=None if setting.attribute is None else setting.attribute[first:second],
+                attacker_transcript=None if setting.transcript is None else setting.transcript[:first],
+                validation_transcript=None if setting.transcript is None else setting.transcript[first:second],
                 white_box=None if setting.sound or setting.kind == "token" else _WhiteBoxOf(self, cut, observed),
             )
         )

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.figure import Figure
 
-_SHORT = {"ssim": "SSIM", "nmse": "NMSE", "reidentification": "re-id.", "token": "tokens", "attribute": "label"}
+_SHORT = {
+    "ssim": "SSIM",
+    "nmse": "NMSE",
+    "reidentification": "re-id.",
+    "token": "tokens",
+    "attribute": "label",
+    "character": "letters",
+    "word": "words",
+}
 _LEAST_APART = 0.11
 _MARGINS = {"left": 0.13, "right": 0.99, "top": 0.96, "bottom": 0.36}
 

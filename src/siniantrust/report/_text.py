@@ -16,6 +16,8 @@ METRIC_TITLES = {
     "nmse": "Signal recovered (NMSE)",
     "token": "Tokens recovered",
     "attribute": "Private label guessed",
+    "character": "Characters understood",
+    "word": "Words understood",
 }
 METRIC_MEANINGS = {
     "ssim": "how much a reconstruction looks like the original, by structural similarity",
@@ -23,9 +25,11 @@ METRIC_MEANINGS = {
     "nmse": "how much of the input's energy the attacker recovers",
     "token": "how many of an input's tokens the attacker gets right",
     "attribute": "how often the attacker tells an input's private label",
+    "character": "how much of what is said or written the attacker spells right: 1 less the character error rate",
+    "word": "how many of the words said or written the attacker gets right: 1 less the word error rate",
 }
 _BUDGET_WORDS = {"attacker_items": "items to learn from", "steps": "steps", "width": "channels wide"}
-_SHARES = {"reidentification", "token", "attribute"}
+_SHARES = {"reidentification", "token", "attribute", "character", "word"}
 _SMALLEST_ERROR = 1e-12
 
 
