@@ -9,11 +9,6 @@ import argparse
 import json
 import os
 import random
-import re
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,11 +18,11 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from networks import make_chain
+from part_server import PartServer
 
 import siniantrust as st
 from siniantrust import graph, odla, planner, runtime, trust
@@ -73,48 +68,6 @@ class Outcome:
     after: Phase
     time_s: float
     faults: list[str] = field(default_factory=list)
-
-
-class PartServer:
-    """``sinian serve`` in a process of its own, which can be killed and started again on the same port."""
-
-    def __init__(self, part: Path) -> None:
-        self._part = part
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self._port = int(listener.getsockname()[1])
-        self.url = f"grpc://127.0.0.1:{self._port}"
-        self.process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        """Start it and wait until it serves."""
-        command = [sys.executable, "-c", "import sys; from siniantrust.cli import main; sys.exit(main())", "serve"]
-        options = [str(self._part), "--http-port", "0", "--grpc-port", str(self._port), "--threads", "1"]
-        self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None  # noqa: S101 - a pipe was asked for
-        line = self.process.stdout.readline()
-        if re.search(r"grpc://", line) is None:
-            raise RuntimeError(f"the server of {self._part} did not start: {line!r}")
-
-    def kill(self) -> float:
-        """Kill it; return when, on the clock of ``time.perf_counter``."""
-        assert self.process is not None  # noqa: S101 - it was started
-        at_s = time.perf_counter()
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-        return at_s
-
-    def __enter__(self) -> Self:
-        """Start it."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Kill it."""
-        self.kill()
 
 
 class _Count(Observer):
@@ -281,10 +234,10 @@ def _serve(
             each: stack.enter_context(closing(odla.open_device(runtime.device_spec(policy, each, {}))))
             for each in DEVICES
         }
+        only = graph.CutSet(cuts=(cut,), capped=False, cap=0)
         with closing(trust.launch(runtime.enclave_spec(policy))) as enclave:
             crossing = trust.measure_crossing(enclave)
-            costs = planner.measure_costs(model, policy=policy, devices=opened, crossing=crossing, seed=0)
-        only = graph.CutSet(cuts=(cut,), capped=False, cap=0)
+            costs = planner.measure_costs(model, only, policy=policy, devices=opened, crossing=crossing, seed=0)
         plan = planner.solve(model, only, policy=policy, audit=None, costs=costs)
         keystore = KeyStore(Path(name) / "keys")
         bundle = st.build(model, plan, Path(name) / "deploy", keystore=keystore)

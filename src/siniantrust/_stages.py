@@ -123,8 +123,11 @@ def plan(
         stack.callback(enclave.close)
         crossing = trust.measure_crossing(enclave)
         store = planner.ProfileStore(None if profiles is None else Path(profiles), measure_again=measure_again)
-        costs = planner.measure_costs(model, policy=policy, devices=opened, crossing=crossing, seed=seed, store=store)
-    return planner.solve(model, graph.enumerate_cuts(model), policy=policy, audit=audit, costs=costs)
+        cuts = graph.enumerate_cuts(model)
+        costs = planner.measure_costs(
+            model, cuts, policy=policy, devices=opened, crossing=crossing, seed=seed, store=store
+        )
+    return planner.solve(model, cuts, policy=policy, audit=audit, costs=costs)
 
 
 def build(

@@ -1,0 +1,216 @@
+"""The profile of one device for one model: seconds per node, and what a call of the device costs beyond them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from siniantrust.errors import DeviceError, DeviceLostError
+from siniantrust.graph import Node, Part
+from siniantrust.odla import (
+    Arrays,
+    CallCost,
+    CheckedExecutable,
+    Device,
+    Profiler,
+    measure_call,
+    measure_speed,
+    median_seconds,
+    profile,
+)
+from siniantrust.planner._costs import AffineCost, ComputeCost, DeviceProfile
+from siniantrust.planner._pieces import MOST_PIECES, Specimen, moved_bytes
+from siniantrust.planner._regression import LEAST_GROUPS, fit_nodes
+
+_RUNS = 3
+_MOST_REPEATS = 20
+# Runs and profiles of a device take about a second each; a profile writes an event per node.
+_TIME_S = 1.0
+_EVENTS = 5000
+# Some compilers take many seconds for a piece.
+_COMPILE_TIME_S = 15.0
+# Noise must not make a piece free that takes little beyond the call.
+_LEAST_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """Parts that were timed in turns, and the seconds of each, the call included."""
+
+    parts: tuple[Part, ...]
+    seconds: tuple[float, ...]
+    repeats: int
+
+    def compute_s(self, call: CallCost) -> np.ndarray:
+        """Return the seconds without the call."""
+        total = np.array(self.seconds)
+        calls = np.array([call.latency_s(*moved_bytes(part)) for part in self.parts])
+        return np.maximum(total - calls, _LEAST_SHARE * total)
+
+
+def profile_device(device: Device, specimen: Specimen, here_s: Mapping[str, float] | None = None) -> DeviceProfile:
+    """Measure what every node of a model costs on a device that parts can be brought to.
+
+    The whole model and up to eight pieces of it are timed in turns. A device that can tell is asked for its nodes; on
+    another one each piece's time is shared out by regression. What the pieces take together beyond the whole is the
+    price of the cuts between them.
+
+    Args:
+        device: the device.
+        specimen: the model.
+        here_s: the seconds of every node on this machine, for nodes that can only be scaled from there; None where
+            the device is this machine itself.
+
+    Raises:
+        DeviceLostError: if the device is gone.
+        DeviceError: if it refuses what it said that it supports, or this machine cannot run the model.
+    """
+    call = measure_call(device)
+    refused = device.supports(specimen.whole)
+    if refused:
+        return _profile_some(device, specimen, call, {each.node: each.reason for each in refused}, here_s or {})
+    start = time.perf_counter()
+    device.compile(specimen.whole).close()
+    compile_s = time.perf_counter() - start
+    pieces = specimen.pieces(int(np.clip(_COMPILE_TIME_S / max(compile_s, 1e-9), 1, MOST_PIECES)))
+    timed = _time(device, (specimen.whole, *pieces), [specimen.inputs, *specimen.fed(pieces)])
+    whole_s, *pieces_s = (float(value) for value in timed.compute_s(call))
+    shares, basis = _shares(device, specimen, timed, pieces_s, here_s or {})
+    excess_s = sum(pieces_s) - whole_s
+    # In a piece as it was measured, over all pieces as in the whole.
+    scale = whole_s / sum(pieces_s)
+    latency_s: dict[str, float] = {}
+    for part, piece_s in zip(pieces, pieces_s, strict=True):
+        latency_s |= _spread({name: shares[name] for name in part.node_names}, piece_s * scale)
+    return DeviceProfile(
+        compute=ComputeCost(latency_s=latency_s, basis=basis),
+        call=_with_cuts(call, pieces, excess_s),
+    )
+
+
+def _shares(
+    device: Device, specimen: Specimen, timed: _Timed, pieces_s: Sequence[float], here_s: Mapping[str, float]
+) -> tuple[Mapping[str, float], str]:
+    """Return seconds per node, of which only their ratios within a piece matter, and how they were found."""
+    pieces = timed.parts[1:]
+    taken = f"scaled to {len(pieces)} pieces and the whole, timed in turns (medians of {timed.repeats} runs)"
+    if isinstance(device, Profiler):
+        try:
+            found = profile(device, specimen.whole, specimen.inputs, repeats=timed.repeats)
+        except DeviceLostError:
+            raise
+        except DeviceError:  # it has made one kernel of many nodes
+            pass
+        else:
+            return found.latency_s, f"{found.basis}; {taken}"
+    if len(pieces) >= LEAST_GROUPS:
+        costs = fit_nodes(specimen.model, [specimen.nodes(part) for part in pieces], pieces_s)
+        basis = (
+            "estimated within pieces by regression on FLOPs and bytes, which misses a piece that it was not fitted to "
+            f"by {costs.error:.0%} (median); {taken}"
+        )
+        return {node.name: costs.latency_s(node) for node in specimen.model.nodes}, basis
+    return here_s, f"estimated within pieces as on this machine's processor; {taken}"
+
+
+def _profile_some(
+    device: Device, specimen: Specimen, call: CallCost, refused: Mapping[str, str], here_s: Mapping[str, float]
+) -> DeviceProfile:
+    """Measure the pieces that the device takes, and predict the rest."""
+    model = specimen.model
+    unsupported = dict(refused)
+    if "" in refused:  # the device refuses the model as a whole, and names no node
+        unsupported = {node.name: refused[""] for node in model.nodes}
+    pieces = specimen.pieces()
+    fed = zip(pieces, specimen.fed(pieces), strict=True)
+    taken = [(part, inputs) for part, inputs in fed if unsupported.keys().isdisjoint(part.node_names)]
+    taken = [(part, inputs) for part, inputs in taken if not device.supports(part)]
+    latency_s: dict[str, float] = {}
+    groups: list[list[Node]] = []
+    seconds: list[float] = []
+    timed = _time(device, [part for part, _ in taken], [inputs for _, inputs in taken])
+    for (part, inputs), piece_s in zip(taken, timed.compute_s(call), strict=True):
+        nodes = specimen.nodes(part)
+        if isinstance(device, Profiler):
+            found = profile(device, part, inputs, repeats=timed.repeats)
+            measured = _spread(found.latency_s, float(piece_s))
+            latency_s |= measured
+            groups += [[node] for node in nodes if measured[node.name] > 0]
+            seconds += [measured[node.name] for node in nodes if measured[node.name] > 0]
+        else:
+            groups.append(nodes)
+            seconds.append(float(piece_s))
+    if len(groups) >= LEAST_GROUPS:
+        costs = fit_nodes(model, groups, seconds)
+        predicted = {node.name: costs.latency_s(node) for node in model.nodes}
+        basis = (
+            f"{len(taken)} pieces of the model that the device takes measured; the rest estimated by regression on "
+            f"their FLOPs and bytes, which misses what it was not fitted to by {costs.error:.0%} (median)"
+        )
+    else:
+        speed, basis = speed_of(device, specimen.here, call)
+        predicted = {name: spent_s * speed for name, spent_s in here_s.items()}
+    return DeviceProfile(
+        compute=ComputeCost(latency_s=predicted | latency_s, unsupported=unsupported, basis=basis),
+        call=AffineCost.of(call),
+    )
+
+
+def speed_of(device: Device, here: Device, call: CallCost) -> tuple[float, str]:
+    """Return how many times as long as here a device computes, and how that is known."""
+    try:
+        speed = measure_speed(device, here, call)
+    except DeviceLostError:
+        raise
+    except DeviceError:
+        return 1.0, "assumed to compute as this machine's processor does: nothing could be measured there"
+    return speed, f"estimated: this machine's profile times {speed:.3g}, the ratio measured with a small network"
+
+
+def _time(device: Device, parts: Sequence[Part], inputs: Sequence[Arrays]) -> _Timed:
+    """Time parts in turns, as a session runs them."""
+    with ExitStack() as stack:
+        calls = [_opened(stack, device, part, arrays) for part, arrays in zip(parts, inputs, strict=True)]
+        start = time.perf_counter()
+        for call in calls:
+            call()
+        once_s = max(time.perf_counter() - start, 1e-9)
+        nodes = max((len(part.node_names) for part in parts), default=1)
+        repeats = int(np.clip(min(_TIME_S / once_s, _EVENTS / nodes), _RUNS, _MOST_REPEATS))
+        return _Timed(tuple(parts), tuple(median_seconds(calls, repeats=repeats)), repeats)
+
+
+def _opened(stack: ExitStack, device: Device, part: Part, inputs: Arrays) -> Callable[[], object]:
+    executable = stack.enter_context(closing(CheckedExecutable(device.compile(part), part, device.spec)))
+    try:
+        executable.run(inputs)
+    except DeviceLostError:
+        raise
+    except DeviceError:
+        # A session would stop at NaN; random inputs may well lead to it.
+        executable.inner.run(inputs)
+        return partial(executable.inner.run, inputs)
+    return partial(executable.run, inputs)
+
+
+def _spread(shares: Mapping[str, float], total_s: float) -> dict[str, float]:
+    """Scale seconds so that they sum to ``total_s``; evenly if all are zero."""
+    together = sum(shares.values())
+    if together <= 0:
+        return dict.fromkeys(shares, total_s / max(len(shares), 1))
+    return {name: seconds * total_s / together for name, seconds in shares.items()}
+
+
+def _with_cuts(call: CallCost, pieces: Sequence[Part], excess_s: float) -> AffineCost:
+    """Add to the cost of a call what a cut itself costs: half of it on either side, by the bytes that cross."""
+    crossed = sum(moved_bytes(part)[1] for part in pieces[:-1])
+    if not crossed:
+        return AffineCost.of(call)
+    excess_s = max(excess_s, 0.0)
+    basis = f"{len(pieces) - 1} cuts with {crossed >> 10} KiB cost {excess_s:.2g} s beyond"
+    return AffineCost.of(call, extra_per_byte_s=excess_s / (2 * crossed), basis=basis)
