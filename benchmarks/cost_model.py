@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -164,9 +164,11 @@ def _costs(model: graph.Model, cuts: graph.CutSet, policy: planner.Policy, folde
     """Measure as ``sinian plan`` does; the server has another model meanwhile."""
     onnx.save(make_chain(4), folder / "other.onnx")
     with ExitStack() as stack:
-        server = stack.enter_context(PartServer(folder / "other.onnx"))
-        specs = {entry.name: _spec(policy, entry.name, server) for entry in policy.device}
-        devices = {name: stack.enter_context(closing(odla.open_device(spec))) for name, spec in specs.items()}
+        specs = _serving(stack, policy, folder / "other.onnx")
+        devices = {
+            entry.name: stack.enter_context(closing(odla.open_device(runtime.device_spec(policy, entry.name, specs))))
+            for entry in policy.device
+        }
         enclave = stack.enter_context(closing(trust.launch(runtime.enclave_spec(policy))))
         crossing = trust.measure_crossing(enclave)
         return planner.measure_costs(model, cuts, policy=policy, devices=devices, crossing=crossing, seed=0)
@@ -191,16 +193,17 @@ def _opened(stack: ExitStack, model: graph.Model, plan: planner.Plan, folder: Pa
     """Build and open the deployment, with a server of its second part where the plan has one."""
     keystore = KeyStore(folder / "keys")
     bundle = st.build(model, plan, folder / "deploy", keystore=keystore)
-    devices = {}
-    if plan.policy.device[0].backend == "remote":
-        server = stack.enter_context(PartServer(bundle / "part2"))
-        devices = {plan.policy.device[0].name: _spec(plan.policy, plan.policy.device[0].name, server)}
-    return stack.enter_context(st.open(bundle, keystore=keystore, devices=devices))
+    specs = _serving(stack, plan.policy, bundle / "part2")
+    return stack.enter_context(st.open(bundle, keystore=keystore, devices=specs))
 
 
-def _spec(policy: planner.Policy, name: str, server: PartServer) -> odla.DeviceSpec:
-    spec = runtime.device_spec(policy, name, {})
-    return replace(spec, options={"url": server.url}) if spec.backend == "remote" else spec
+def _serving(stack: ExitStack, policy: planner.Policy, part: Path) -> dict[str, odla.DeviceSpec]:
+    """Start a server of ``part`` for each server of the policy, and return how to reach it."""
+    return {
+        entry.name: odla.DeviceSpec(entry.name, "remote", {"url": stack.enter_context(PartServer(part)).url})
+        for entry in policy.device
+        if entry.backend == "remote"
+    }
 
 
 def _item(model: graph.Model) -> dict[str, np.ndarray]:

@@ -38,7 +38,7 @@ def test_every_backend_takes_the_parts_for_measuring(backend: str) -> None:
     for output, expected in (("every", x), ("first", x[:, :1])):
         found = device.compile(link_part(output)).run({"x": x})
         np.testing.assert_array_equal(found[output], expected)
-    picture = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)
+    picture = np.random.default_rng(0).standard_normal((1, 3, 96, 96)).astype(np.float32)
     reference = open_device(DeviceSpec("reference")).compile(compute_part()).run({"x": picture})
     np.testing.assert_allclose(
         device.compile(compute_part()).run({"x": picture})["y"], reference["y"], rtol=1e-3, atol=1e-4

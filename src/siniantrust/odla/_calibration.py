@@ -12,7 +12,7 @@ LINK = "siniantrust-link"
 """Name of the part that moves data: ``every`` is what came in, ``first`` the first element of each row."""
 
 COMPUTE = "siniantrust-compute"
-"""Name of the part that computes: two convolutions and a matrix product, some 80 million operations."""
+"""Name of the part that computes: two convolutions and a matrix product, some 190 million operations."""
 
 ROW_BYTES = 4096
 _WIDTH = ROW_BYTES // 4
@@ -57,7 +57,7 @@ def compute_part() -> Part:
         helper.make_node("Flatten", ["pool"], ["flat"], name="flat"),
         helper.make_node("Gemm", ["flat", "w2"], ["y"], name="y", transB=1),
     ]
-    return _part(COMPUTE, nodes, weights, inputs={"x": (1, 3, 64, 64)}, outputs={"y": (1, 256)})
+    return _part(COMPUTE, nodes, weights, inputs={"x": (1, 3, 96, 96)}, outputs={"y": (1, 256)})
 
 
 def _part(

@@ -7,7 +7,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from siniantrust.odla import CallCost
-from siniantrust.trust import CrossingCost
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -25,13 +24,13 @@ class AffineCost(_Record):
     basis: str
 
     @classmethod
-    def of(cls, measured: CallCost | CrossingCost, *, extra_per_byte_s: float = 0.0, basis: str = "") -> AffineCost:
-        """Return a measured cost as data, with more seconds per byte in either direction and words on them."""
+    def of(cls, measured: CallCost) -> AffineCost:
+        """Return a measured cost as data."""
         return cls(
             base_s=measured.base_s,
-            seconds_per_byte_in=measured.seconds_per_byte_in + extra_per_byte_s,
-            seconds_per_byte_out=measured.seconds_per_byte_out + extra_per_byte_s,
-            basis="; ".join(filter(None, (measured.basis, basis))),
+            seconds_per_byte_in=measured.seconds_per_byte_in,
+            seconds_per_byte_out=measured.seconds_per_byte_out,
+            basis=measured.basis,
         )
 
 

@@ -3,54 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from siniantrust.errors import DeviceError, DeviceLostError
 from siniantrust.graph import Node, Part
-from siniantrust.odla import (
-    Arrays,
-    CallCost,
-    CheckedExecutable,
-    Device,
-    Profiler,
-    measure_call,
-    measure_speed,
-    median_seconds,
-    profile,
-)
+from siniantrust.odla import CallCost, Device, Profiler, measure_call, measure_speed, profile
 from siniantrust.planner._costs import AffineCost, ComputeCost, DeviceProfile
 from siniantrust.planner._pieces import MOST_PIECES, Specimen, moved_bytes
 from siniantrust.planner._regression import LEAST_GROUPS, fit_nodes
+from siniantrust.planner._timed import Timed, time_parts
 
-_RUNS = 3
-_MOST_REPEATS = 20
-# Runs and profiles of a device take about a second each; a profile writes an event per node.
-_TIME_S = 1.0
-_EVENTS = 5000
 # Some compilers take many seconds for a piece.
 _COMPILE_TIME_S = 15.0
-# Noise must not make a piece free that takes little beyond the call.
-_LEAST_SHARE = 0.02
-
-
-@dataclass(frozen=True)
-class _Timed:
-    """Parts that were timed in turns, and the seconds of each, the call included."""
-
-    parts: tuple[Part, ...]
-    seconds: tuple[float, ...]
-    repeats: int
-
-    def compute_s(self, call: CallCost) -> np.ndarray:
-        """Return the seconds without the call."""
-        total = np.array(self.seconds)
-        calls = np.array([call.latency_s(*moved_bytes(part)) for part in self.parts])
-        return np.maximum(total - calls, _LEAST_SHARE * total)
 
 
 def profile_device(device: Device, specimen: Specimen, here_s: Mapping[str, float] | None = None) -> DeviceProfile:
@@ -72,13 +38,15 @@ def profile_device(device: Device, specimen: Specimen, here_s: Mapping[str, floa
     """
     call = measure_call(device)
     refused = device.supports(specimen.whole)
+    if refused and here_s is None:
+        raise DeviceError(f"this machine cannot run the model: node {refused[0].node!r}: {refused[0].reason}")
     if refused:
         return _profile_some(device, specimen, call, {each.node: each.reason for each in refused}, here_s or {})
     start = time.perf_counter()
     device.compile(specimen.whole).close()
     compile_s = time.perf_counter() - start
     pieces = specimen.pieces(int(np.clip(_COMPILE_TIME_S / max(compile_s, 1e-9), 1, MOST_PIECES)))
-    timed = _time(device, (specimen.whole, *pieces), [specimen.inputs, *specimen.fed(pieces)])
+    timed = time_parts(device, (specimen.whole, *pieces), [specimen.inputs, *specimen.fed(pieces)])
     whole_s, *pieces_s = (float(value) for value in timed.compute_s(call))
     shares, basis = _shares(device, specimen, timed, pieces_s, here_s or {})
     excess_s = sum(pieces_s) - whole_s
@@ -94,7 +62,7 @@ def profile_device(device: Device, specimen: Specimen, here_s: Mapping[str, floa
 
 
 def _shares(
-    device: Device, specimen: Specimen, timed: _Timed, pieces_s: Sequence[float], here_s: Mapping[str, float]
+    device: Device, specimen: Specimen, timed: Timed, pieces_s: Sequence[float], here_s: Mapping[str, float]
 ) -> tuple[Mapping[str, float], str]:
     """Return seconds per node, of which only their ratios within a piece matter, and how they were found."""
     pieces = timed.parts[1:]
@@ -133,7 +101,7 @@ def _profile_some(
     latency_s: dict[str, float] = {}
     groups: list[list[Node]] = []
     seconds: list[float] = []
-    timed = _time(device, [part for part, _ in taken], [inputs for _, inputs in taken])
+    timed = time_parts(device, [part for part, _ in taken], [inputs for _, inputs in taken])
     for (part, inputs), piece_s in zip(taken, timed.compute_s(call), strict=True):
         nodes = specimen.nodes(part)
         if isinstance(device, Profiler):
@@ -172,32 +140,6 @@ def speed_of(device: Device, here: Device, call: CallCost) -> tuple[float, str]:
     return speed, f"estimated: this machine's profile times {speed:.3g}, the ratio measured with a small network"
 
 
-def _time(device: Device, parts: Sequence[Part], inputs: Sequence[Arrays]) -> _Timed:
-    """Time parts in turns, as a session runs them."""
-    with ExitStack() as stack:
-        calls = [_opened(stack, device, part, arrays) for part, arrays in zip(parts, inputs, strict=True)]
-        start = time.perf_counter()
-        for call in calls:
-            call()
-        once_s = max(time.perf_counter() - start, 1e-9)
-        nodes = max((len(part.node_names) for part in parts), default=1)
-        repeats = int(np.clip(min(_TIME_S / once_s, _EVENTS / nodes), _RUNS, _MOST_REPEATS))
-        return _Timed(tuple(parts), tuple(median_seconds(calls, repeats=repeats)), repeats)
-
-
-def _opened(stack: ExitStack, device: Device, part: Part, inputs: Arrays) -> Callable[[], object]:
-    executable = stack.enter_context(closing(CheckedExecutable(device.compile(part), part, device.spec)))
-    try:
-        executable.run(inputs)
-    except DeviceLostError:
-        raise
-    except DeviceError:
-        # A session would stop at NaN; random inputs may well lead to it.
-        executable.inner.run(inputs)
-        return partial(executable.inner.run, inputs)
-    return partial(executable.run, inputs)
-
-
 def _spread(shares: Mapping[str, float], total_s: float) -> dict[str, float]:
     """Scale seconds so that they sum to ``total_s``; evenly if all are zero."""
     together = sum(shares.values())
@@ -207,10 +149,19 @@ def _spread(shares: Mapping[str, float], total_s: float) -> dict[str, float]:
 
 
 def _with_cuts(call: CallCost, pieces: Sequence[Part], excess_s: float) -> AffineCost:
-    """Add to the cost of a call what a cut itself costs: half of it on either side, by the bytes that cross."""
-    crossed = sum(moved_bytes(part)[1] for part in pieces[:-1])
-    if not crossed:
+    """Add to the cost of a call what a cut itself costs, half of it on either side.
+
+    Layouts and fusions that a cut breaks cost passes over the tensor there: up to two as fast as the call itself takes
+    bytes are counted per byte, and what is left per cut.
+    """
+    count, crossed = len(pieces) - 1, sum(moved_bytes(part)[1] for part in pieces[:-1])
+    side_s = max(excess_s, 0.0) / 2
+    if not crossed or not side_s:
         return AffineCost.of(call)
-    excess_s = max(excess_s, 0.0)
-    basis = f"{len(pieces) - 1} cuts with {crossed >> 10} KiB cost {excess_s:.2g} s beyond"
-    return AffineCost.of(call, extra_per_byte_s=excess_s / (2 * crossed), basis=basis)
+    passes_s = min(side_s, crossed * 2 * (call.seconds_per_byte_in + call.seconds_per_byte_out))
+    return AffineCost(
+        base_s=call.base_s + (side_s - passes_s) / count,
+        seconds_per_byte_in=call.seconds_per_byte_in + passes_s / crossed,
+        seconds_per_byte_out=call.seconds_per_byte_out + passes_s / crossed,
+        basis=f"{call.basis}; {count} cuts with {crossed / 1024:.1f} KiB cost {2e3 * side_s:.2g} ms beyond",
+    )

@@ -59,7 +59,7 @@ class ProfileStore:
         path = self._path(model_sha256, spec)
         if path is not None:
             day = datetime.now(UTC).date().isoformat()
-            kept = _Kept(version=_VERSION, identity=info.identity, day=day, profile=found)
+            kept = _Kept(version=_VERSION, identity=info.identity, day=day, profile=found.model_dump())
             write_atomic(path, kept.model_dump_json().encode(), mode=0o600)
 
     def _path(self, model_sha256: str, spec: DeviceSpec) -> Path | None:
