@@ -24,8 +24,8 @@ from siniantrust.planner._pieces import even_cuts
 
 _BAR = 15.0
 _DEVICES: dict[str, tuple[str, dict[str, str | int | float | bool]]] = {
-    "onnxruntime, 1 thread": ("onnxruntime", {"threads": 1}),
-    "onnxruntime, 2 threads": ("onnxruntime", {"threads": 2}),
+    "onnxruntime-1-thread": ("onnxruntime", {"threads": 1}),
+    "onnxruntime-2-threads": ("onnxruntime", {"threads": 2}),
     "openvino": ("openvino", {}),
     "torch": ("torch", {}),
     "iree": ("iree", {}),
@@ -117,7 +117,7 @@ def _measure(subject: _Subject) -> list[dict[str, Any]]:
             with ExitStack() as stack:
                 plans = {device: _plan(model, cut, policy, costs, device) for device in subject.devices}
                 sessions = {
-                    device: _opened(stack, model, plan, folder / device.replace(" ", "-"))
+                    device: _opened(stack, model, plan, folder / device)
                     for device, plan in plans.items()
                 }
                 item = _item(model)
