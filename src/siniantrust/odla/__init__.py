@@ -2,7 +2,7 @@
 
 from siniantrust.odla._ahead import AheadOfTime, Artifact, Build, export_part, load_artifact
 from siniantrust.odla._calibration import compute_part, link_part
-from siniantrust.odla._call_cost import CallCost, CallMeter, measure_call, measure_speed, median_seconds
+from siniantrust.odla._call_cost import CallCost, CallMeter, least_seconds, measure_call, measure_speed, median_seconds
 from siniantrust.odla._device import (
     Arrays,
     Device,
@@ -42,6 +42,7 @@ __all__ = [
     "compute_part",
     "export_part",
     "fit_non_negative",
+    "least_seconds",
     "link_part",
     "list_devices",
     "load_artifact",

@@ -100,7 +100,7 @@ def measure_speed(device: Device, reference: Device, call: CallCost) -> float:
     inputs = {"x": np.random.default_rng(0).standard_normal(part.inputs[0].shape).astype(np.float32)}
     with ExitStack() as stack:
         there, here = (_opened(stack, each, inputs) for each in (device, reference))
-        there_s, here_s = median_seconds([there, here])
+        there_s, here_s = least_seconds([there, here])
     moved = (part.inputs[0].size_bytes, part.outputs[0].size_bytes)
     return max(there_s - call.latency_s(*moved), _LEAST_SHARE * there_s) / here_s
 
@@ -116,6 +116,18 @@ def _opened(stack: ExitStack, device: Device, inputs: Mapping[str, np.ndarray]) 
 
 def median_seconds(calls: Sequence[Callable[[], object]], *, repeats: int = REPEATS) -> list[float]:
     """Call every function once a turn, ``repeats`` turns after two to warm up; return the median seconds of each."""
+    return [statistics.median(record) for record in _in_turns(calls, repeats)]
+
+
+def least_seconds(calls: Sequence[Callable[[], object]], *, repeats: int = REPEATS) -> list[float]:
+    """Call functions as ``median_seconds`` does; return the least seconds of each.
+
+    For the ratio of two speeds, which other work on the machine must not change.
+    """
+    return [min(record) for record in _in_turns(calls, repeats)]
+
+
+def _in_turns(calls: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
     taken: list[list[float]] = [[] for _ in calls]
     for turn in range(-_WARM_UP, repeats):
         for call, record in zip(calls, taken, strict=True):
@@ -123,4 +135,4 @@ def median_seconds(calls: Sequence[Callable[[], object]], *, repeats: int = REPE
             call()
             if turn >= 0:
                 record.append(time.perf_counter() - start)
-    return [statistics.median(record) for record in taken]
+    return taken

@@ -9,7 +9,7 @@ from functools import partial
 
 from siniantrust.errors import DeviceError, DeviceLostError, PlanError
 from siniantrust.graph import Part, split
-from siniantrust.odla import Arrays, CallCost, ModelHolder, measure_call, median_seconds
+from siniantrust.odla import Arrays, CallCost, ModelHolder, least_seconds, measure_call
 from siniantrust.planner._costs import AffineCost, ComputeCost, DeviceProfile
 from siniantrust.planner._device_profile import speed_of
 from siniantrust.planner._pieces import Specimen, moved_bytes
@@ -53,7 +53,7 @@ def _speed_by_model(device: ModelHolder, specimen: Specimen, call: CallCost) -> 
         except DeviceError:  # another model whose tensors have these names
             return None
         here = stack.enter_context(closing(specimen.here.compile(part)))
-        there_s, here_s = median_seconds([partial(each.run, inputs) for each in (there, here)], repeats=_RUNS)
+        there_s, here_s = least_seconds([partial(each.run, inputs) for each in (there, here)], repeats=_RUNS)
     speed = max(there_s - call.latency_s(*moved_bytes(part)), 0.0) / here_s
     what = f"{len(part.node_names)} of the model's {len(specimen.model.nodes)} nodes, which it holds"
     return speed, f"estimated: this machine's profile times {speed:.3g}, from {_RUNS} measured runs of {what}"
