@@ -47,11 +47,10 @@ def compute_part() -> Part:
         )
         for name, shape in shapes.items()
     ]
-    pads = {"kernel_shape": [3, 3], "pads": [1] * 4}
     nodes = [
-        helper.make_node("Conv", ["x", "w0"], ["c0"], name="c0", **pads),
+        helper.make_node("Conv", ["x", "w0"], ["c0"], name="c0", kernel_shape=[3, 3], pads=[1] * 4),
         helper.make_node("Relu", ["c0"], ["r0"], name="r0"),
-        helper.make_node("Conv", ["r0", "w1"], ["c1"], name="c1", **pads),
+        helper.make_node("Conv", ["r0", "w1"], ["c1"], name="c1", kernel_shape=[3, 3], pads=[1] * 4),
         helper.make_node("Relu", ["c1"], ["r1"], name="r1"),
         helper.make_node("GlobalAveragePool", ["r1"], ["pool"], name="pool"),
         helper.make_node("Flatten", ["pool"], ["flat"], name="flat"),

@@ -67,8 +67,8 @@ def _held_part(device: ModelHolder, specimen: Specimen) -> tuple[Part, Arrays] |
             continue
         parts = _parts_between(specimen, held.inputs, held.outputs)
         for part, inputs in zip(parts, specimen.fed(parts), strict=True):
-            ports = ({tensor.name for tensor in tensors} for tensors in (part.inputs, part.outputs))
-            if tuple(ports) == (held.inputs, held.outputs):
+            takes, gives = ({tensor.name for tensor in tensors} for tensors in (part.inputs, part.outputs))
+            if takes == held.inputs and gives == held.outputs:
                 return replace(part, name=name), inputs
     return None
 

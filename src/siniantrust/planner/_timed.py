@@ -36,7 +36,8 @@ class Timed:
         """Return the seconds without the call."""
         total = np.array(self.seconds)
         calls = np.array([call.latency_s(*moved_bytes(part)) for part in self.parts])
-        return np.maximum(total - calls, _LEAST_SHARE * total)
+        compute_s: np.ndarray = np.maximum(total - calls, _LEAST_SHARE * total)
+        return compute_s
 
 
 def time_parts(device: Device, parts: Sequence[Part], inputs: Sequence[Arrays]) -> Timed:
