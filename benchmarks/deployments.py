@@ -59,7 +59,8 @@ def prepare(network: Network, devices: Sequence[str] = (_DEVICE,)) -> Subject:
     """Load a network and measure its costs once for all cuts, on single-threaded ``devices`` of this machine."""
     model = st.load(network.proto)
     policy = make_policy(devices)
-    found = {cut.tensors: cut for cut in graph.enumerate_cuts(model).cuts}
+    cuts = graph.enumerate_cuts(model)
+    found = {cut.tensors: cut for cut in cuts.cuts}
     with ExitStack() as stack:
         opened = {
             name: stack.enter_context(closing(odla.open_device(runtime.device_spec(policy, name, {}))))
@@ -67,7 +68,7 @@ def prepare(network: Network, devices: Sequence[str] = (_DEVICE,)) -> Subject:
         }
         enclave = stack.enter_context(closing(trust.launch(runtime.enclave_spec(policy))))
         crossing = trust.measure_crossing(enclave)
-        costs = planner.measure_costs(model, policy=policy, devices=opened, crossing=crossing, seed=0)
+        costs = planner.measure_costs(model, cuts, policy=policy, devices=opened, crossing=crossing, seed=0)
     return Subject(network.name, model, tuple(found[(name,)] for name in network.cuts), policy, costs)
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from fleets import DEVICES, Fleet, ray_fleet, server_fleet
 from networks import make_chain
+from part_server import PartServer
 
 import siniantrust as st
 from siniantrust import graph, odla, planner, runtime, trust
@@ -231,10 +232,10 @@ def _serve(
             each: stack.enter_context(closing(odla.open_device(runtime.device_spec(policy, each, {}))))
             for each in DEVICES
         }
+        only = graph.CutSet(cuts=(cut,), capped=False, cap=0)
         with closing(trust.launch(runtime.enclave_spec(policy))) as enclave:
             crossing = trust.measure_crossing(enclave)
-            costs = planner.measure_costs(model, policy=policy, devices=opened, crossing=crossing, seed=0)
-        only = graph.CutSet(cuts=(cut,), capped=False, cap=0)
+            costs = planner.measure_costs(model, only, policy=policy, devices=opened, crossing=crossing, seed=0)
         plan = planner.solve(model, only, policy=policy, audit=None, costs=costs)
         keystore = KeyStore(Path(name) / "keys")
         bundle = st.build(model, plan, Path(name) / "deploy", keystore=keystore)

@@ -71,7 +71,8 @@ def write_summary(folder: Path, order: list[str]) -> Path:
         "  of figures taken in the same turns mean more than any figure alone. Intervals are 95 % bootstrap intervals.",
         "- The enclave is a process with its own memory, namespaces and system-call filter: it is *simulated*.",
         "  Enclaves in hardware add costs of their own (memory encryption, paging), which nothing here measures.",
-        "- The untrusted device is ONNX Runtime on the CPU of the same machine. Both parts compute with one thread.",
+        "- Unless a table says otherwise, the untrusted device is ONNX Runtime on the CPU of the same machine, and",
+        "  both parts compute with one thread.",
         "",
     ]
     for record in records:

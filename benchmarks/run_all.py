@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import copies
+import cost_model
 import import_time
 import parallelism
 import pipeline
@@ -24,6 +25,7 @@ BENCHMARKS = {
     "split_latency": split_latency.run,
     "pipeline": pipeline.run,
     "parallelism": parallelism.run,
+    "cost_model": cost_model.run,
     "copies": copies.run,
     "scaling": scaling.run,
     "solver": solver.run,

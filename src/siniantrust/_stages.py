@@ -152,7 +152,10 @@ def measure(
         stack.callback(enclave.close)
         crossing = trust.measure_crossing(enclave)
         store = planner.ProfileStore(None if profiles is None else Path(profiles), measure_again=measure_again)
-        return planner.measure_costs(model, policy=policy, devices=opened, crossing=crossing, seed=seed, store=store)
+        cuts = graph.enumerate_cuts(model)
+        return planner.measure_costs(
+            model, cuts, policy=policy, devices=opened, crossing=crossing, seed=seed, store=store
+        )
 
 
 def explain(model: graph.Model, plan: planner.Plan, costs: planner.CostProfile) -> planner.Explanation:

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+_QUICK = ("split_latency", "parallelism", "cost_model", "copies", "import_time")
 
 
 @pytest.fixture(autouse=True)
@@ -21,15 +22,15 @@ def _benchmarks_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run four benchmarks quickly, in one command, and return the folder that they wrote."""
+    """Run five benchmarks quickly, in one command, and return the folder that they wrote."""
     folder = tmp_path_factory.mktemp("figures")
-    only = [part for name in ("split_latency", "parallelism", "copies", "import_time") for part in ("--only", name)]
+    only = [part for name in _QUICK for part in ("--only", name)]
     command = [sys.executable, str(BENCHMARKS / "run_all.py"), "--out", str(folder), "--quick", *only]
     subprocess.run(command, check=True, capture_output=True, timeout=240)
     return folder
 
 
-@pytest.mark.parametrize("name", ["split_latency", "parallelism", "copies", "import_time"])
+@pytest.mark.parametrize("name", _QUICK)
 def test_each_benchmark_leaves_figures_with_their_origin(written: Path, name: str) -> None:
     """A benchmark's JSON names machine, load and versions, says that it was quick, and judges every bar."""
     record = json.loads((written / f"{name}.json").read_text())
@@ -52,16 +53,26 @@ def test_the_latency_ratio_is_that_of_the_figures_beside_it(written: Path) -> No
         assert row["part 2 bare, ms"] > 0
 
 
+def test_the_error_of_a_prediction_is_that_of_the_figures_beside_it(written: Path) -> None:
+    """Each case's error is its prediction over its measurement, and the bar is the median of their sizes."""
+    record = json.loads((written / "cost_model.json").read_text())
+    errors = [row["predicted, ms"] / row["measured, ms"] * 100 - 100 for row in record["rows"]]
+    assert [row["error, %"] for row in record["rows"]] == pytest.approx(errors)
+    assert record["bars"][0]["measured"] == pytest.approx(np.median(np.abs(errors)))
+    assert record["bars"][1]["measured"] == len(errors) == 2
+
+
 def test_the_page_holds_every_benchmark_that_was_run(written: Path) -> None:
     """The summary has a table for each JSON and says that a quick run gives no verdict."""
     page = (written / "README.md").read_text()
     assert [line for line in page.splitlines() if line.startswith("## ")] == [
         "## Split latency",
         "## Parallelism",
+        "## Predicted against measured latency",
         "## Copies through shared memory",
         "## Import time",
     ]
-    assert page.count("Quick run") == 4
+    assert page.count("Quick run") == 5
     assert "simulated" in page
 
 

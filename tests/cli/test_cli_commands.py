@@ -112,6 +112,14 @@ def test_audit_plan_build_run_report(sinian: Command, tmp_path: Path) -> None:
         found = sinian(*arguments)
         assert (found.code, found.err) == (0, ""), found
         assert said in found.out
+        if arguments[0] == "plan":
+            assert re.search(r"predicted term +where +latency +how it is known", found.out)
+            assert "timed in turns" in found.out
+        if arguments[0] == "run":
+            assert re.search(r"term +where +predicted +measured", found.out)
+            terms = ("cross into part 1 and back", "compute part 1", "move to the device and back", "compute part 2")
+            for term in (*terms, "whole request"):
+                assert re.search(rf"^ *{term} .* \d+\.\d+ ms +\d+\.\d+ ms *$", found.out, flags=re.MULTILINE), term
     assert load_plan(plan).audit_id == load_audit(audit).id
     assert _json(record.read_text())["count"] == 60
     assert _json(record.read_text())["max_abs_difference"] <= 1e-5
@@ -171,6 +179,21 @@ def test_run_gives_json_and_the_uncut_models_outputs(sinian: Command, workshop: 
     with np.load(workshop.data) as data, np.load(outputs) as saved:
         expected = workshop.deployment.expected({"image": data["inputs"]})["scores"]
         np.testing.assert_allclose(saved["scores"], expected, atol=1e-5)
+
+
+def test_run_gives_predicted_and_measured_terms_as_json(sinian: Command, workshop: Workshop) -> None:
+    """With ``--against``, every term has both figures, and the last one is the whole request."""
+    options = ("--keys", workshop.keys, "--against", workshop.model, "--json")
+    found = _json(sinian("run", workshop.bundle, workshop.data, *options).out)
+    plan = load_plan(workshop.plan)
+    assert [term["what"] for term in found["terms"][:-1]] == [term.what for term in plan.prediction.terms]
+    assert found["terms"][-1] == {
+        "what": "whole request",
+        "where": "",
+        "predicted_s": plan.prediction.latency_s,
+        "measured_s": found["run"]["measured"]["latency_s"],
+    }
+    assert all(term["measured_s"] is not None for term in found["terms"])
 
 
 def test_run_takes_a_bare_array(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from planner_models import chain_model
 from runtime_deployments import Deployment
 
 from siniantrust.errors import DataError, SinianError
+from siniantrust.planner import CostTerm, Prediction
 from siniantrust.report import write_report
-from siniantrust.runtime import RunRecord, Session, record_run
+from siniantrust.runtime import RunRecord, Session, compare_terms, record_run
 from siniantrust.runtime import _measure as measure
+from siniantrust.runtime._record import Measured, MeasuredTerm
 
 
 @pytest.fixture(autouse=True)
@@ -39,11 +41,42 @@ def test_a_run_is_held_against_the_uncut_model(vector_deployment: Deployment, se
     assert record.count == 9
     assert record.max_abs_difference <= 1e-5
     assert record.accuracy == record.accuracy_uncut == pytest.approx(6 / 9)
-    assert [term.where for term in record.measured.terms] == ["enclave", "enclave", "cloud"]
+    assert [(term.what, term.where) for term in record.measured.terms] == [
+        ("cross into part 1 and back", "enclave"),
+        ("compute part 1", "enclave"),
+        ("move to the device and back", "cloud"),
+        ("compute part 2", "cloud"),
+    ]
+    assert all(term.latency_s >= 0 for term in record.measured.terms)
+    assert record.measured.terms[2].latency_s > 0
     assert 0 < record.measured.latency_s <= record.measured.latency_p95_s
     assert record.enclave.provenance.value == "simulated"
     assert {span.stage for span in record.timeline} == {"part1", "part2"}
     assert min(span.start_s for span in record.timeline) >= 0
+
+
+def test_prediction_and_measurement_are_joined_term_by_term() -> None:
+    """Terms of one name and place are summed, one that only one side has is kept, and the whole comes last."""
+
+    def predicted(what: str, where: str, latency_s: float) -> CostTerm:
+        return CostTerm(what=what, where=where, latency_s=latency_s, basis="made up")
+
+    prediction = Prediction(
+        latency_s=9.0,
+        period_s=5.0,
+        terms=(predicted("cross", "enclave", 1.0), predicted("compute", "gpu", 3.0), predicted("compute", "gpu", 5.0)),
+    )
+    terms = tuple(
+        MeasuredTerm(what=what, where=where, latency_s=latency_s)
+        for what, where, latency_s in (("compute", "gpu", 7.0), ("compute", "npu", 2.0))
+    )
+    found = compare_terms(prediction, Measured(latency_s=9.5, latency_p95_s=10.0, period_s=7.0, terms=terms))
+    assert [(term.what, term.where, term.predicted_s, term.measured_s) for term in found] == [
+        ("cross", "enclave", 1.0, None),
+        ("compute", "gpu", 8.0, 7.0),
+        ("compute", "npu", None, 2.0),
+        ("whole request", "", 9.0, 9.5),
+    ]
 
 
 def test_a_saved_run_reads_back_and_the_report_takes_it(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 import siniantrust as st
 from siniantrust.cli._options import BundleFolder, Devices, Dims, Json, Keys, ModelFile, parse_devices, parse_dims
-from siniantrust.cli._show import milliseconds, show_json, show_line
+from siniantrust.cli._show import milliseconds, show_json, show_line, show_table
 from siniantrust.errors import DataError, SinianError
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def run(
 ) -> None:
     """Run a bundle over data: the private part in the enclave, the rest on its devices."""
     from siniantrust.bundle import KeyStore
+    from siniantrust.runtime import compare_terms
 
     if record is not None and against is None:
         raise SinianError("run: --record compares with the uncut model; give it with --against")
@@ -94,18 +96,28 @@ def run(
         else:
             outputs = session.run_batched(inputs, batch_items=batch)
         enclave = session.enclave_info()
+        prediction = session.bundle.plan.prediction
     if out is not None:
         _save_outputs(out, outputs)
     count = len(next(iter(outputs.values())))
     if as_json:
         shown = {"count": count, "outputs": {name: list(array.shape) for name, array in outputs.items()}}
         shown |= {"enclave": enclave.provider, "provenance": enclave.provenance.value}
-        shown |= {} if measured is None else {"run": measured.model_dump(mode="json")}
+        if measured is not None:
+            terms = compare_terms(prediction, measured.measured)
+            shown |= {"run": measured.model_dump(mode="json"), "terms": [asdict(term) for term in terms]}
         show_json(shown)
         return
     show_line(f"{count} items through the {enclave.provider} enclave ({enclave.provenance.value})")
     if measured is not None:
         _show_measured(measured)
+        show_table(
+            ("term", "where", "predicted#", "measured#"),
+            (
+                (term.what, term.where, _figure(term.predicted_s), _figure(term.measured_s))
+                for term in compare_terms(prediction, measured.measured)
+            ),
+        )
     if out is not None:
         show_line(f"outputs written to {out}")
 
@@ -141,6 +153,10 @@ def _show_measured(measured: RunRecord) -> None:
         f"latency: {milliseconds(measured.measured.latency_s)} (uncut {milliseconds(measured.uncut_latency_s)}); "
         f"in the pipeline one answer every {milliseconds(measured.measured.period_s)}"
     )
+
+
+def _figure(latency_s: float | None) -> str:
+    return "-" if latency_s is None else milliseconds(latency_s)
 
 
 def _read_inputs(path: Path, session: Session) -> tuple[dict[str, np.ndarray], np.ndarray | None]:

@@ -238,6 +238,10 @@ def plan(
     )
     if explanation is not None:
         _show_explanation(explanation)
+    show_table(
+        ("predicted term", "where", "latency#", "how it is known"),
+        ((term.what, term.where, milliseconds(term.latency_s), term.basis) for term in found.prediction.terms),
+    )
     show_line(f"predicted: {milliseconds(found.prediction.latency_s)} a request")
     show_line(found.reason)
     for warning in found.warnings:

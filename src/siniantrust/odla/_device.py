@@ -73,3 +73,22 @@ class Device(Protocol):
 
     def close(self) -> None:
         """Free the device; calling it again does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldModel:
+    """The names of what a model at a server takes and gives."""
+
+    inputs: frozenset[str]
+    outputs: frozenset[str]
+
+
+@runtime_checkable
+class ModelHolder(Device, Protocol):
+    """A device that runs what it holds already; parts cannot be brought there."""
+
+    def held(self, name: str) -> HeldModel | None:
+        """Ask for the model that the device's options name, else ``name``; None if it does not have it."""
+
+    def calibration(self) -> Device:
+        """Return the same device for the small parts by which its speed is measured."""

@@ -6,6 +6,7 @@ import importlib
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +15,12 @@ import numpy as np
 from siniantrust._extras import require
 from siniantrust.errors import DeviceError, DeviceLostError, ProtocolError
 from siniantrust.graph import Part, Tensor
-from siniantrust.odla._device import Arrays, DeviceInfo, DeviceSpec, Unsupported
+from siniantrust.odla._calibration import LINK
+from siniantrust.odla._call_cost import CallCost, measure_link
+from siniantrust.odla._device import Arrays, DeviceInfo, DeviceSpec, HeldModel, Unsupported
 from siniantrust.odla._options import read_options
 from siniantrust.odla._remote_check import Trial, accepted, check_digest, check_metadata, check_trial, local_trial
+from siniantrust.odla._remote_link import measure_by_refusals
 from siniantrust.odla._signature import Signature, signature_of
 from siniantrust.odla.oip._client import Client, Target, check_token_is_safe, read_url
 from siniantrust.odla.oip._grpc_client import GrpcClient
@@ -122,19 +126,55 @@ class RemoteDevice:
             ProtocolError: if it answers with anything but the protocol.
         """
         trial = local_trial(part) if self._verify else None
-        return RemoteExecutable(self._client(part), _Expectation(part, signature_of(part), trial))
+        target = replace(self._target, model=self._target.model or part.name)
+        return RemoteExecutable(lambda: (_client(target), target), _Expectation(part, signature_of(part), trial))
+
+    def held(self, name: str) -> HeldModel | None:
+        """Ask what the server's model takes and gives: the one that the options name, else ``name``.
+
+        Returns:
+            None if the server does not have such a model, or does not tell.
+
+        Raises:
+            DeviceLostError: if the server does not answer.
+        """
+        with closing(_client(replace(self._target, model=self._target.model or name))) as client:
+            try:
+                metadata = client.model_metadata()
+            except DeviceLostError:
+                raise
+            except DeviceError:
+                return None
+        return HeldModel(
+            inputs=frozenset(tensor.name for tensor in metadata.inputs),
+            outputs=frozenset(tensor.name for tensor in metadata.outputs),
+        )
+
+    def calibration(self) -> RemoteDevice:
+        """Return the same server as a device for the small parts that ours serve under names of their own."""
+        return RemoteDevice(self.spec, replace(self._target, model="", version=""), verify=self._verify)
+
+    def call_cost(self) -> CallCost:
+        """Measure the way there and back with the part that our servers have for it, else with what they refuse.
+
+        Raises:
+            DeviceLostError: if the server does not answer.
+        """
+        url = self._target.url
+        try:
+            return measure_link(self.calibration(), basis=f"calls that only move data to {url} and back measured")
+        except DeviceLostError:
+            raise
+        except DeviceError:
+            with closing(_client(replace(self._target, model=LINK, version=""))) as client:
+                return measure_by_refusals(client, url=url, is_grpc=self._target.scheme.startswith("grpc"))
 
     def close(self) -> None:
         """Do nothing: connections belong to the executables."""
 
-    def _client(self, part: Part) -> Callable[[], tuple[Client, Target]]:
-        target = replace(self._target, model=self._target.model or part.name)
 
-        def connect() -> tuple[Client, Target]:
-            client: Client = GrpcClient(target) if target.scheme.startswith("grpc") else RestClient(target)
-            return client, target
-
-        return connect
+def _client(target: Target) -> Client:
+    return GrpcClient(target) if target.scheme.startswith("grpc") else RestClient(target)
 
 
 class RemoteExecutable:

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from siniantrust.odla import CallCost
+
 SCHEMA_VERSION: Literal[1] = 1
 
 
@@ -21,6 +23,16 @@ class AffineCost(_Record):
     seconds_per_byte_out: float = Field(ge=0, description="back from it")
     basis: str
 
+    @classmethod
+    def of(cls, measured: CallCost) -> AffineCost:
+        """Return a measured cost as data."""
+        return cls(
+            base_s=measured.base_s,
+            seconds_per_byte_in=measured.seconds_per_byte_in,
+            seconds_per_byte_out=measured.seconds_per_byte_out,
+            basis=measured.basis,
+        )
+
 
 class ComputeCost(_Record):
     """Seconds per node on one device, for one batch item. ``unsupported`` maps a node to why it cannot run there."""
@@ -28,6 +40,18 @@ class ComputeCost(_Record):
     latency_s: dict[str, float]
     unsupported: dict[str, str] = Field(default_factory=dict)
     basis: str
+
+
+class DeviceProfile(_Record):
+    """What one device costs for one model: its nodes, and a call beyond them."""
+
+    compute: ComputeCost
+    call: AffineCost
+
+    def noted(self, note: str) -> DeviceProfile:
+        """Return the same profile with a note on how its nodes came to be known."""
+        basis = f"{self.compute.basis}; {note}"
+        return self.model_copy(update={"compute": self.compute.model_copy(update={"basis": basis})})
 
 
 class CostProfile(_Record):

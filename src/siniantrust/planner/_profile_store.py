@@ -5,28 +5,32 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from siniantrust._files import sha256_bytes, write_atomic
-from siniantrust.odla import NodeProfile
+from siniantrust.odla import DeviceInfo, DeviceSpec
+from siniantrust.planner._costs import DeviceProfile
 
-_VERSION = 1
+# How profiles are measured; a profile of another number does not hold.
+_VERSION = 2
 
 
 class _Kept(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    latency_s: dict[str, float]
-    total_s: float
-    basis: str
+    version: int
+    identity: str
     day: str
+    profile: dict[str, Any]
 
 
 class ProfileStore:
-    """A folder of profiles, one file each, named after a hash of model and device identity.
+    """A folder of profiles, one file for each model and device of the policy.
 
-    A device's identity changes whenever a profile would no longer hold. A file that cannot be read is measured anew.
+    A device's identity (hardware, versions, options) is kept with its profile. A profile of another identity is out of
+    date: it is measured anew, and the new one says what it replaces. So is a file that cannot be read.
     """
 
     def __init__(self, folder: Path | None, *, measure_again: bool = False) -> None:
@@ -34,26 +38,37 @@ class ProfileStore:
         self._folder = folder
         self._measure_again = measure_again
 
-    def get(self, model_sha256: str, identity: str) -> NodeProfile | None:
-        """Return the profile of a model on a device, if it was measured before."""
-        path = self._path(model_sha256, identity)
+    def get(self, model_sha256: str, spec: DeviceSpec, info: DeviceInfo) -> tuple[DeviceProfile | None, str]:
+        """Return the profile of a model on a device if one holds, and else why one that is kept does not."""
+        path = self._path(model_sha256, spec)
         if path is None or self._measure_again or not path.exists():
-            return None
+            return None, ""
         try:
             kept = _Kept.model_validate_json(path.read_bytes())
+            if kept.version != _VERSION:
+                return None, _outdated(kept, f"it has version {kept.version}, {_VERSION} is read")
+            if kept.identity != info.identity:
+                return None, _outdated(kept, f"it was measured on {kept.identity}, and this is {info.identity}")
+            found = DeviceProfile.model_validate(kept.profile)
         except (OSError, ValidationError):
-            return None
-        return NodeProfile(kept.latency_s, kept.total_s, f"{kept.basis}; measured on {kept.day}")
+            return None, f"measured anew, since the profile kept in {path.name} is damaged"
+        return found.noted(f"measured on {kept.day}"), ""
 
-    def put(self, model_sha256: str, identity: str, found: NodeProfile) -> None:
+    def put(self, model_sha256: str, spec: DeviceSpec, info: DeviceInfo, found: DeviceProfile) -> None:
         """Keep a profile."""
-        path = self._path(model_sha256, identity)
+        path = self._path(model_sha256, spec)
         if path is not None:
             day = datetime.now(UTC).date().isoformat()
-            kept = _Kept(latency_s=dict(found.latency_s), total_s=found.total_s, basis=found.basis, day=day)
+            kept = _Kept(version=_VERSION, identity=info.identity, day=day, profile=found.model_dump())
             write_atomic(path, kept.model_dump_json().encode(), mode=0o600)
 
-    def _path(self, model_sha256: str, identity: str) -> Path | None:
+    def _path(self, model_sha256: str, spec: DeviceSpec) -> Path | None:
+        """Return the file of a model on a device, whatever the policy calls it."""
         if self._folder is None:
             return None
-        return self._folder / f"{sha256_bytes(json.dumps([_VERSION, model_sha256, identity]).encode())}.json"
+        key = json.dumps([model_sha256, spec.backend, sorted(spec.options.items())])
+        return self._folder / f"{sha256_bytes(key.encode())}.json"
+
+
+def _outdated(kept: _Kept, reason: str) -> str:
+    return f"measured anew, since the profile of {kept.day} is out of date: {reason}"

@@ -1,5 +1,6 @@
 """A session over a bundle: launched, attested, pipelined, moving, observed."""
 
+from siniantrust.runtime._compare import ComparedTerm, compare_terms
 from siniantrust.runtime._exporter import exporter
 from siniantrust.runtime._measure import describe_machine, record_run
 from siniantrust.runtime._observe import Call, Move, Observer
@@ -12,6 +13,7 @@ from siniantrust.runtime._trace import TraceRecorder
 
 __all__ = [
     "Call",
+    "ComparedTerm",
     "MetricsServer",
     "Move",
     "Observer",
@@ -21,6 +23,7 @@ __all__ = [
     "Session",
     "Span",
     "TraceRecorder",
+    "compare_terms",
     "describe_machine",
     "device_spec",
     "enclave_spec",

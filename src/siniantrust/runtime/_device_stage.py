@@ -14,7 +14,7 @@ import numpy as np
 
 from siniantrust.errors import DataError, DeviceError, DeviceLostError, PlanError, SinianError
 from siniantrust.graph import Part, peak_bytes
-from siniantrust.odla import Artifact, DeviceInfo, DeviceSpec
+from siniantrust.odla import Artifact, CallCost, DeviceInfo, DeviceSpec
 from siniantrust.planner import Plan, PlannedPart, move_violations
 from siniantrust.runtime._deadline import Deadline
 from siniantrust.runtime._observe import Observer
@@ -93,6 +93,14 @@ class DeviceStage:
     def infos(self) -> tuple[DeviceInfo, ...]:
         """Describe the devices, opening those that are not open."""
         return tuple(self._roster.seat(name).info() for name in self._roster.serving)
+
+    def call_cost(self) -> CallCost:
+        """Measure what a call of the part's (first) device costs beyond the part.
+
+        Raises:
+            DeviceLostError: if the device does not answer.
+        """
+        return self._roster.seat(self.where).call_cost()
 
     def run(
         self, inputs: Mapping[str, np.ndarray], *, request: int | None = None, ready_s: float | None = None

@@ -18,6 +18,7 @@ from siniantrust.bundle import KeyStore, TrustedPart
 from siniantrust.errors import DataError
 from siniantrust.graph import Model, Part, split
 from siniantrust.odla import Device, DeviceSpec, Executable, open_device
+from siniantrust.runtime._device_stage import DeviceStage
 from siniantrust.runtime._interface import Arrays, Results
 from siniantrust.runtime._record import DeviceRecord, EnclaveRecord, Measured, MeasuredTerm, RunRecord, SpanRecord
 from siniantrust.runtime._session import Session
@@ -136,13 +137,15 @@ class _Times:
     def __init__(self) -> None:
         self.total_s: list[float] = []
         self.stages_s: dict[str, list[float]] = {}
+        self.moved_bytes: dict[str, tuple[int, int]] = {}
         self.bare_s: dict[str, list[float]] = {}
 
 
 def _time(session: Session, whole: Executable, bare: Mapping[str, Executable], item: Results) -> tuple[_Times, float]:
     """Time the split, its trusted parts run ``bare`` in this process, and the uncut model, in turns.
 
-    What a trusted part takes in the enclave beyond what it takes bare is the crossing.
+    What a trusted part takes in the enclave beyond what it takes bare is the crossing. What a device's part takes
+    beyond the computation is measured apart, by calls that only move data.
     """
     times, uncut_s = _Times(), []
     for turn in range(_WARM_UP_RUNS + _LATENCY_RUNS):
@@ -154,8 +157,10 @@ def _time(session: Session, whole: Executable, bare: Mapping[str, Executable], i
             seen = {name: values[name] for name in stage.inputs}
             between[stage.name] = seen
             start = time.perf_counter()
-            values |= stage.run(seen).outputs
+            made = stage.run(seen).outputs
             spans[stage.name] = time.perf_counter() - start
+            values |= made
+            times.moved_bytes[stage.name] = (_bytes(seen), _bytes(made))
         total = time.perf_counter() - begin
         whole_s = _run_seconds(whole, item)
         bare_s = {name: _run_seconds(executable, between[name]) for name, executable in bare.items()}
@@ -177,8 +182,16 @@ def _terms(session: Session, times: _Times) -> list[MeasuredTerm]:
             crossing = f"cross into part {number} and back"
             terms.append(MeasuredTerm(what=crossing, where=stage.where, latency_s=max(spent_s - bare_s, 0.0)))
             spent_s = min(bare_s, spent_s)
+        elif isinstance(stage, DeviceStage):
+            move_s = min(stage.call_cost().latency_s(*times.moved_bytes[stage.name]), spent_s)
+            terms.append(MeasuredTerm(what="move to the device and back", where=stage.where, latency_s=move_s))
+            spent_s -= move_s
         terms.append(MeasuredTerm(what=f"compute part {number}", where=stage.where, latency_s=spent_s))
     return terms
+
+
+def _bytes(arrays: Arrays) -> int:
+    return sum(array.nbytes for array in arrays.values())
 
 
 def _run_seconds(executable: Executable, inputs: Arrays) -> float:

@@ -11,7 +11,16 @@ import numpy as np
 
 from siniantrust.errors import DeviceLostError, SinianError
 from siniantrust.graph import Part
-from siniantrust.odla import Artifact, CheckedExecutable, Device, DeviceInfo, DeviceSpec, open_part
+from siniantrust.odla import (
+    Artifact,
+    CallCost,
+    CheckedExecutable,
+    Device,
+    DeviceInfo,
+    DeviceSpec,
+    measure_call,
+    open_part,
+)
 from siniantrust.runtime._deadline import Deadline
 from siniantrust.runtime._slowness import Slowness
 
@@ -92,6 +101,18 @@ class Seat:
         except DeviceLostError:
             self._leave(opened)
             raise
+        finally:
+            self._exit(opened)
+
+    def call_cost(self) -> CallCost:
+        """Measure what a call of the device costs beyond the part.
+
+        Raises:
+            DeviceLostError: if the device does not answer.
+        """
+        opened = self._enter()
+        try:
+            return measure_call(opened.device)
         finally:
             self._exit(opened)
 

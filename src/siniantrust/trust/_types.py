@@ -102,13 +102,15 @@ class CrossingCost:
     """What it costs to cross into an enclave and back, beyond the computation itself.
 
     Crossing with ``a`` bytes in and ``b`` bytes out takes ``base_s + a * seconds_per_byte_in + b *
-    seconds_per_byte_out``. ``basis`` says how that was measured.
+    seconds_per_byte_out``. ``basis`` says how that was measured. ``slowdown`` is how many times as long as in this
+    process the enclave takes to compute.
     """
 
     base_s: float
     seconds_per_byte_in: float
     seconds_per_byte_out: float
     basis: str
+    slowdown: float = 1.0
 
     def latency_s(self, bytes_in: int, bytes_out: int) -> float:
         """Return the predicted seconds for one crossing."""

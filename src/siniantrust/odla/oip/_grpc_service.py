@@ -1,4 +1,4 @@
-"""The gRPC half of the server: six unary methods over one servable."""
+"""The gRPC half of the server: six unary methods over what is served."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from siniantrust.odla.oip import _methods as methods
 from siniantrust.odla.oip import open_inference_pb2 as pb
 from siniantrust.odla.oip._grpc_codec import decode_request, encode_answer, encode_metadata, parsed, serialised
 from siniantrust.odla.oip._guard import is_authorised
-from siniantrust.odla.oip._servable import SERVER, NotFoundError, Servable
+from siniantrust.odla.oip._servable import SERVER, NotFoundError, Servables
 
 _log = logging.getLogger(__name__)
 
 
-def service_handler(servable: Servable, token: str | None) -> Any:
+def service_handler(servables: Servables, token: str | None) -> Any:
     """Return the generic gRPC handler of the service.
 
     Messages are parsed here rather than by gRPC, so that a malformed one is the caller's INVALID_ARGUMENT.
@@ -24,15 +24,14 @@ def service_handler(servable: Servable, token: str | None) -> Any:
     import grpc
 
     def model_ready(message: Any) -> bytes:
-        servable.check_name(message.name, message.version)
+        servables.find(message.name, message.version)
         return serialised(pb.ModelReadyResponse(ready=True))
 
     def model_metadata(message: Any) -> bytes:
-        servable.check_name(message.name, message.version)
-        return encode_metadata(servable.metadata())
+        return encode_metadata(servables.find(message.name, message.version).metadata())
 
     def infer(message: Any) -> bytes:
-        servable.check_name(message.model_name, message.model_version)
+        servable = servables.find(message.model_name, message.model_version)
         return encode_answer(servable.infer(decode_request(message)), id_=message.id)
 
     server = pb.ServerMetadataResponse(name=SERVER.name, version=SERVER.version, extensions=SERVER.extensions)

@@ -42,7 +42,7 @@ def read_part(path: Path) -> tuple[Part, str]:
     """Read a part and the SHA-256 of its ONNX file.
 
     Raises:
-        BundleError: as ``load_servable``.
+        BundleError: as ``load_servables``.
     """
     described = _part_file(path / "part.json") if path.is_dir() else None
     if described is not None and described.trusted:

@@ -1,4 +1,4 @@
-"""The REST half of the server: the protocol's paths over one servable, with the binary tensor data extension."""
+"""The REST half of the server: the protocol's paths over what is served, with the binary tensor data extension."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from starlette.routing import Route
 from siniantrust.errors import DataError, ProtocolError, SinianError
 from siniantrust.odla.oip._guard import is_authorised
 from siniantrust.odla.oip._rest_codec import HEADER_LENGTH, decode_request, encode_answer, encode_metadata
-from siniantrust.odla.oip._servable import SERVER, NotFoundError, Servable
+from siniantrust.odla.oip._servable import SERVER, NotFoundError, Servable, Servables
 
 _log = logging.getLogger(__name__)
 _Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def rest_app(servable: Servable, *, token: str | None, max_message_bytes: int) -> Starlette:
-    """Return the web application that answers the protocol for ``servable``."""
+def rest_app(servables: Servables, *, token: str | None, max_message_bytes: int) -> Starlette:
+    """Return the web application that answers the protocol for ``servables``."""
 
     async def live(_: Request) -> Response:
         return JSONResponse({"live": True})
@@ -35,15 +35,13 @@ def rest_app(servable: Servable, *, token: str | None, max_message_bytes: int) -
         return JSONResponse({"name": SERVER.name, "version": SERVER.version, "extensions": list(SERVER.extensions)})
 
     async def model_ready(request: Request) -> Response:
-        _check_name(request, servable)
-        return JSONResponse({"name": servable.name, "ready": True})
+        return JSONResponse({"name": _find(request, servables).name, "ready": True})
 
     async def model_metadata(request: Request) -> Response:
-        _check_name(request, servable)
-        return JSONResponse(encode_metadata(servable.metadata()))
+        return JSONResponse(encode_metadata(_find(request, servables).metadata()))
 
     async def infer(request: Request) -> Response:
-        _check_name(request, servable)
+        servable = _find(request, servables)
         body = await _body(request, max_message_bytes)
         content, length = await run_in_threadpool(_infer, servable, body, request.headers.get(HEADER_LENGTH))
         if length is None:
@@ -66,8 +64,8 @@ def _infer(servable: Servable, body: bytes, header_length: str | None) -> tuple[
     return encode_answer(answer, id_=request.id, binary=binary)
 
 
-def _check_name(request: Request, servable: Servable) -> None:
-    servable.check_name(request.path_params["model"], request.path_params.get("version", ""))
+def _find(request: Request, servables: Servables) -> Servable:
+    return servables.find(request.path_params["model"], request.path_params.get("version", ""))
 
 
 async def _body(request: Request, limit: int) -> bytes:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from siniantrust import __version__
+from siniantrust._files import sha256_bytes
 from siniantrust.errors import DeviceError, ProtocolError
+from siniantrust.odla._calibration import compute_part, link_part
 from siniantrust.odla._device import Device, DeviceSpec, Executable
 from siniantrust.odla._registry import open_device
 from siniantrust.odla._signature import Signature, signature_of
@@ -21,6 +25,7 @@ from siniantrust.odla.oip._part_files import read_part
 from siniantrust.odla.oip._rest_codec import BINARY_EXTENSION
 from siniantrust.odla.oip._tensors import DATATYPES
 
+_log = logging.getLogger(__name__)
 SERVER = ServerMetadata(name="siniantrust", version=__version__, extensions=(BINARY_EXTENSION,))
 
 
@@ -30,22 +35,12 @@ class NotFoundError(DeviceError):
 
 @dataclass(frozen=True, slots=True)
 class Servable:
-    """A part, loaded on a device. ``version`` is the SHA-256 of its file."""
+    """A part, loaded on the server's device. ``version`` is the SHA-256 of its file."""
 
     name: str
     version: str
     signature: Signature
-    device: Device
     executable: Executable
-
-    def check_name(self, model: str, version: str) -> None:
-        """Raise NotFoundError unless ``model`` and ``version`` (empty: any) are what is served here."""
-        if model != self.name:
-            raise NotFoundError(f"model {model[:80]!r} is not served here; this server has {self.name!r}")
-        if version not in {"", self.version}:
-            raise NotFoundError(
-                f"model {self.name!r} has no version {version[:80]!r} here; this server has {self.version}"
-            )
 
     def metadata(self) -> ModelMetadata:
         """Describe the part to clients; a free dimension is -1."""
@@ -84,13 +79,34 @@ class Servable:
         wanted: list[str] = list(request.outputs) or known
         return InferAnswer(model=self.name, version=self.version, outputs={name: outputs[name] for name in wanted})
 
+
+@dataclass(frozen=True)
+class Servables:
+    """What a server has: the part that it serves, and the small ones by which clients measure the way and the speed."""
+
+    main: Servable
+    calibration: tuple[Servable, ...]
+    device: Device
+
+    def find(self, model: str, version: str) -> Servable:
+        """Return the servable with that name and version (empty: any). Raises NotFoundError if there is none."""
+        found = next((each for each in (self.main, *self.calibration) if each.name == model), None)
+        if found is None:
+            raise NotFoundError(f"model {model[:80]!r} is not served here; this server has {self.main.name!r}")
+        if version not in {"", found.version}:
+            raise NotFoundError(
+                f"model {found.name!r} has no version {version[:80]!r} here; this server has {found.version}"
+            )
+        return found
+
     def close(self) -> None:
-        """Free the part and its device."""
-        self.executable.close()
+        """Free the parts and their device."""
+        for each in (self.main, *self.calibration):
+            each.executable.close()
         self.device.close()
 
 
-def load_servable(path: Path, spec: DeviceSpec) -> Servable:
+def load_servables(path: Path, spec: DeviceSpec) -> Servables:
     """Load the part at ``path`` (a folder with ``model.onnx`` and ``part.json``, or an ``.onnx`` file) on a device.
 
     Raises:
@@ -98,10 +114,22 @@ def load_servable(path: Path, spec: DeviceSpec) -> Servable:
         DeviceError: if the device cannot run the part.
     """
     part, digest = read_part(path)
-    signature = signature_of(part)
     device = open_device(spec)
     try:
-        return Servable(part.name, digest, signature, device, device.compile(part))
+        main = Servable(part.name, digest, signature_of(part), device.compile(part))
+        return Servables(main, tuple(_calibration(device)), device)
     except BaseException:
         device.close()
         raise
+
+
+def _calibration(device: Device) -> Iterator[Servable]:
+    """Load what the device takes of the calibration parts; a server does without the others."""
+    for part in (link_part(), compute_part()):
+        try:
+            executable = device.compile(part)
+        except DeviceError as refusal:
+            _log.warning("no calibration by %r here: %s", part.name, refusal)
+            continue
+        digest = sha256_bytes(part.proto.SerializeToString(deterministic=True))
+        yield Servable(part.name, digest, signature_of(part), executable)

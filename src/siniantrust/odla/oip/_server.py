@@ -36,6 +36,9 @@ class Endpoints:
 class Server:
     """Serves one part by the Open Inference Protocol; a context manager that starts and stops it.
 
+    Beside it are two small ones, ``siniantrust-link`` and ``siniantrust-compute``, by which a planner measures the way
+    to the server and its speed.
+
     Args:
         part_path: A folder with ``model.onnx`` and ``part.json``, or an ``.onnx`` file.
         host: Address to listen on.
@@ -85,17 +88,17 @@ class Server:
         """
         for module in ("grpc", "google.protobuf", "starlette", "uvicorn"):
             require(module, extra="serve")
-        from siniantrust.odla.oip._servable import load_servable
+        from siniantrust.odla.oip._servable import load_servables
 
         if self._stops:
             raise DeviceError("this server runs already")
         try:
             if self._tls is not None:
                 self._tls.check()
-            servable = load_servable(self._part_path, self._device)
-            self._stops.append(servable.close)
-            http_port = self._start_rest(servable)
-            grpc_port = self._start_grpc(servable)
+            servables = load_servables(self._part_path, self._device)
+            self._stops.append(servables.close)
+            http_port = self._start_rest(servables)
+            grpc_port = self._start_grpc(servables)
         except BaseException:
             self.stop()
             raise
@@ -104,8 +107,8 @@ class Server:
         return Endpoints(
             http_url=f"http{secure}://{host}:{http_port}",
             grpc_url=f"grpc{secure}://{host}:{grpc_port}",
-            model=servable.name,
-            version=servable.version,
+            model=servables.main.name,
+            version=servables.main.version,
             warnings=warnings_for(self._host, tls=self._tls is not None, token=self._token is not None),
         )
 
@@ -124,12 +127,12 @@ class Server:
         """Stop."""
         self.stop()
 
-    def _start_rest(self, servable: Any) -> int:
+    def _start_rest(self, servables: Any) -> int:
         import uvicorn
 
         from siniantrust.odla.oip._rest_app import rest_app
 
-        app = rest_app(servable, token=self._token, max_message_bytes=self._max_message_bytes)
+        app = rest_app(servables, token=self._token, max_message_bytes=self._max_message_bytes)
         listener = listen(self._host, self._http_port)
         self._stops.append(listener.close)
         config = uvicorn.Config(
@@ -160,7 +163,7 @@ class Server:
         self._stops.append(stop)
         return int(listener.getsockname()[1])
 
-    def _start_grpc(self, servable: Any) -> int:
+    def _start_grpc(self, servables: Any) -> int:
         import grpc
 
         from siniantrust.odla.oip._grpc_service import service_handler
@@ -175,7 +178,7 @@ class Server:
             # Found in use by gRPC itself, a port makes it write to standard error.
             listen(self._host, self._grpc_port).close()
         server = grpc.server(ThreadPoolExecutor(max_workers=os.cpu_count() or 1), options=options)
-        server.add_generic_rpc_handlers((service_handler(servable, self._token),))
+        server.add_generic_rpc_handlers((service_handler(servables, self._token),))
         address = f"[{self._host}]:{self._grpc_port}" if ":" in self._host else f"{self._host}:{self._grpc_port}"
         try:
             if self._tls is None:
