@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 from fleets import DEVICES, Fleet, ray_fleet, server_fleet
 from networks import make_chain
-from part_server import PartServer
 
 import siniantrust as st
 from siniantrust import graph, odla, planner, runtime, trust
