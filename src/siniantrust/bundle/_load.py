@@ -89,9 +89,10 @@ def load_bundle(path: Path, *, keystore: KeyStore) -> Bundle:
         for missing in sorted(manifest.files.keys() - found)[:1]:
             raise BundleError(f"{origin}: {missing} is missing; copy or build the bundle again")
         contents = read_listed(folder, manifest.files, origin=origin)
-    keystore.weight_key(manifest.bundle_id)  # refused now rather than after an enclave was launched
     model = parse_structure(_need(contents, "structure.json", origin), origin=f"{origin}: structure.json")
     plan, audit = _check_plan(contents, model, manifest, origin)
+    if plan.policy.enclave.keys == "keystore":
+        keystore.weight_key(manifest.bundle_id)  # refused now rather than after an enclave was launched
     parts = tuple(_load_part(contents, planned, manifest, origin) for planned in plan.parts)
     return Bundle(
         path=path,

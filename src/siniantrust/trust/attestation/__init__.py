@@ -1,5 +1,6 @@
 """Attestation in the roles of RFC 9334: Attester, Verifier, Relying Party, and what passes between them."""
 
+from siniantrust.trust.attestation._reference_file import load_reference, reference_from_table, reference_to_table
 from siniantrust.trust.attestation._result import AttestationResult, Tier, TrustClaim
 from siniantrust.trust.attestation._roles import (
     BINDING_BYTES,
@@ -20,4 +21,7 @@ __all__ = [
     "TrustClaim",
     "Verifier",
     "bind",
+    "load_reference",
+    "reference_from_table",
+    "reference_to_table",
 ]
