@@ -148,7 +148,7 @@ def _read_reference(raw: dict[str, Any], path: Path) -> None:
     if not isinstance(enclave, dict) or not isinstance(enclave.get("reference"), str):
         return
     try:
-        enclave["reference"] = reference_to_table(load_reference(path.parent / enclave["reference"]))
+        enclave["reference"] = reference_to_table(load_reference(path.parent / enclave["reference"]).values)
     except AttestationError as error:
         raise PolicyError(f"policy {path}: enclave.reference: {error}") from None
 

@@ -1,6 +1,8 @@
 """Attestation in the roles of RFC 9334: Attester, Verifier, Relying Party, and what passes between them."""
 
-from siniantrust.trust.attestation._reference_file import load_reference, reference_from_table, reference_to_table
+from siniantrust.trust.attestation._bundle_file import evidence_from_json, evidence_to_json
+from siniantrust.trust.attestation._reference_file import Reference, load_reference
+from siniantrust.trust.attestation._reference_table import reference_from_table, reference_to_table
 from siniantrust.trust.attestation._result import AttestationResult, Tier, TrustClaim
 from siniantrust.trust.attestation._roles import (
     BINDING_BYTES,
@@ -16,11 +18,14 @@ __all__ = [
     "AttestationResult",
     "Attester",
     "EvidenceBundle",
+    "Reference",
     "ReferenceValues",
     "Tier",
     "TrustClaim",
     "Verifier",
     "bind",
+    "evidence_from_json",
+    "evidence_to_json",
     "load_reference",
     "reference_from_table",
     "reference_to_table",

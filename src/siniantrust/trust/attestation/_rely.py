@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from siniantrust.errors import AttestationError
 from siniantrust.trust._evidence import check_provenance
 from siniantrust.trust._labels import Provenance
+from siniantrust.trust.attestation._registry import verifier
 from siniantrust.trust.attestation._result import AttestationResult
 from siniantrust.trust.attestation._roles import EvidenceBundle, ReferenceValues
-from siniantrust.trust.attestation._verifiers import verifier_for
 
 
 def rely_on(
@@ -40,7 +40,7 @@ def rely_on(
         raise AttestationError(
             f"{name}: expected evidence of kind {reference.kind}, as the reference values, found {evidence.kind[:40]!r}"
         )
-    result = verifier_for(evidence.kind).appraise(
+    result = verifier(evidence.kind).appraise(
         evidence, binding=binding, reference=reference, now=now or datetime.now(UTC)
     )
     check_provenance(name, result.provenance, tuple(accept))

@@ -11,7 +11,7 @@ from siniantrust.trust.broker._jwe import decrypt_key
 from siniantrust.trust.broker._request import MAX_REQUEST_BYTES, new_request, parse_object, request_binding
 from siniantrust.trust.tls import Address, Connection, Identity, Limits, connect
 
-_LIMITS = Limits(frame_bytes=2 * MAX_REQUEST_BYTES, payload_bytes=0, idle_s=30.0, lifetime_s=120.0, requests_per_s=inf)
+_LIMITS = Limits(frame_bytes=MAX_REQUEST_BYTES, payload_bytes=0, idle_s=30.0, lifetime_s=120.0, requests_per_s=inf)
 _NONCE_HEX = 64
 
 

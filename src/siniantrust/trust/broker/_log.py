@@ -159,9 +159,9 @@ class DecisionLog:
         """Read what was added since, check it, and hold it against the head."""
         try:
             with self._path.open("rb") as stream:
+                size_bytes = os.fstat(stream.fileno()).st_size
                 stream.seek(self._end_bytes)
                 added = stream.read()
-                size_bytes = stream.tell()
             head = self._head.read_bytes()
         except OSError as fault:
             raise TrustError(f"log {self._path}: cannot be read ({fault.strerror}); refused") from None

@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from siniantrust.errors import ChannelError
 from siniantrust.trust.attestation import EvidenceBundle, bind
-from siniantrust.trust.attestation._wire import MAX_EVIDENCE_BYTES, dump_evidence, parse_evidence_bundle
+from siniantrust.trust.attestation._bundle_file import evidence_from_json, evidence_to_json
 from siniantrust.trust.tls import Identity, fingerprint, public_key_der
 
-MAX_REQUEST_BYTES = MAX_EVIDENCE_BYTES + (16 << 10)
+MAX_REQUEST_BYTES = 1 << 20
 _FIELDS = {"key_id", "enclave_key", "recipient_key", "evidence", "signature"}
 _DOMAIN = b"siniantrust key release 1\0"
 
@@ -72,7 +72,7 @@ class KeyRequest:
                 "key_id": self.key_id,
                 "enclave_key": base64.b64encode(self.enclave_key).decode(),
                 "recipient_key": base64.b64encode(self.recipient_key).decode(),
-                "evidence": base64.b64encode(dump_evidence(self.evidence)).decode(),
+                "evidence": base64.b64encode(evidence_to_json(self.evidence)).decode(),
                 "signature": base64.b64encode(self.signature).decode(),
             }
         ).encode()
@@ -96,7 +96,7 @@ def parse_request(raw: bytes | bytearray) -> KeyRequest:
         key_id=fields["key_id"],
         enclave_key=_binary(fields["enclave_key"]),
         recipient_key=_binary(fields["recipient_key"]),
-        evidence=parse_evidence_bundle(_binary(fields["evidence"])),
+        evidence=evidence_from_json(_binary(fields["evidence"])),
         signature=_binary(fields["signature"]),
     )
     # In one form only, so that an enclave has one name.
@@ -113,7 +113,7 @@ def parse_object(raw: bytes | bytearray, names: set[str]) -> dict[str, Any]:
         ChannelError: if it is something else.
     """
     try:
-        fields = json.loads(raw) if len(raw) <= 2 * MAX_REQUEST_BYTES else None
+        fields = json.loads(raw) if len(raw) <= MAX_REQUEST_BYTES else None
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict) or fields.keys() != names or not all(isinstance(v, str) for v in fields.values()):

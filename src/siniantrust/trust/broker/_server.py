@@ -13,7 +13,7 @@ from siniantrust.trust.broker._request import MAX_REQUEST_BYTES, parse_request
 from siniantrust.trust.tls import Address, Connection, Identity, Limits, Server
 
 LIMITS = Limits(
-    frame_bytes=2 * MAX_REQUEST_BYTES,
+    frame_bytes=MAX_REQUEST_BYTES,
     payload_bytes=0,
     idle_s=30.0,
     lifetime_s=120.0,
@@ -71,6 +71,8 @@ class BrokerServer:
             nonce = os.urandom(NONCE_BYTES)
             connection.send(json.dumps({"nonce": nonce.hex()}).encode())
             connection.send(self._answer(bytes(connection.receive()), nonce))
+            if self._fault is not None:
+                self.close()
 
     def _answer(self, raw: bytes, nonce: bytes) -> bytes:
         try:
@@ -83,5 +85,4 @@ class BrokerServer:
             return json.dumps({"refused": str(refusal)}).encode()
         except TrustError as fault:
             self._fault = fault
-            self.close()
             return json.dumps({"refused": "the key broker cannot decide and has stopped"}).encode()

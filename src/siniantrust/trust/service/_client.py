@@ -26,8 +26,8 @@ from siniantrust.trust._labels import Provenance
 from siniantrust.trust._protections import ACTIVE
 from siniantrust.trust._types import EnclaveInfo, EnclaveSpec
 from siniantrust.trust.attestation import AttestationResult, ReferenceValues, Tier, bind
+from siniantrust.trust.attestation._bundle_file import evidence_from_json
 from siniantrust.trust.attestation._rely import rely_on
-from siniantrust.trust.attestation._wire import parse_evidence_bundle
 from siniantrust.trust.service._channel import TlsChannel
 from siniantrust.trust.tls import Address, Limits, connect, fingerprint, parse_address
 
@@ -107,7 +107,7 @@ class ServiceEnclave:
         """Ask for evidence bound to ``nonce`` and to the key of the certificate that this end saw; appraise it."""
         binding = bind(nonce, self._connection.peer_spki)
         answer = self._call(Operation.EVIDENCE, "", [payload("nonce", np.frombuffer(nonce, np.uint8))])
-        evidence = parse_evidence_bundle(answer.get("evidence", np.empty(0)).tobytes())
+        evidence = evidence_from_json(answer.get("evidence", np.empty(0)).tobytes())
         result = rely_on(
             evidence, name=self._name, binding=binding, reference=self._reference, accept=self._spec.accept
         )

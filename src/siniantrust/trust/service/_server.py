@@ -11,7 +11,7 @@ from siniantrust.trust._cipher import KEY_BYTES
 from siniantrust.trust._codec import Operation
 from siniantrust.trust._secret import SecretMemory
 from siniantrust.trust.attestation import Attester, bind
-from siniantrust.trust.attestation._wire import dump_evidence
+from siniantrust.trust.attestation._bundle_file import evidence_to_json
 from siniantrust.trust.process._serve import Server as PartServer
 from siniantrust.trust.service._channel import TlsChannel
 from siniantrust.trust.tls import Address, Connection, Identity, Limits, Server
@@ -64,7 +64,7 @@ class EnclaveService:
         channel = TlsChannel(connection)
 
         def prove(nonce: bytes) -> bytes:
-            return dump_evidence(self._attester.evidence(bind(nonce, identity.spki)))
+            return evidence_to_json(self._attester.evidence(bind(nonce, identity.spki)))
 
         with SecretMemory() as secret:
             parts = PartServer(

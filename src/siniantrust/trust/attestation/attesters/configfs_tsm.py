@@ -12,6 +12,7 @@ from pathlib import Path
 
 from siniantrust.errors import AttestationError
 from siniantrust.trust.attestation._roles import BINDING_BYTES, EvidenceBundle
+from siniantrust.trust.attestation.attesters._snp_certificates import read_certificates
 
 ROOT = Path("/sys/kernel/config/tsm/report")
 _KINDS = {"tdx_guest": "tdx", "sev_guest": "sev-snp"}
@@ -45,7 +46,7 @@ class ConfigfsTsmAttester:
         self.kind = _KINDS[provider]
 
     def evidence(self, binding: bytes) -> EvidenceBundle:
-        """Return a fresh report that carries ``binding``; what the provider adds is the endorsement ``auxblob``.
+        """Return a fresh report that carries ``binding``; on SEV-SNP with the certificates that the host hands out.
 
         Raises:
             AttestationError: if the kernel gives none, or the entry was used by somebody else each time.
@@ -92,7 +93,9 @@ class ConfigfsTsmAttester:
             raise _ConflictError
         if not body:
             raise AttestationError(f"{self._root}: the kernel gives an empty report")
-        return EvidenceBundle(kind=self.kind, body=body, endorsements={"auxblob": added} if added else {})
+        return EvidenceBundle(
+            kind=self.kind, body=body, endorsements=read_certificates(added) if self.kind == "sev-snp" else {}
+        )
 
     def _generation(self, entry: Path) -> int:
         text = self._text(entry / "generation")

@@ -8,10 +8,11 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from siniantrust.trust._evidence import SIMULATED_STATEMENT
+from siniantrust.trust._evidence import Evidence
+from siniantrust.trust._labels import Provenance
 from siniantrust.trust.attestation._roles import EvidenceBundle
 
-KIND = "simulated"
+PROVIDER = "service"
 _LIBRARIES = ("cryptography", "numpy", "onnxruntime")
 
 
@@ -35,12 +36,19 @@ class SimulatedAttester:
         measurement: what to state; None for ``package_measurement``.
     """
 
-    kind = KIND
+    kind = "simulated"
 
     def __init__(self, measurement: str | None = None) -> None:
         self._measurement = measurement or package_measurement()
 
     def evidence(self, binding: bytes) -> EvidenceBundle:
-        """Return a statement that carries ``binding``."""
-        statement = {"binding": binding.hex(), "measurement": self._measurement, "statement": SIMULATED_STATEMENT}
-        return EvidenceBundle(kind=KIND, body=json.dumps(statement, sort_keys=True).encode())
+        """Return a statement that carries ``binding``; nonce and key are in the binding only."""
+        statement = Evidence(
+            provider=PROVIDER,
+            provenance=Provenance.SIMULATED,
+            nonce=b"",
+            enclave_public_key=b"",
+            report_data=binding,
+            measurement=self._measurement,
+        )
+        return EvidenceBundle(kind=self.kind, body=statement.to_json())

@@ -1,45 +1,19 @@
-"""Reference values as a table: in a TOML file, in a policy, in the key broker's store.
+"""Reference values as a table of plain values: in a plan, and in the key broker's store.
 
-kind = "tdx"
-
-[accepted]                        # by claim, the values that are accepted
-mr_td = ["91eb2b44…"]
-
-[at_least]                        # by claim, the lowest security version
-tee_tcb_svn = 3
-
-[anchors]                         # by name, base64 of the DER of roots of trust of one's own
-root = "MII…"
+Anchors are in it as base64 of their DER, so that nothing is left to other files.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from siniantrust.errors import AttestationError
 from siniantrust.trust.attestation._roles import ReferenceValues
 
 _FIELDS = {"kind", "accepted", "at_least", "anchors"}
-
-
-def load_reference(path: Path) -> ReferenceValues:
-    """Read reference values from a TOML file.
-
-    Raises:
-        AttestationError: if it cannot be read or is malformed.
-    """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as fault:
-        raise AttestationError(f"reference values {path}: cannot be read ({fault.strerror})") from None
-    except (ValueError, RecursionError) as fault:
-        raise AttestationError(f"reference values {path}: not a TOML file ({' '.join(str(fault).split())})") from None
-    return reference_from_table(table, origin=str(path))
 
 
 def reference_from_table(table: Mapping[str, Any], *, origin: str) -> ReferenceValues:
