@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from siniantrust import __version__
-from siniantrust.cli import _bench, _demo, _deploy, _host, _study
+from siniantrust.cli import _bench, _demo, _deploy, _host, _study, _verify
 
 app = typer.Typer(
     name="sinian",
@@ -41,5 +41,6 @@ app.command()(_deploy.serve)
 app.command()(_study.report)
 app.command()(_host.devices)
 app.command()(_host.doctor)
+app.command()(_verify.verify)
 app.command()(_demo.demo)
 app.add_typer(_bench.bench_app)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from siniantrust._extras import require
 from siniantrust.errors import AttestationError
 from siniantrust.trust.attestation._certificates import check_chain, check_not_revoked, load_crl, load_pem_chain
+from siniantrust.trust.attestation._strict import read_object
 
 if TYPE_CHECKING:
     import dcap_qvl
@@ -80,15 +80,10 @@ def read_collateral(raw: bytes) -> Collateral:
     Raises:
         AttestationError: if it has another form.
     """
-    if len(raw) > _MAX_BYTES:
-        raise AttestationError(f"{_WHAT}: expected at most {_MAX_BYTES} bytes, found {len(raw)}")
-    try:
-        fields = json.loads(raw)
-    except (ValueError, RecursionError) as fault:
-        raise AttestationError(f"{_WHAT}: expected JSON, found a fault in it ({fault})") from None
+    fields = read_object(raw, _WHAT, max_bytes=_MAX_BYTES)
     expected = {*_CHAINS, *_HEX, *_JSON}
-    if not isinstance(fields, dict) or fields.keys() != expected or not all(map(_is_text, fields.values())):
-        raise AttestationError(f"{_WHAT}: expected an object of texts with exactly {', '.join(sorted(expected))}")
+    if fields.keys() != expected or not all(map(_is_text, fields.values())):
+        raise AttestationError(f"{_WHAT}: expected texts, exactly {', '.join(sorted(expected))}")
     for name in _HEX:
         if not _LOWER_HEX.fullmatch(fields[name]):
             raise AttestationError(f"{_WHAT}: {name}: expected lower-case hexadecimal")
