@@ -12,6 +12,7 @@ from typing import Any
 
 from attestation_pki import NOW, Entity, Request, der, der_integer, der_oid, issue, revoke, sign_raw
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from siniantrust.trust.attestation import EvidenceBundle, ReferenceValues
 
@@ -125,9 +126,7 @@ class IntelChain:
         header = struct.pack("<HHIHH", 3, 2, 0, 8, _PCE_SVN) + _VENDOR + bytes(20)
         report = _enclave_report(attributes, MRENCLAVE, MRSIGNER, (ISV_PROD_ID, ISV_SVN), BINDING)
         key = p256_key("attestation")
-        point = b"".join(
-            number.to_bytes(32, "big") for number in (lambda n: (n.x, n.y))(key.public_key().public_numbers())
-        )
+        point = key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)[1:]
         qe_data = bytes(32)
         qe_binding = hashlib.sha256(point + qe_data).digest().ljust(64, b"\0")
         qe_report = _enclave_report(0x15, b"q" * 32, _QE_SIGNER, (1, 8), qe_binding)

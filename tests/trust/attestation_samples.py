@@ -16,7 +16,7 @@ from siniantrust.trust.attestation import EvidenceBundle
 
 _ROOT = Path(__file__).resolve().parents[2]
 EVIDENCE = Path(os.environ.get("SINIAN_EVIDENCE", _ROOT.parent / "shared" / "evidence"))
-NVIDIA_SAMPLES = Path(os.environ.get("SINIAN_NVIDIA_SAMPLES", _ROOT / ".cache" / "nvidia-samples"))
+NVIDIA_SAMPLES = Path(os.environ.get("SINIAN_NVIDIA_SAMPLES", _ROOT / ".cache/nvidia-samples/verifier/samples"))
 
 
 @dataclass(frozen=True, slots=True)

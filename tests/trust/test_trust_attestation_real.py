@@ -63,9 +63,7 @@ def _with_body(sample: Sample, body: bytes) -> Sample:
 
 
 def _with_endorsement(sample: Sample, name: str, raw: bytes) -> Sample:
-    return replace(
-        sample, evidence=replace(sample.evidence, endorsements={**sample.evidence.endorsements, name: raw})
-    )
+    return replace(sample, evidence=replace(sample.evidence, endorsements={**sample.evidence.endorsements, name: raw}))
 
 
 def _spread(count: int, total: int) -> Iterator[int]:

@@ -47,7 +47,7 @@ def verify(
     wanted = _binding(binding, nonce, runtime_data)
     now = datetime.now(UTC) if at is None else _time(at)
     given = attestation.load_reference(reference)
-    bundle = attestation.evidence_from_json(evidence.read_bytes())
+    bundle = attestation.load_evidence(evidence)
     result = attestation.verifier(bundle.kind).appraise(bundle, binding=wanted, reference=given.values, now=now)
     refusal = given.refusal(result)
     if ear_key is not None and out is not None:

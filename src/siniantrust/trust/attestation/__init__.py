@@ -1,6 +1,6 @@
 """Attestation in the roles of RFC 9334: Attester, Verifier, Relying Party, and what passes between them."""
 
-from siniantrust.trust.attestation._bundle_file import evidence_from_json, evidence_to_json
+from siniantrust.trust.attestation._bundle_file import evidence_from_json, evidence_to_json, load_evidence
 from siniantrust.trust.attestation._ear import sign_result, verify_result
 from siniantrust.trust.attestation._reference_file import Reference, load_reference
 from siniantrust.trust.attestation._registry import list_verifiers, verifier
@@ -30,6 +30,7 @@ __all__ = [
     "evidence_from_json",
     "evidence_to_json",
     "list_verifiers",
+    "load_evidence",
     "load_reference",
     "sign_result",
     "verifier",

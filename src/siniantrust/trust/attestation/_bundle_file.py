@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 from siniantrust.errors import AttestationError
 from siniantrust.trust.attestation._roles import EvidenceBundle
@@ -41,6 +42,23 @@ def evidence_from_json(raw: bytes) -> EvidenceBundle:
         body=from_base64url(fields["body"], f"{_WHAT}, body"),
         endorsements={name: from_base64url(text, f"{_WHAT}, {name}") for name, text in endorsements.items()},
     )
+
+
+def load_evidence(path: Path) -> EvidenceBundle:
+    """Read evidence from a file, as ``evidence_from_json`` does.
+
+    Raises:
+        AttestationError: as there, naming the file, or if it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
+    except OSError as fault:
+        raise AttestationError(f"evidence {path}: cannot be read ({fault.strerror})") from None
+    try:
+        return evidence_from_json(raw)
+    except AttestationError as fault:
+        raise AttestationError(f"evidence {path}: {fault}") from None
 
 
 def _names(fields: dict[str, object]) -> str:

@@ -25,6 +25,7 @@ NVIDIA_ROOT = "a90c4eb5acfd3e3d03a25db6a26b84f720ad0503196c627c21ddd48dd85b06a4"
 _WHAT = "nvidia-gpu report"
 _DICE_TCB_INFO = x509.ObjectIdentifier("2.23.133.5.4.1")
 # A firmware's digest in that extension: SEQUENCE { OBJECT IDENTIFIER sha384, OCTET STRING of 48 bytes }.
+_FIRMWARE_ID_BYTES = 48
 _FIRMWARE_ID_START = bytes.fromhex("303d06096086480165030402020430")
 _REQUIRED = frozenset({TrustClaim.INSTANCE_IDENTITY, TrustClaim.EXECUTABLES, TrustClaim.HARDWARE})
 _UNCHECKED = (
@@ -86,7 +87,8 @@ def _check_firmware(leaf: x509.Certificate, report: SpdmReport) -> None:
         tcb_info = leaf.extensions.get_extension_for_oid(_DICE_TCB_INFO).value.public_bytes()
     except x509.ExtensionNotFound:
         raise AttestationError(f"{_WHAT}: its certificate does not say for which firmware it is") from None
-    if not report.firmware_id or _FIRMWARE_ID_START + report.firmware_id not in tcb_info:
+    digest = report.firmware_id
+    if len(digest) != _FIRMWARE_ID_BYTES or _FIRMWARE_ID_START + digest not in tcb_info:
         raise AttestationError(f"{_WHAT}: it names another firmware than its certificate")
 
 
