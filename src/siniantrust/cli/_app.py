@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from siniantrust import __version__
-from siniantrust.cli import _attest, _bench, _demo, _deploy, _enclave, _host, _keys, _study
+from siniantrust.cli import _attest, _bench, _demo, _deploy, _enclave, _host, _keys, _study, _verify
 
 app = typer.Typer(
     name="sinian",
@@ -44,6 +44,7 @@ app.command()(_host.doctor)
 app.command()(_attest.attest)
 app.command()(_attest.seal)
 app.command()(_attest.unseal)
+app.command()(_verify.verify)
 app.command()(_demo.demo)
 app.add_typer(_bench.bench_app)
 app.add_typer(_enclave.enclave_app)

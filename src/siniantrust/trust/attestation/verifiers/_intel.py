@@ -1,0 +1,137 @@
+"""Quotes of SGX and TDX: what both have in common, on Intel's scheme as ``dcap-qvl`` implements it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from siniantrust._extras import require
+from siniantrust.errors import AttestationError
+from siniantrust.trust._labels import Provenance
+from siniantrust.trust.attestation._certificates import check_chain, load_certificate, load_pem_chain
+from siniantrust.trust.attestation._compare import Comparison
+from siniantrust.trust.attestation._result import Tier
+from siniantrust.trust.attestation._roles import EvidenceBundle, ReferenceValues
+from siniantrust.trust.attestation.verifiers._collateral import COLLATERAL, read_collateral, root_key
+
+ROOT = "intel-root"
+_MAX_QUOTE_BYTES = 64 << 10
+# Intel's words for a platform whose TCB is not as it should be, but whose keys still hold.
+_DOUBTFUL = frozenset(
+    {
+        "SWHardeningNeeded",
+        "ConfigurationNeeded",
+        "ConfigurationAndSWHardeningNeeded",
+        "OutOfDate",
+        "OutOfDateConfigurationNeeded",
+    }
+)
+_UP_TO_DATE = "UpToDate"
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """An authentic quote.
+
+    Attributes:
+        form: the name of its report's form.
+        report: the report's fields as the library names them; binary ones in hexadecimal.
+        platform: claims about the platform and its TCB.
+        provenance: ``hardware`` under Intel's root, ``emulated`` under another one.
+    """
+
+    form: str
+    report: Mapping[str, Any]
+    platform: Mapping[str, str]
+    provenance: Provenance
+
+
+def authenticate(evidence: EvidenceBundle, *, reference: ReferenceValues, now: datetime) -> Quote:
+    """Check a quote's signature, its chain up to the root, and the collateral's signatures, lists and dates.
+
+    The root is Intel's, which the library carries, or the one that ``reference.anchors`` names ``intel-root``.
+
+    Raises:
+        AttestationError: if any of it does not hold.
+    """
+    library = require("dcap_qvl", extra="attest")
+    what = f"{evidence.kind} quote"
+    if not 0 < len(evidence.body) <= _MAX_QUOTE_BYTES:
+        raise AttestationError(f"{what}: expected 1 to {_MAX_QUOTE_BYTES} bytes, found {len(evidence.body)}")
+    if evidence.endorsements.keys() != {COLLATERAL}:
+        raise AttestationError(f"{what}: expected exactly one endorsement, {COLLATERAL!r}")
+    collateral = read_collateral(evidence.endorsements[COLLATERAL])
+    anchor = _anchor(reference, what)
+    now_s = int(now.timestamp())
+    try:
+        pem = library.parse_quote(evidence.body).cert_chain_pem_bytes()
+        # Only claims are asked for: which TCB is good enough is decided below, with the reference values.
+        verified = library.QuoteVerifier(anchor).verify_with_policy(
+            evidence.body, collateral.for_library(), now_s, library.QuotePolicy.claims_only(now_s)
+        )
+    except (ValueError, OverflowError) as fault:
+        raise AttestationError(f"{what}: not authentic: {fault}") from None
+    claims = json.loads(verified.to_json())
+    root = _check_chain(evidence.body, pem, claims, now, what)
+    collateral.check_issuers(root, now)
+    ((form, report),) = claims["report"].items()
+    return Quote(form, report, _platform(claims), Provenance.HARDWARE if anchor is None else Provenance.EMULATED)
+
+
+def _anchor(reference: ReferenceValues, what: str) -> bytes | None:
+    if unknown := sorted(reference.anchors.keys() - {ROOT}):
+        raise AttestationError(f"{what}: the anchor {unknown[0]!r} is unknown; there may be one, {ROOT!r}")
+    if not reference.anchors:
+        return None
+    load_certificate(reference.anchors[ROOT], f"{what}, anchor {ROOT}")
+    return reference.anchors[ROOT]
+
+
+def _check_chain(body: bytes, pem: bytes | None, claims: Mapping[str, Any], now: datetime, what: str) -> bytes:
+    """Check the quote's own chain up to the root that the library trusted, and return that root's key.
+
+    The library never looks at the root in the quote, nor at what follows the chain; only zeros may, a driver's padding.
+    """
+    if pem is None:
+        raise AttestationError(f"{what}: expected its certificate chain within it, found none")
+    chain = load_pem_chain(pem, f"{what}, its chain")
+    check_chain(chain, now, f"{what}, its chain")
+    root = root_key(chain)
+    if hashlib.sha384(root).digest() != bytes(claims["platform"]["root_key_id"]):
+        raise AttestationError(f"{what}: its chain does not end in the root that was asked for")
+    _, _, after = body.rpartition(pem)
+    if body.count(pem) != 1 or after.strip(b"\0"):
+        raise AttestationError(f"{what}: expected nothing after its certificate chain, found {len(after)} bytes")
+    return root
+
+
+def _platform(claims: Mapping[str, Any]) -> dict[str, str]:
+    tcb, platform = claims["tcb"], claims["platform"]
+    pck = platform["pck"]
+    return {
+        "tcb-status": tcb["status"],
+        "advisory-ids": ",".join(tcb["advisory_ids"]),
+        "tcb-evaluation-data-number": str(tcb["eval_data_number"]),
+        "tcb-date": platform["tcb_level"]["tcbDate"],
+        "fmspc": bytes(pck["fmspc"]).hex(),
+        "ppid": bytes(pck["ppid"]).hex(),
+        "pce-svn": str(pck["pce_svn"]),
+        "smt-enabled": pck["smt_enabled"],
+    }
+
+
+def tcb_tier(kind: str, status: str, comparison: Comparison) -> Tier:
+    """Return how far the platform is trusted: what the reference accepts or Intel calls up to date is affirmed.
+
+    Raises:
+        AttestationError: if Intel revoked it, or the status is one that is not known here.
+    """
+    if status == _UP_TO_DATE or (status in _DOUBTFUL and comparison.matched("tcb-status")):
+        return Tier.AFFIRMING
+    if status in _DOUBTFUL:
+        return Tier.WARNING
+    raise AttestationError(f"{kind} quote: its platform's TCB is {status}; do not use that machine")
