@@ -95,7 +95,7 @@ def _key_identifier(issuer: Entity) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
 
 
-def _hash(key: Key) -> hashes.HashAlgorithm:
+def _hash(key: Key) -> hashes.SHA256 | hashes.SHA384:
     if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
         return hashes.SHA256()
     return hashes.SHA384()

@@ -62,7 +62,7 @@ def _parts(token: str) -> list[dict[str, object]]:
     return [json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2]]
 
 
-def _forge(changes: dict[str, object], *, header: dict[str, object] | None = None, algorithm: str = "ES256") -> str:
+def _forge(changes: dict[str, object], *, header: dict[str, str] | None = None, algorithm: str = "ES256") -> str:
     """Return a token by the right key that says something else."""
     private, _ = KEYS[algorithm]
     _, claims = _parts(sign_result(RESULT, private, binding=BINDING, now=NOW))
@@ -169,7 +169,7 @@ def test_a_token_that_says_too_much_or_too_little_is_refused(changes: dict[str, 
 
 def test_keys_of_other_kinds_are_refused() -> None:
     """Only P-256 and Ed25519 sign results, and what is no key is refused."""
-    private, public = _pair(ec.generate_private_key(ec.SECP384R1()))  # type: ignore[misc]
+    private, public = _pair(ec.generate_private_key(ec.SECP384R1()))
     for key in (private, b"no key", KEYS["ES256"][1]):
         with pytest.raises(AttestationError):
             sign_result(RESULT, key, binding=BINDING, now=NOW)

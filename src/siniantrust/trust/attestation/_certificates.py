@@ -19,6 +19,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 from siniantrust.errors import AttestationError
 from siniantrust.trust._labels import Provenance
 from siniantrust.trust.attestation._roles import ReferenceValues
+from siniantrust.trust.attestation._strict import one_line
 
 _T = TypeVar("_T")
 _MAX_CHAIN = 8
@@ -56,7 +57,19 @@ def load_crl(der: bytes, what: str) -> x509.CertificateRevocationList:
     Raises:
         AttestationError: if it is none.
     """
-    return _read(lambda: x509.load_der_x509_crl(der), len(der), what)
+
+    def read() -> x509.CertificateRevocationList:
+        crl = x509.load_der_x509_crl(der)
+        _check_signature_form(crl)
+        return crl
+
+    return _read(read, len(der), what)
+
+
+def _check_signature_form(signed: x509.Certificate | x509.CertificateRevocationList) -> None:
+    """Refuse a signature of which some last bits are said not to count: what it signs would have two forms."""
+    if not signed.public_bytes(Encoding.DER).endswith(b"\0" + signed.signature):
+        raise ValueError("unused bits in its signature")
 
 
 def _whole(certificate: x509.Certificate) -> x509.Certificate:
@@ -64,6 +77,7 @@ def _whole(certificate: x509.Certificate) -> x509.Certificate:
     certificate.public_key()
     tuple(certificate.extensions)
     certificate.subject.rfc4514_string()
+    _check_signature_form(certificate)
     return certificate
 
 
@@ -76,7 +90,7 @@ def _read(read: Callable[[], _T], size_bytes: int, what: str) -> _T:
             warnings.simplefilter("ignore", CryptographyDeprecationWarning)
             return read()
     except _UNREADABLE as fault:
-        raise AttestationError(f"{what}: cannot be read ({fault})") from None
+        raise AttestationError(f"{what}: cannot be read ({one_line(fault)})") from None
 
 
 def check_chain(chain: Sequence[x509.Certificate], now: datetime, what: str) -> None:

@@ -17,7 +17,7 @@ from siniantrust.errors import AttestationError
 from siniantrust.trust._labels import Provenance
 from siniantrust.trust.attestation._compare import check_binding
 from siniantrust.trust.attestation._result import AttestationResult, Tier, TrustClaim
-from siniantrust.trust.attestation._strict import from_base64url, read_object, to_base64url
+from siniantrust.trust.attestation._strict import from_base64url, one_line, read_object, to_base64url
 
 PROFILE = "tag:github.com,2023:veraison/ear"
 MAX_BYTES = 256 << 10
@@ -152,12 +152,13 @@ def _read(token: str, jwk: Any, algorithm: str) -> _Ear:
     try:
         jws.deserialize_compact(token, jwk, [algorithm])
     except (errors.JoseError, ValueError) as fault:
-        raise AttestationError(f"{_WHAT}: it is not signed by the key that was asked for ({fault})") from None
+        raise AttestationError(f"{_WHAT}: it is not signed by the key that was asked for ({one_line(fault)})") from None
     try:
         return _Ear.model_validate_json(payload)
     except ValidationError as fault:
         first = fault.errors()[0]
-        raise AttestationError(f"{_WHAT}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise AttestationError(f"{_WHAT}: {one_line(place)}: {first['msg']}") from None
 
 
 def _import(pem: bytes, *, private: bool) -> tuple[Any, str]:
@@ -166,7 +167,7 @@ def _import(pem: bytes, *, private: bool) -> tuple[Any, str]:
         key = load_pem_private_key(pem, None) if private else load_pem_public_key(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm) as fault:
         kind = "private" if private else "public"
-        raise AttestationError(f"{_WHAT}: expected a {kind} key in PEM without password ({fault})") from None
+        raise AttestationError(f"{_WHAT}: expected a {kind} key in PEM without password ({one_line(fault)})") from None
     jwk = require("joserfc.jwk", extra="attest")
     if isinstance(key, ed25519.Ed25519PrivateKey | ed25519.Ed25519PublicKey):
         return jwk.OKPKey.import_key(pem), "Ed25519"

@@ -15,6 +15,7 @@ from siniantrust.trust._labels import Provenance
 from siniantrust.trust.attestation._certificates import load_certificate, load_pem_chain
 from siniantrust.trust.attestation._result import AttestationResult, Tier
 from siniantrust.trust.attestation._roles import ReferenceValues
+from siniantrust.trust.attestation._strict import one_line
 
 _PEM_START = b"-----BEGIN"
 
@@ -69,10 +70,10 @@ def load_reference(path: Path) -> Reference:
         raise AttestationError(f"{what}: {fault.filename} cannot be read ({fault.strerror})") from None
     except ValidationError as fault:
         first = fault.errors()[0]
-        place = ".".join(str(step) for step in first["loc"]) or "the file"
-        raise AttestationError(f"{what}: {place}: {first['msg']}") from None
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise AttestationError(f"{what}: {one_line(place)}: {first['msg']}") from None
     except (ValueError, RecursionError) as fault:  # not UTF-8, not TOML, brackets without end
-        raise AttestationError(f"{what}: not a TOML file ({fault})") from None
+        raise AttestationError(f"{what}: not a TOML file ({one_line(fault)})") from None
     values = ReferenceValues(
         kind=fields.kind,
         accepted={name: frozenset(accepted) for name, accepted in fields.accepted.items()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import cache
 
 from siniantrust.errors import AttestationError
 from siniantrust.trust.attestation._roles import Verifier
@@ -23,6 +24,7 @@ def list_verifiers() -> dict[str, Verifier]:
     return found
 
 
+@cache
 def verifier(kind: str) -> Verifier:
     """Return the Verifier that reads evidence of ``kind``.
 

@@ -1,4 +1,4 @@
-"""Readers for JSON and base64url that take one form only: what means the same must be written the same."""
+"""Readers for JSON and base64url that take one form only, and what they say in one line."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ def _distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a name that stands twice")
     return found
+
+
+def one_line(text: object) -> str:
+    """Return a library's message, or a name that somebody chose, without its line breaks."""
+    return " ".join(str(text).split())
 
 
 def to_base64url(raw: bytes) -> str:

@@ -16,6 +16,7 @@ from siniantrust.trust.attestation._certificates import check_chain, load_certif
 from siniantrust.trust.attestation._compare import Comparison
 from siniantrust.trust.attestation._result import Tier
 from siniantrust.trust.attestation._roles import EvidenceBundle, ReferenceValues
+from siniantrust.trust.attestation._strict import one_line
 from siniantrust.trust.attestation.verifiers._collateral import COLLATERAL, read_collateral, root_key
 
 ROOT = "intel-root"
@@ -74,7 +75,7 @@ def authenticate(evidence: EvidenceBundle, *, reference: ReferenceValues, now: d
             evidence.body, collateral.for_library(), now_s, library.QuotePolicy.claims_only(now_s)
         )
     except (ValueError, OverflowError) as fault:
-        raise AttestationError(f"{what}: not authentic: {fault}") from None
+        raise AttestationError(f"{what}: not authentic: {one_line(fault)}") from None
     claims = json.loads(verified.to_json())
     root = _check_chain(evidence.body, pem, claims, now, what)
     collateral.check_issuers(root, now)

@@ -84,7 +84,7 @@ def _check_names(chain: list[x509.Certificate], expected: list[str]) -> None:
     product = common_name(chain[-1]).removeprefix("ARK-")
     names = [expected[0], *(start + product for start in expected[1:])]
     if (found := [common_name(certificate) for certificate in chain]) != names:
-        raise AttestationError(f"{_WHAT}: expected certificates for {', '.join(names)}, found {', '.join(found)}")
+        raise AttestationError(f"{_WHAT}: expected certificates for {', '.join(names)}, found {found!r}")
 
 
 def _check_leaf(leaf: x509.Certificate, report: SnpReport) -> None:
