@@ -130,9 +130,8 @@ def test_a_key_that_was_revoked_ends_a_bundle(tmp_path: Path, broker: KeyBroker,
 
 def test_an_enclave_without_a_broker_says_so(tmp_path: Path) -> None:
     """A provider that cannot fetch keys refuses ``keys = "broker"``, with the line to write instead."""
-    deployment = deploy(
-        vectors(), tmp_path, cut="t3", enclave={"accept": ["simulated"], "allow_missing": list(missing_protections()), "keys": "broker"}
-    )
+    enclave = {"accept": ["simulated"], "allow_missing": list(missing_protections()), "keys": "broker"}
+    deployment = deploy(vectors(), tmp_path, cut="t3", enclave=enclave)
     with pytest.raises(EnclaveError, match=r'process enclave: it has no key broker.*keys = "keystore"'):
         deployment.open()
 

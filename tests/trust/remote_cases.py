@@ -70,6 +70,18 @@ def key_entry(
     return KeyEntry(key_id=key_id, lineage=lineage, version=version, key=key, reference=reference, accept=accept)
 
 
+def sigstruct(*, attributes: int = 0x04) -> bytes:
+    """Return what ``gramine-sgx-sign`` writes, without a signature in it."""
+    raw = bytearray(1808)
+    raw[:16] = bytes.fromhex("06000000e10000000000010000000000")
+    raw[24:40] = bytes.fromhex("01010000600000006000000001000000")
+    raw[128:512] = b"m" * 384
+    raw[928] = attributes
+    raw[960:992] = b"e" * 32
+    raw[1024:1028] = (7).to_bytes(2, "little") + (3).to_bytes(2, "little")
+    return bytes(raw)
+
+
 class Proxy:
     """Stands between a client and a server on loopback.
 

@@ -30,7 +30,7 @@ from siniantrust.errors import BundleError, ModelError, PlanError
 from siniantrust.graph import Model, Part, Tensor, part_from_proto
 from siniantrust.leakage import Audit
 from siniantrust.odla import Artifact
-from siniantrust.planner import Plan, PlannedPart, find_violations, parse_plan
+from siniantrust.planner import Plan, PlannedPart, enclave_bytes, find_violations, parse_plan
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class TrustedPart:
 class Bundle:
     """A bundle whose every byte was checked. ``parts`` are in the plan's order, untrusted ones as ``graph.Part``.
 
-    ``artifacts`` holds, by name of an untrusted part, what was compiled ahead of time from it.
+    ``artifacts`` holds, by name of an untrusted part, what was compiled ahead of time from it; ``enclave_bytes`` says
+    what the trusted parts hold at once.
 
     The weight key is not part of it: ask ``KeyStore.weight_key(bundle.id)`` when an enclave has been attested.
     """
@@ -65,6 +66,7 @@ class Bundle:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     batch_symbol: str | None
+    enclave_bytes: int
 
 
 def load_bundle(path: Path, *, keystore: KeyStore) -> Bundle:
@@ -107,6 +109,7 @@ def load_bundle(path: Path, *, keystore: KeyStore) -> Bundle:
         inputs=model.inputs,
         outputs=model.outputs,
         batch_symbol=model.batch_symbol,
+        enclave_bytes=enclave_bytes(plan, model),
     )
 
 
