@@ -202,6 +202,15 @@ def test_an_enclave_that_holds_keys_and_fails_is_revoked(broker: KeyBroker) -> N
     assert _refuse(broker, asker, "net-1") == "the enclave was revoked"
 
 
+def test_an_enclave_that_asks_for_a_key_of_others_is_not_revoked(broker: KeyBroker) -> None:
+    """A refusal for a key that an enclave never had says nothing about its integrity: it keeps what it may have."""
+    asker = Asker()
+    asker.ask(broker, "net-1")
+    broker.add(key_entry("tdx", lineage="tdx", reference=ReferenceValues(kind="tdx", accepted=REFERENCE.accepted)))
+    assert "expected evidence of kind tdx" in _refuse(broker, asker, "tdx")
+    assert asker.ask(broker, "net-1")
+
+
 def test_nobody_is_revoked_by_another_ones_request(broker: KeyBroker) -> None:
     """A request in another enclave's name, which is not signed by it, changes nothing for that enclave."""
     victim = Asker()

@@ -35,6 +35,7 @@ from siniantrust.trust import (
 from siniantrust.trust._codec import Message, Operation, decode, encode
 from siniantrust.trust.attestation import Attester, EvidenceBundle, ReferenceValues
 from siniantrust.trust.attestation.attesters.simulated import SimulatedAttester
+from siniantrust.trust.process import _serve
 from siniantrust.trust.service import EnclaveService, _client
 from siniantrust.trust.tls import Address, Connection, Identity, Limits, Server
 
@@ -129,6 +130,17 @@ def test_sessions_do_not_see_each_other(address: Address, load_part: LoadPart, c
         assert first.evidence(nonce).enclave_public_key != other.evidence(nonce).enclave_public_key
 
 
+def test_parts_are_counted(
+    enclave: Enclave, load_part: LoadPart, conv_part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session holds so many parts; loading one again in its place is no further part."""
+    monkeypatch.setattr(_serve, "_MAX_PARTS", 2)
+    for name in ("one", "two", "two"):
+        load_part(enclave, name, conv_part)
+    with pytest.raises(EnclaveError, match="2 parts are loaded, the limit; part 'three' is one too many"):
+        load_part(enclave, "three", conv_part)
+
+
 def test_crossing_can_be_measured(enclave: Enclave) -> None:
     """The planner's measure of a crossing works on a service as on any enclave."""
     assert measure_crossing(enclave).base_s >= 0
@@ -167,8 +179,15 @@ def _refused(attester: Attester, match: str, *, spec: EnclaveSpec | None = None)
         launch(spec or spec_for(address))
 
 
-def test_replayed_evidence_is_refused() -> None:
-    """Evidence that was good for one session is refused in the next one."""
+@pytest.mark.parametrize("same_key", [False, True])
+def test_replayed_evidence_is_refused(
+    same_key: bool,  # noqa: FBT001 - a case
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Evidence that was good for one session is refused in the next one, for its key and for its nonce alone too."""
+    if same_key:
+        identity = Identity.fresh()
+        monkeypatch.setattr(Identity, "fresh", lambda: identity)
     attester = Replaying()
     with running(EnclaveService(attester, LOOPBACK)) as address:
         launch(spec_for(address)).close()

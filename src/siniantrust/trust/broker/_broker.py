@@ -97,9 +97,9 @@ class KeyBroker:
                 )
             except AttestationError as fault:
                 refusal = self._log_refusal(request, str(fault))
-                if state.holds_keys(request.enclave):
+                if state.holds(request.enclave, request.key_id):
                     self.store.log.append(
-                        "revoke-enclave", enclave=request.enclave, detail="it holds keys and failed its appraisal"
+                        "revoke-enclave", enclave=request.enclave, detail="it was given this key and now fails"
                     )
                 raise _refusal(refusal) from None
             except TrustError as fault:

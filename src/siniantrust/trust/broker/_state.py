@@ -14,14 +14,14 @@ class State:
         self._read = 0
         self._released: dict[str, int] = {}
         self._revoked: dict[str, set[str]] = {"revoke-key": set(), "revoke-enclave": set()}
-        self._holders: set[str] = set()
+        self._held: set[tuple[str, str]] = set()
 
     def follow(self, entries: Sequence[Entry]) -> None:
         """Take note of the entries that are new."""
         for entry in entries[self._read :]:
             if entry.event == "release":
                 self._released[entry.lineage] = max(entry.version, self.counter(entry.lineage))
-                self._holders.add(entry.enclave)
+                self._held.add((entry.enclave, entry.key_id))
             elif entry.event in self._revoked:
                 self._revoked[entry.event].add(entry.key_id or entry.enclave)
         self._read = len(entries)
@@ -38,6 +38,6 @@ class State:
         """Return whether an enclave was revoked."""
         return enclave in self._revoked["revoke-enclave"]
 
-    def holds_keys(self, enclave: str) -> bool:
+    def holds(self, enclave: str, key_id: str) -> bool:
         """Return whether an enclave was ever given a key."""
-        return enclave in self._holders
+        return (enclave, key_id) in self._held

@@ -38,9 +38,7 @@ def parse_sigstruct(raw: bytes, *, origin: str) -> Sigstruct:
         AttestationError: if it is none, or of an enclave that may be debugged.
     """
     if len(raw) != SIZE_BYTES or raw[:16] != _HEADER or raw[24:40] != _HEADER_2:
-        raise AttestationError(
-            f"{origin}: expected the {SIZE_BYTES} bytes of an SGX signature, found {len(raw)} others"
-        )
+        raise AttestationError(f"{origin}: expected {SIZE_BYTES} bytes of an SGX signature, found {len(raw)} others")
     if raw[_ATTRIBUTES_AT] & _DEBUG:
         raise AttestationError(f"{origin}: the enclave may be debugged; write sgx.debug = false and sign it again")
     return Sigstruct(

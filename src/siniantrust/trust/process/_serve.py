@@ -14,6 +14,7 @@ from siniantrust.trust._evidence import NONCE_BYTES
 from siniantrust.trust.process._common import MEMORY_REFUSAL
 from siniantrust.trust.process._parts import LoadedPart, one_line, open_sealed
 
+_MAX_PARTS = 64
 _OUT_OF_MEMORY = ("bad_alloc", "failed to allocate", "cannot allocate memory")
 
 
@@ -114,6 +115,8 @@ class Server:
             skeleton, sealed, context = (as_bytes(arrays[entry]) for entry in ("skeleton", "sealed", "context"))
         except KeyError as missing:
             raise EnclaveError(f"enclave: loading part '{name}' needs {missing}") from None
+        if name not in self._parts and len(self._parts) >= _MAX_PARTS:
+            raise EnclaveError(f"enclave: {_MAX_PARTS} parts are loaded, the limit; part '{name}' is one too many")
         try:
             if "key_id" in arrays:
                 self._weights_key[:] = self._brokered(bytes(as_bytes(arrays["key_id"])))
