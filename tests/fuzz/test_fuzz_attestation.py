@@ -38,7 +38,7 @@ from siniantrust.trust.attestation import (
 
 MAX_CPU_S = 1.0
 BINDING = bytes(range(64))
-VALUES = (None, True, 0, -1, 2**70, 0.5, "", "\0", "ab" * 32, "\ud800", [], [[]], {}, {"": {}})
+VALUES: tuple[object, ...] = (None, True, 0, -1, 2**70, 0.5, "", "\0", "ab" * 32, "\ud800", [], [[]], {}, {"": {}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,11 @@ def _appraising(evidence: EvidenceBundle, reference: ReferenceValues, name: str 
     return Target(accept, evidence.body if name is None else evidence.endorsements[name])
 
 
-def _sgx(name: str | None = None) -> Target:
+def _intel(tee: str, name: str | None = None) -> Target:
     made = intel.make_intel()
-    target = _appraising(made.evidence(made.quote()), made.reference(), name)
+    body = made.quote() if tee == "SGX" else made.td_quote(tdx_1_5=True)
+    reference = made.reference() if tee == "SGX" else made.reference(kind="tdx", accepted={})
+    target = _appraising(made.evidence(body, tee=tee), reference, name)
     # Zeros may follow a quote, and between the names of JSON there may be blanks.
     return replace(target, form=json.loads if name else lambda raw: raw.rstrip(b"\0"))
 
@@ -127,8 +129,9 @@ def _bundle() -> Target:
 
 
 TARGETS: dict[str, Callable[[], Target]] = {
-    "sgx quote": _sgx,
-    "sgx collateral": lambda: _sgx("collateral"),
+    "sgx quote": lambda: _intel("SGX"),
+    "tdx quote": lambda: _intel("TDX"),
+    "intel collateral": lambda: _intel("SGX", "collateral"),
     "sev-snp report": _sev_snp,
     "sev-snp vcek": lambda: _sev_snp("vcek"),
     "sev-snp ask": lambda: _sev_snp("ask"),
