@@ -117,7 +117,7 @@ def _platform(claims: Mapping[str, Any]) -> dict[str, str]:
 
 
 def tcb_tier(status: str, comparison: Comparison) -> Tier:
-    """Return how far the platform is trusted: affirmed if it is up to date by Intel or the reference accepts its status.
+    """Return how far the platform is trusted: affirmed if it is up to date, or the reference accepts its status.
 
     Any other status is a warning; a platform that was revoked never comes here, since the library refuses it.
     """
