@@ -17,6 +17,7 @@ from runtime_deployments import deploy, vectors
 
 from siniantrust.bundle import load_bundle
 from siniantrust.trust.attestation.attesters.simulated import package_measurement
+from siniantrust.trust.broker import Store
 
 NONCE = "ab" * 32
 
@@ -170,12 +171,23 @@ def test_endorsements_go_with_the_evidence(sinian: Command, tmp_path: Path) -> N
         (("attest", "--attester", "simulated", "--nonce", "ab", "-o", "x"), "expected a nonce of 32 bytes"),
         (
             ("attest", "--attester", "simulated", "--nonce", NONCE, "--endorsement", "x", "-o", "x"),
-            "--endorsement x: expected NAME=FILE",
+            "x: expected --endorsement NAME=FILE",
         ),
         (("enclave", "serve", "--attester", "simulated", "--listen", "nowhere"), "expected HOST:PORT"),
         (
             ("enclave", "serve", "--attester", "simulated", "--listen", "[::1]:0", "--broker", "[::1]:1"),
             "--broker and --broker-key go together",
+        ),
+        (
+            ("enclave", "serve", "--attester", "simulated", "--listen", "[::1]:0", "--provision", "a=b"),
+            "--provision takes keys from a broker",
+        ),
+        (
+            (
+                *("enclave", "serve", "--attester", "simulated", "--listen", "[::1]:0", "--provision", "a=b"),
+                *("--broker", "[::1]:1", "--broker-key", "ab"),
+            ),
+            "needs an enclave of Gramine",
         ),
         (("keys", "serve", "--store", "nowhere"), "sinian keys init"),
         (("keys", "log", "--store", "nowhere"), "sinian keys init"),
@@ -188,6 +200,37 @@ def test_what_cannot_be_done_is_one_line(
 ) -> None:
     """Each refusal is one line that names the thing, and leaves no file behind."""
     refused(*arguments, names=names)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("attest", "seal", "unseal", "enclave serve", "gramine manifest", "gramine reference"),
+        *(f"keys {name}" for name in ("init", "serve", "add", "put", "list", "revoke", "log")),
+    ],
+)
+def test_every_command_explains_itself(sinian: Command, command: str) -> None:
+    """``--help`` says what a command does and explains each of its options."""
+    found = sinian(*command.split(), "--help")
+    assert (found.code, found.err) == (0, "")
+    assert f"Usage: sinian {command}" in found.out
+    options = re.findall(r"^  (?:-\w, )?--(\S+)(.*(?:\n {6,}.*)*)", found.out, flags=re.MULTILINE)
+    assert options
+    for name, explained in options:
+        assert re.search(r"[a-z]{3}", explained), name
+
+
+def test_a_key_from_a_file_is_kept(sinian: Command, reference: Path, tmp_path: Path) -> None:
+    """A key of another program goes into the broker as it is; the same name again is refused."""
+    (tmp_path / "wrap.key").write_bytes(b"w" * 16)
+    store = ("--store", tmp_path / "broker")
+    sinian("keys", "init", *store)
+    arguments = ("keys", "put", "wrap", tmp_path / "wrap.key", "-r", reference, "--lineage", "data", *store)
+    assert sinian(*arguments).code == 0
+    entry = Store(tmp_path / "broker").get("wrap")
+    assert entry is not None
+    assert entry.key == b"w" * 16
+    assert sinian(*arguments).code == 2
 
 
 def test_the_store_is_beside_the_keys_by_default(

@@ -189,6 +189,8 @@ def test_a_revoked_enclave_gets_no_key(broker: KeyBroker) -> None:
     broker.revoke_enclave(broker.store.log.entries[-1].enclave, why="stolen")
     assert _refuse(broker, bad, "net-1") == "the enclave was revoked"
     assert good.ask(broker, "net-1")
+    with pytest.raises(TrustError, match="'net-1': expected the SHA-256 of its key"):
+        broker.revoke_enclave("net-1", why="")
 
 
 def test_an_enclave_that_holds_keys_and_fails_is_revoked(broker: KeyBroker) -> None:

@@ -140,22 +140,24 @@ def test_an_altered_head_is_refused(folder: Path, head: bytes) -> None:
     _refused(folder, "did not write it")
 
 
-def test_an_older_head_is_refused(folder: Path) -> None:
-    """A true head of an earlier moment does not hide that more lines have to be there."""
-    log = DecisionLog(folder, key=KEY)
-    old = (folder / "log.head").read_bytes()
+def test_a_head_of_another_log_is_refused(folder: Path) -> None:
+    """A true head of this broker's, but of another log, is refused at the line that it names."""
+    other = folder / "other"
+    DecisionLog.create(other, key=KEY)
+    log = DecisionLog(other, key=KEY)
     with log.exclusive():
-        log.append("start")
-        log.append("start")
-    (folder / "log.head").write_bytes(old)
-    _refused(folder, "line 6: not the line that the head names")
+        for _ in range(3):
+            log.append("start")
+    (folder / "log.head").write_bytes((other / "log.head").read_bytes())
+    _refused(folder, "line 3: not the line that the head names")
 
 
 def test_a_broker_stopped_between_line_and_head_goes_on(folder: Path) -> None:
-    """A last line that the head does not know yet was written by the broker, and counts."""
+    """Lines that the head does not know yet were written by the broker, and count."""
     head = (folder / "log.head").read_bytes()
     log = DecisionLog(folder, key=KEY)
     with log.exclusive():
+        log.append("start")
         log.append("release", key_id="k3", lineage="net", version=7)
     (folder / "log.head").write_bytes(head)
     again = DecisionLog(folder, key=KEY)

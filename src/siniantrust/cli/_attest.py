@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from siniantrust.cli._enclave import open_endorsed
-from siniantrust.cli._keys import open_broker
+from siniantrust.cli._keys import add_key
 from siniantrust.cli._options import (
     Attester,
     BrokerAddress,
@@ -64,23 +64,12 @@ def seal(
     """Encrypt a file under a new key, which the broker releases to enclaves that match the reference values."""
     from siniantrust._files import write_atomic
     from siniantrust.trust import seal_file
-    from siniantrust.trust.attestation import load_reference
-    from siniantrust.trust.broker import KeyEntry
 
-    given = load_reference(reference)
     key = secrets.token_bytes(_KEY_BYTES)
     sealed = seal_file(file.read_bytes(), key=key, key_id=key_id)
-    entry = KeyEntry(
-        key_id=key_id,
-        lineage=lineage,
-        version=version,
-        reference=given.values,
-        accept=tuple(sorted(given.accept)),
-        key=key,
-    )
-    open_broker(store).add(entry)
+    add_key(store, key_id, key, reference=reference, lineage=lineage, version=version)
     write_atomic(out, sealed)
-    show_line(f"{file} sealed to {entry.reference.kind} evidence under key {key_id}; written to {out}")
+    show_line(f"{file} sealed under key {key_id}; written to {out}")
 
 
 def unseal(

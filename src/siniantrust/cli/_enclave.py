@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +41,10 @@ def serve(
     broker_key: Annotated[
         str | None, typer.Option(metavar="SHA256", help="The broker's key, as `sinian keys serve` prints it.")
     ] = None,
+    provision: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=KEY", help="Give Gramine the broker's key KEY for files of key_name NAME."),
+    ] = None,
     endorsement: Endorsements = None,
     sessions: Annotated[int, typer.Option(min=1, help="Sessions at the same time.")] = 16,
     idle_s: Annotated[float, typer.Option(min=0.001, help="A session silent for so many seconds ends.")] = 600.0,
@@ -57,6 +61,8 @@ def serve(
     fetch = None
     if broker is not None and broker_key is not None:
         fetch = BrokerClient(made, parse_address(broker), pin=broker_key).fetch
+    if provision:
+        _provision(provision, fetch)
     service = EnclaveService(
         made,
         parse_address(listen),
@@ -71,6 +77,32 @@ def serve(
         service.close()
 
 
+def _provision(wanted: Sequence[str], fetch: Callable[[str], bytes] | None) -> None:
+    """Write keys of the broker to Gramine's pseudo-files."""
+    from siniantrust.trust.attestation.attesters.gramine import GramineAttester
+
+    if fetch is None:
+        raise SinianError("enclave serve: --provision takes keys from a broker; say which with --broker, --broker-key")
+    gramine = GramineAttester()
+    for name, key_id in _pairs("--provision NAME=KEY", wanted):
+        gramine.provision(name, fetch(key_id))
+
+
+def _pairs(form: str, given: Sequence[str]) -> list[tuple[str, str]]:
+    """Split options of the form ``NAME=VALUE``.
+
+    Raises:
+        SinianError: for one of another form.
+    """
+    pairs = []
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not separator or not name or not value:
+            raise SinianError(f"{text}: expected {form}")
+        pairs.append((name, value))
+    return pairs
+
+
 def open_endorsed(name: str, endorsements: Sequence[str] | None) -> attestation.Attester:
     """Open an attester that adds the endorsements given as ``NAME=FILE``.
 
@@ -80,10 +112,6 @@ def open_endorsed(name: str, endorsements: Sequence[str] | None) -> attestation.
     from siniantrust.trust.attestation.attesters import EndorsedAttester, open_attester
 
     attester = open_attester(name)
-    added = {}
-    for text in endorsements or ():
-        label, separator, path = text.partition("=")
-        if not separator or not label or not path:
-            raise SinianError(f"--endorsement {text}: expected NAME=FILE, for example collateral=collateral.json")
-        added[label] = Path(path).read_bytes()
+    pairs = _pairs("--endorsement NAME=FILE", endorsements or ())
+    added = {label: Path(path).read_bytes() for label, path in pairs}
     return EndorsedAttester(attester, added) if added else attester

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from siniantrust.cli._options import BrokerStore, BundleFolder, Json, Keys, ReferenceFile, Version
+from siniantrust.cli._options import BrokerStore, BundleFolder, Json, Keys, Lineage, ReferenceFile, Version
 from siniantrust.cli._show import show_json, show_line, show_table
 
 if TYPE_CHECKING:
@@ -83,22 +83,39 @@ def add(
 ) -> None:
     """Add the weight key of a bundle, for enclaves whose evidence matches the reference values."""
     from siniantrust.bundle import KeyStore, load_bundle
-    from siniantrust.trust.attestation import load_reference
-    from siniantrust.trust.broker import KeyEntry
 
     keystore = KeyStore(keys)
     loaded = load_bundle(bundle, keystore=keystore)
+    name = lineage or re.sub(r"[^A-Za-z0-9._-]", "-", loaded.manifest.model_name)
+    key = keystore.weight_key(loaded.id)
+    add_key(store, loaded.id, key, reference=reference, lineage=name, version=version)
+    show_line(f"key {loaded.id} added: version {version} of {name}")
+
+
+@keys_app.command()
+def put(
+    key_id: Annotated[str, typer.Argument(metavar="NAME", help="Name of the key.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The key itself, as bytes.")],
+    *,
+    reference: ReferenceFile,
+    lineage: Lineage,
+    version: Version = 1,
+    store: BrokerStore = None,
+) -> None:
+    """Add a key from a file, for example the one that Gramine's encrypted files were made with."""
+    add_key(store, key_id, file.read_bytes(), reference=reference, lineage=lineage, version=version)
+    show_line(f"key {key_id} added: version {version} of {lineage}")
+
+
+def add_key(store: Path | None, key_id: str, key: bytes, *, reference: Path, lineage: str, version: int) -> None:
+    """Put a key into the broker's store, for enclaves that match the reference values in a file."""
+    from siniantrust.trust.attestation import load_reference
+    from siniantrust.trust.broker import KeyEntry
+
     given = load_reference(reference)
-    entry = KeyEntry(
-        key_id=loaded.id,
-        lineage=lineage or re.sub(r"[^A-Za-z0-9._-]", "-", loaded.manifest.model_name) or "model",
-        version=version,
-        reference=given.values,
-        accept=tuple(sorted(given.accept)),
-        key=keystore.weight_key(loaded.id),
-    )
+    accept = tuple(sorted(given.accept))
+    entry = KeyEntry(key_id=key_id, lineage=lineage, version=version, reference=given.values, accept=accept, key=key)
     open_broker(store).add(entry)
-    show_line(f"key {entry.key_id} added: version {version} of {entry.lineage}, for {entry.reference.kind} evidence")
 
 
 @keys_app.command("list")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 from siniantrust.errors import AttestationError, TrustError
@@ -11,6 +12,8 @@ from siniantrust.trust.broker._log import Entry
 from siniantrust.trust.broker._request import KeyRequest
 from siniantrust.trust.broker._state import State
 from siniantrust.trust.broker._store import KeyEntry, Store
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class RefusedError(TrustError):
@@ -56,7 +59,13 @@ class KeyBroker:
             self.store.log.append("revoke-key", key_id=key_id, detail=why)
 
     def revoke_enclave(self, enclave: str, *, why: str) -> None:
-        """Release no key any more to the enclave whose key has this SHA-256."""
+        """Release no key any more to the enclave whose key has this SHA-256.
+
+        Raises:
+            TrustError: if it is none.
+        """
+        if not _SHA256.fullmatch(enclave):
+            raise TrustError(f"enclave {enclave[:80]!r}: expected the SHA-256 of its key, 64 hexadecimal digits")
         with self.store.log.exclusive():
             self.store.log.append("revoke-enclave", enclave=enclave, detail=why)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from siniantrust.errors import ChannelError
 from siniantrust.trust._channel import Destination, Payload, UnsendableError, as_bytes
-from siniantrust.trust._codec import Message, Operation, decode, encode
+from siniantrust.trust._codec import Message, Operation, TensorSpec, decode, encode
 from siniantrust.trust.tls import Connection
 
 
@@ -59,8 +59,17 @@ class TlsChannel:
         for spec in message.tensors:
             target = destination(message, spec) if destination is not None else None
             if target is None:
-                arrays[spec.name] = np.empty(spec.shape, np.dtype(spec.dtype))
+                arrays[spec.name] = _new(spec)
                 target = as_bytes(arrays[spec.name])
             targets.append(target)
         self._connection.receive_payload(targets)
         return message, arrays
+
+
+def _new(spec: TensorSpec) -> np.ndarray:
+    try:
+        return np.empty(spec.shape, np.dtype(spec.dtype))
+    except (ValueError, MemoryError) as fault:  # no bytes at all may have a shape that numpy refuses
+        raise ChannelError(
+            f"channel: tensor {spec.name[:64]}: no room for shape {list(spec.shape)} ({fault})"
+        ) from None
