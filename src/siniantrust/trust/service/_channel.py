@@ -70,6 +70,4 @@ def _new(spec: TensorSpec) -> np.ndarray:
     try:
         return np.empty(spec.shape, np.dtype(spec.dtype))
     except (ValueError, MemoryError) as fault:  # no bytes at all may have a shape that numpy refuses
-        raise ChannelError(
-            f"channel: tensor {spec.name[:64]}: no room for shape {list(spec.shape)} ({fault})"
-        ) from None
+        raise ChannelError(f"channel: tensor {spec.name[:64]}: no room for {list(spec.shape)} ({fault})") from None
