@@ -14,6 +14,7 @@ import attestation_snp as snp
 import pytest
 from attestation_pki import NOW, Request, issue, revoke, sign_raw
 from attestation_snp import make_chain, make_gpu_chain, make_gpu_report, make_report
+from cryptography import x509
 
 from siniantrust.errors import AttestationError
 from siniantrust.trust import Evidence, Provenance
@@ -179,6 +180,16 @@ def test_a_signer_that_may_not_sign_is_refused() -> None:
     shallow = issue(Request(name="ARK-Milan", authority=True, path_length=0), snp.rsa_key("root"))
     with pytest.raises(AttestationError, match="may not sign certificates at this place"):
         _snp(dataclasses.replace(chain, root=shallow))
+
+
+@pytest.mark.filterwarnings("ignore:Attribute's length")  # from making it
+def test_a_certificate_with_a_name_that_cannot_be_is_refused() -> None:
+    """A country of five letters is refused, not warned of."""
+    country = x509.NameAttribute(x509.NameOID.COUNTRY_NAME, "Milan", _validate=False)
+    chain = make_chain()
+    odd = issue(replace(snp.leaf_request(), more=(country,)), snp.p384_key("leaf"), chain.signer)
+    with pytest.raises(AttestationError, match="vcek: cannot be read"):
+        _snp(dataclasses.replace(chain, leaf=odd))
 
 
 def test_a_certificate_out_of_time_is_refused() -> None:
