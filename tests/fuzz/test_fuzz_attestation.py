@@ -134,7 +134,6 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "intel collateral": lambda: _intel("SGX", "collateral"),
     "sev-snp report": _sev_snp,
     "sev-snp vcek": lambda: _sev_snp("vcek"),
-    "sev-snp ask": lambda: _sev_snp("ask"),
     "sev-snp crl": lambda: _sev_snp("crl"),
     "nvidia-gpu report": _nvidia_gpu,
     "nvidia-gpu chain": lambda: _nvidia_gpu("chain"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -46,11 +46,12 @@ class Request:
     start: datetime = NOW - timedelta(days=400)
     end: datetime = NOW + timedelta(days=4000)
     serial: int = 7
+    more: Sequence[x509.NameAttribute[str]] = ()
 
 
 def issue(request: Request, key: Key, issuer: Entity | None = None) -> Entity:
     """Return an entity whose certificate ``issuer`` signed, or itself if there is none."""
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, request.name)])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, request.name), *request.more])
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -143,8 +144,3 @@ def der_oid(text: str) -> bytes:
             groups.append(number & 0x7F | 0x80)
         body += bytes(reversed(groups))
     return der(6, bytes(body))
-
-
-def other_name(request: Request, name: str) -> Request:
-    """Return the same request for another name."""
-    return replace(request, name=name)

@@ -14,6 +14,7 @@ import attestation_snp as snp
 import pytest
 from attestation_pki import NOW, Request, issue, revoke, sign_raw
 from attestation_snp import make_chain, make_gpu_chain, make_gpu_report, make_report
+from cryptography import x509
 
 from siniantrust.errors import AttestationError
 from siniantrust.trust import Evidence, Provenance
@@ -179,6 +180,16 @@ def test_a_signer_that_may_not_sign_is_refused() -> None:
     shallow = issue(Request(name="ARK-Milan", authority=True, path_length=0), snp.rsa_key("root"))
     with pytest.raises(AttestationError, match="may not sign certificates at this place"):
         _snp(dataclasses.replace(chain, root=shallow))
+
+
+@pytest.mark.filterwarnings("ignore:Attribute's length")  # from making it
+def test_a_certificate_with_a_name_that_cannot_be_is_refused() -> None:
+    """A country of five letters is refused, not warned of."""
+    country = x509.NameAttribute(x509.NameOID.COUNTRY_NAME, "Milan", _validate=False)
+    chain = make_chain()
+    odd = issue(replace(snp.leaf_request(), more=(country,)), snp.p384_key("leaf"), chain.signer)
+    with pytest.raises(AttestationError, match="vcek: cannot be read"):
+        _snp(dataclasses.replace(chain, leaf=odd))
 
 
 def test_a_certificate_out_of_time_is_refused() -> None:
@@ -370,8 +381,40 @@ def test_only_zeros_may_follow_a_quote() -> None:
     """A driver fills its buffer up with zeros; anything else after the chain is refused."""
     made = intel.make_intel()
     assert _sgx(made.quote(tail=bytes(70))).affirmed
-    with pytest.raises(AttestationError, match="after its certificate chain"):
+    with pytest.raises(AttestationError, match="something after its end"):
         _sgx(made.quote(tail=b"\0\1"))
+
+
+def test_the_frame_of_a_quote_has_one_form() -> None:
+    """No length and no kind of what a quote holds can be another, though nothing signs them."""
+    made = intel.make_intel()
+    sgx, td, td_1_5 = made.quote(), made.td_quote(), made.td_quote(tdx_1_5=True)
+    for tee, body, start in (("SGX", sgx, 48 + 384), ("TDX", td, 48 + 584), ("TDX", td_1_5, 48 + 6 + 648)):
+        frame = (
+            [*range(start, start + 4), *range(start + 132, start + 138)] if tee == "TDX" else range(start, start + 4)
+        )
+        chain = body.index(b"-----BEGIN")
+        for place in (*frame, *range(chain - 6, chain)):
+            for bit in range(8):
+                changed = body[:place] + bytes([body[place] ^ 1 << bit]) + body[place + 1 :]
+                reference = made.reference(kind=tee.lower(), accepted={})
+                with pytest.raises(AttestationError, match="expected a quote with its certificate chain within"):
+                    verifier(tee.lower()).appraise(
+                        made.evidence(changed, tee=tee), binding=intel.BINDING, reference=reference, now=NOW
+                    )
+
+
+def test_evidence_that_is_too_large_is_refused() -> None:
+    """Nobody's evidence makes a Verifier read without end."""
+    made = intel.make_intel()
+    for kind, endorsement in (("sgx", "collateral"), ("nvidia-gpu", "chain")):
+        for body, name in ((bytes(1 << 17), endorsement), (made.quote(), "other")):
+            evidence = EvidenceBundle(kind=kind, body=body, endorsements={name: made.root.pem})
+            with pytest.raises(AttestationError, match=r"at most|131072 bytes|exactly one endorsement"):
+                verifier(kind).appraise(evidence, binding=intel.BINDING, reference=ReferenceValues(kind=kind), now=NOW)
+    large = EvidenceBundle(kind="sgx", body=made.quote(), endorsements={"collateral": bytes(2 << 20)})
+    with pytest.raises(AttestationError, match="at most"):
+        verifier("sgx").appraise(large, binding=intel.BINDING, reference=made.reference(), now=NOW)
 
 
 def _tdx(*, accepted: tuple[str, ...] = (), **changes: Any) -> AttestationResult:

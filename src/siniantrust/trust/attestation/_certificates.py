@@ -24,7 +24,7 @@ from siniantrust.trust.attestation._strict import one_line
 _T = TypeVar("_T")
 _MAX_CHAIN = 8
 _MAX_BYTES = 64 << 10
-_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion)
+_UNREADABLE = (ValueError, TypeError, UserWarning, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion)
 
 
 def load_certificate(der: bytes, what: str) -> x509.Certificate:
@@ -60,6 +60,7 @@ def load_crl(der: bytes, what: str) -> x509.CertificateRevocationList:
 
     def read() -> x509.CertificateRevocationList:
         crl = x509.load_der_x509_crl(der)
+        crl.issuer.rfc4514_string()
         _check_signature_form(crl)
         return crl
 
@@ -77,6 +78,7 @@ def _whole(certificate: x509.Certificate) -> x509.Certificate:
     certificate.public_key()
     tuple(certificate.extensions)
     certificate.subject.rfc4514_string()
+    certificate.issuer.rfc4514_string()
     _check_signature_form(certificate)
     return certificate
 
@@ -86,7 +88,9 @@ def _read(read: Callable[[], _T], size_bytes: int, what: str) -> _T:
         raise AttestationError(f"{what}: expected at most {_MAX_BYTES} bytes, found {size_bytes}")
     try:
         with warnings.catch_warnings():
-            # AMD numbers every VCEK 0, which RFC 5280 forbids and cryptography warns of.
+            # What cryptography only warns of (names that cannot be) is refused, but for this: AMD numbers every VCEK 0,
+            # which RFC 5280 forbids.
+            warnings.simplefilter("error", UserWarning)
             warnings.simplefilter("ignore", CryptographyDeprecationWarning)
             return read()
     except _UNREADABLE as fault:

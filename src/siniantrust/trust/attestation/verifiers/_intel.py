@@ -18,6 +18,7 @@ from siniantrust.trust.attestation._result import Tier
 from siniantrust.trust.attestation._roles import EvidenceBundle, ReferenceValues
 from siniantrust.trust.attestation._strict import one_line
 from siniantrust.trust.attestation.verifiers._collateral import COLLATERAL, read_collateral, root_key
+from siniantrust.trust.attestation.verifiers._quote_frame import certificate_chain
 
 ROOT = "intel-root"
 _MAX_QUOTE_BYTES = 64 << 10
@@ -51,15 +52,15 @@ def authenticate(evidence: EvidenceBundle, *, reference: ReferenceValues, now: d
     """
     library = require("dcap_qvl", extra="attest")
     what = f"{evidence.kind} quote"
-    if not 0 < len(evidence.body) <= _MAX_QUOTE_BYTES:
-        raise AttestationError(f"{what}: expected 1 to {_MAX_QUOTE_BYTES} bytes, found {len(evidence.body)}")
+    if len(evidence.body) > _MAX_QUOTE_BYTES:
+        raise AttestationError(f"{what}: expected at most {_MAX_QUOTE_BYTES} bytes, found {len(evidence.body)}")
     if evidence.endorsements.keys() != {COLLATERAL}:
         raise AttestationError(f"{what}: expected exactly one endorsement, {COLLATERAL!r}")
     collateral = read_collateral(evidence.endorsements[COLLATERAL])
     anchor = _anchor(reference, what)
     now_s = int(now.timestamp())
+    chain = load_pem_chain(certificate_chain(evidence.body, what), f"{what}, its chain")
     try:
-        pem = library.parse_quote(evidence.body).cert_chain_pem_bytes()
         # Which TCB is good enough is decided with the reference values, so only claims are asked for. The library still
         # refuses what may never be: debugging, migration and reserved attributes of TDX, platforms that were revoked.
         verified = library.QuoteVerifier(anchor).verify_with_policy(
@@ -68,7 +69,11 @@ def authenticate(evidence: EvidenceBundle, *, reference: ReferenceValues, now: d
     except (ValueError, OverflowError) as fault:
         raise AttestationError(f"{what}: not authentic: {one_line(fault)}") from None
     claims = json.loads(verified.to_json())
-    root = _check_chain(evidence.body, pem, claims, now, what)
+    # The library never looks at the roots that come along: they must be the one that it trusted, and in order.
+    check_chain(chain, now, f"{what}, its chain")
+    root = root_key(chain)
+    if hashlib.sha384(root).digest() != bytes(claims["platform"]["root_key_id"]):
+        raise AttestationError(f"{what}: its chain does not end in the root that was asked for")
     collateral.check_issuers(root, now)
     ((form, report),) = claims["report"].items()
     return Quote(form, report, _platform(claims), Provenance.HARDWARE if anchor is None else Provenance.EMULATED)
@@ -81,24 +86,6 @@ def _anchor(reference: ReferenceValues, what: str) -> bytes | None:
         return None
     load_certificate(reference.anchors[ROOT], f"{what}, anchor {ROOT}")
     return reference.anchors[ROOT]
-
-
-def _check_chain(body: bytes, pem: bytes | None, claims: Mapping[str, Any], now: datetime, what: str) -> bytes:
-    """Check the quote's own chain up to the root that the library trusted, and return that root's key.
-
-    The library never looks at the root in the quote, nor at what follows the chain; only zeros may, a driver's padding.
-    """
-    if pem is None:
-        raise AttestationError(f"{what}: expected its certificate chain within it, found none")
-    chain = load_pem_chain(pem, f"{what}, its chain")
-    check_chain(chain, now, f"{what}, its chain")
-    root = root_key(chain)
-    if hashlib.sha384(root).digest() != bytes(claims["platform"]["root_key_id"]):
-        raise AttestationError(f"{what}: its chain does not end in the root that was asked for")
-    _, _, after = body.rpartition(pem)
-    if body.count(pem) != 1 or after.strip(b"\0"):
-        raise AttestationError(f"{what}: expected nothing after its certificate chain, found {len(after)} bytes")
-    return root
 
 
 def _platform(claims: Mapping[str, Any]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from cryptography import x509
 
 from siniantrust.errors import AttestationError
 from siniantrust.trust.attestation._certificates import check_p384_signature
+from siniantrust.trust.attestation.verifiers._reader import Reader
 
 NONCE_BYTES = 32
 _MAX_BYTES = 64 << 10
@@ -69,15 +70,15 @@ def parse_report(raw: bytes) -> SpdmReport:
 def _parse(raw: bytes) -> SpdmReport:
     if len(raw) > _MAX_BYTES:
         raise ValueError(f"{len(raw)} bytes")
-    reader = _Reader(raw)
+    reader = Reader(raw)
     request = reader.take(_REQUEST_BYTES)
     response = reader.take(8)
     if not request.startswith(_REQUEST_START) or not response.startswith(_RESPONSE_START):
         raise ValueError("another message")
-    record = _Reader(reader.take(int.from_bytes(response[5:8], "little")))
+    record = Reader(reader.take(int.from_bytes(response[5:8], "little")))
     measurements = dict(_measurements(record, response[4]))
     reader.take(NONCE_BYTES)  # the responder's own nonce, which is only there to make the signature fresh
-    opaque = dict(_opaque(_Reader(reader.take(reader.number(2)))))
+    opaque = dict(_opaque(Reader(reader.take(reader.number(2)))))
     reader.take(_SIGNATURE_BYTES)
     reader.end()
     return SpdmReport(
@@ -90,19 +91,19 @@ def _parse(raw: bytes) -> SpdmReport:
     )
 
 
-def _measurements(record: _Reader, count: int) -> Iterator[tuple[int, bytes]]:
+def _measurements(record: Reader, count: int) -> Iterator[tuple[int, bytes]]:
     for expected in range(1, count + 1):
         index, specification = record.take(2)
         if (index, specification) != (expected, _DMTF):
             raise ValueError(f"measurement block {index} of specification {specification} in place {expected}")
-        block = _Reader(record.take(record.number(2)))
+        block = Reader(record.take(record.number(2)))
         block.take(1)  # the kind of value
         yield index, block.take(block.number(2))
         block.end()
     record.end()
 
 
-def _opaque(reader: _Reader) -> Iterator[tuple[int, bytes]]:
+def _opaque(reader: Reader) -> Iterator[tuple[int, bytes]]:
     seen = set()
     while not reader.at_end():
         kind = reader.number(2)
@@ -115,27 +116,3 @@ def _opaque(reader: _Reader) -> Iterator[tuple[int, bytes]]:
 def _vbios_version(raw: bytes) -> str:
     """Return the version as NVIDIA writes it: the first four bytes from the last to the first, then the fifth."""
     return ".".join(f"{byte:02X}" for byte in (*raw[3::-1], *raw[4:5]))
-
-
-class _Reader:
-    """Takes bytes from the front; fewer than asked for is an error."""
-
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-        self._place = 0
-
-    def take(self, size_bytes: int) -> bytes:
-        start, self._place = self._place, self._place + size_bytes
-        if self._place > len(self._raw):
-            raise EOFError("too few bytes")
-        return self._raw[start : self._place]
-
-    def number(self, size_bytes: int) -> int:
-        return int.from_bytes(self.take(size_bytes), "little")
-
-    def at_end(self) -> bool:
-        return self._place == len(self._raw)
-
-    def end(self) -> None:
-        if not self.at_end():
-            raise ValueError("more bytes than it says")
