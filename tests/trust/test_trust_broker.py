@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,7 +20,14 @@ from hypothesis import strategies as st
 from remote_cases import LOOPBACK, MEASUREMENT, REFERENCE, Proxy, key_entry, running, spec_for
 from trust_parts import CONTEXT
 
-from siniantrust.errors import AttestationError, ChannelError, EnclaveLostError, SinianError, TrustError
+from siniantrust.errors import (
+    AttestationError,
+    ChannelError,
+    EnclaveLostError,
+    MissingExtraError,
+    SinianError,
+    TrustError,
+)
 from siniantrust.graph import Part
 from siniantrust.trust import BrokeredEnclave, Provenance, launch, seal_part
 from siniantrust.trust._channel import PeerClosedError
@@ -410,6 +418,15 @@ def test_a_broker_that_sends_no_nonce_is_refused(raw: bytes) -> None:
     """The enclave makes evidence for 32 bytes only."""
     with pytest.raises(ChannelError, match=r"nonce"):
         _nonce(bytearray(raw))
+
+
+def test_a_missing_library_is_said_at_the_start(broker: KeyBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without joserfc, neither side starts; the message is what to install."""
+    monkeypatch.setitem(sys.modules, "joserfc.jwe", None)
+    with pytest.raises(MissingExtraError, match=r"siniantrust\[attest\]"):
+        BrokerServer(broker, LOOPBACK)
+    with pytest.raises(MissingExtraError, match=r"siniantrust\[attest\]"):
+        BrokerClient(ATTESTER, LOOPBACK, pin="ab" * 32)
 
 
 def test_an_enclave_service_fetches_its_keys(broker: KeyBroker, address: Address, conv_part: Part) -> None:

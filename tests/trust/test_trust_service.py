@@ -277,7 +277,7 @@ def test_reference_values_that_say_too_little_are_refused(address: Address) -> N
         address=str(address),
         reference=ReferenceValues(kind="simulated", accepted={"provider": frozenset({"service"})}),
     )
-    with pytest.raises(AttestationError, match=r"not affirmed \(executables none; not checked"):
+    with pytest.raises(AttestationError, match="not affirmed: executables is not matched"):
         launch(spec)
 
 
@@ -323,9 +323,9 @@ def test_a_service_names_the_limit_that_ended_a_session(limits: Limits, reason: 
 
 def test_a_session_that_is_silent_too_long_is_lost() -> None:
     """After the idle time, the next call says that the enclave is lost and can be launched again."""
-    with running(EnclaveService(ATTESTER, LOOPBACK, limits=Limits(idle_s=0.2))) as address:
+    with running(EnclaveService(ATTESTER, LOOPBACK, limits=Limits(idle_s=2.0))) as address:
         enclave = launch(spec_for(address))
-        threading.Event().wait(0.6)
+        threading.Event().wait(3.0)
         with pytest.raises(EnclaveLostError, match=r"launch it again|ended the session"):
             enclave.run("x", {})
         assert not enclave.alive

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from siniantrust.errors import AttestationError
 from siniantrust.trust._evidence import check_provenance
 from siniantrust.trust._labels import Provenance
+from siniantrust.trust.attestation._reference_file import Reference
 from siniantrust.trust.attestation._registry import verifier
 from siniantrust.trust.attestation._result import AttestationResult
 from siniantrust.trust.attestation._roles import EvidenceBundle, ReferenceValues
@@ -45,15 +46,6 @@ def rely_on(
     )
     check_provenance(name, result.provenance, tuple(accept))
     if not result.affirmed:
-        found = ", ".join(
-            f"{claim} {result.vector[claim].name.lower() if claim in result.vector else 'none'}"
-            for claim in sorted({*result.required, *result.vector})
-        )
-        raise AttestationError(
-            f"{name}: its evidence is not affirmed ({found}{_because(result)}); add the missing reference values"
-        )
+        reason = Reference(values=reference, accept=frozenset(accept)).refusal(result)
+        raise AttestationError(f"{name}: its evidence is not affirmed: {reason}; add the missing reference values")
     return result
-
-
-def _because(result: AttestationResult) -> str:
-    return f"; not checked: {', '.join(result.unchecked)}" if result.unchecked else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
+from siniantrust._extras import require
 from siniantrust.errors import ChannelError, EnclaveLostError, TrustError
 from siniantrust.trust._channel import PeerClosedError
 from siniantrust.trust.attestation import Attester
@@ -22,9 +23,13 @@ class BrokerClient:
         attester: makes evidence.
         address: where the broker listens.
         pin: SHA-256 of the broker's public key, which `sinian keys serve` prints.
+
+    Raises:
+        MissingExtraError: if joserfc is not installed.
     """
 
     def __init__(self, attester: Attester, address: Address, *, pin: str) -> None:
+        require("joserfc.jwe", extra="attest")  # missed now rather than at the first key
         self._attester = attester
         self._address = address
         self._pin = pin

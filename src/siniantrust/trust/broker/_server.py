@@ -37,6 +37,7 @@ class BrokerServer:
 
     Raises:
         ChannelError: if the address cannot be listened on.
+        MissingExtraError: if joserfc is not installed.
     """
 
     def __init__(self, broker: KeyBroker, address: Address, *, limits: Limits = LIMITS) -> None:
