@@ -638,6 +638,7 @@ def test_any_bytes_are_a_request_or_refused(raw: bytes) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @settings(max_examples=100_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(raw=st.one_of(st.binary(max_size=300), st.integers(0, 10**9).map(lambda seed: _spoil(RAW, seed))))
 def test_any_bytes_are_a_request_or_refused_at_length(raw: bytes) -> None:

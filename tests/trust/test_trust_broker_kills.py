@@ -11,6 +11,7 @@ from broker_worker import release_for_ever
 from siniantrust.trust.broker import KeyBroker, Store
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("rounds", [10, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_killed_broker_forgets_no_release(tmp_path: Path, rounds: int) -> None:
     """Killed at random moments, over and over, a broker finds its log whole and no counter lower than what it gave."""

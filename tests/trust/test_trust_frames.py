@@ -67,6 +67,7 @@ def test_any_stream_is_messages_or_refused(raw: bytes) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @settings(max_examples=100_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(raw=STREAMS)
 def test_any_stream_is_messages_or_refused_at_length(raw: bytes) -> None:

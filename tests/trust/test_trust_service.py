@@ -277,7 +277,7 @@ def test_reference_values_that_say_too_little_are_refused(address: Address) -> N
         address=str(address),
         reference=ReferenceValues(kind="simulated", accepted={"provider": frozenset({"service"})}),
     )
-    with pytest.raises(AttestationError, match="not affirmed: executables is not matched"):
+    with pytest.raises(AttestationError, match="evidence is not affirmed: executables is not"):
         launch(spec)
 
 
