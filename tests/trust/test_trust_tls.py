@@ -324,6 +324,25 @@ def test_a_handshake_that_does_not_come_frees_its_place() -> None:
         connection.close()
 
 
+def test_a_server_survives_a_want_of_file_handles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that cannot be taken in for the moment does not end the server."""
+    faults = iter([OSError(24, "Too many open files")])
+    accept = socket.socket.accept
+
+    def scarce(listener: socket.socket) -> tuple[socket.socket, object]:
+        for fault in faults:
+            raise fault
+        return accept(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", scarce)
+    with running(_server()) as address:
+        connection = connect(address, limits=PATIENT)
+        connection.send(b"x")
+        assert connection.receive() == b"x"
+        connection.close()
+    assert next(faults, None) is None
+
+
 def test_closing_a_server_ends_its_connections() -> None:
     """A connection that waits for a frame is ended when the server closes."""
     ending = Ending()

@@ -16,6 +16,7 @@ from siniantrust.trust.tls._identity import Identity
 from siniantrust.trust.tls._limits import Limits, TokenBucket
 
 _BACKLOG = 16
+_PAUSE_S = 0.1
 
 
 class Server:
@@ -46,6 +47,7 @@ class Server:
         self._rate = TokenBucket(limits.connections_per_s, limits.sessions)
         self._open: set[Connection] = set()
         self._lock = threading.Lock()
+        self._closed = threading.Event()
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         try:
             self._listener = socket.create_server(address, family=family, backlog=_BACKLOG)
@@ -59,7 +61,10 @@ class Server:
             try:
                 raw, _ = self._listener.accept()
             except OSError:
-                return
+                # Closed, or out of file handles for the moment, which must not end it.
+                if self._closed.wait(_PAUSE_S):
+                    return
+                continue
             if not self._rate.take() or not self._free.acquire(blocking=False):
                 raw.close()
                 continue
@@ -85,6 +90,7 @@ class Server:
 
     def close(self) -> None:
         """Stop listening and cut every connection; calling it again does nothing."""
+        self._closed.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
