@@ -48,6 +48,9 @@ class EnclavePolicy(_Section):
     address: str | None = Field(
         default=None, description="HOST:PORT of an enclave that runs elsewhere, for `cvm`, `gramine` and `service`"
     )
+    folder: str | None = Field(
+        default=None, description="folder of a signed manifest from which `gramine` starts the enclave"
+    )
     keys: Literal["keystore", "broker"] = Field(
         default="keystore",
         description="who gives the enclave the weights' key: this side's key store, or the enclave's own key broker",

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -225,6 +226,7 @@ def enclave_spec(policy: Policy) -> EnclaveSpec:
         accept=wanted.accept,
         allow_missing=wanted.allow_missing,
         address=wanted.address,
+        folder=None if wanted.folder is None else Path(wanted.folder),
         reference=None
         if wanted.reference is None
         else reference_from_table(wanted.reference.model_dump(), origin="of the policy"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -28,6 +29,7 @@ class EnclaveSpec:
         allow_missing: names of protections that the enclave may do without.
         address: HOST:PORT of an enclave that runs elsewhere, for the providers that connect to one.
         reference: what the evidence of such an enclave is compared with; without it, none is accepted.
+        folder: of a signed manifest from which ``gramine`` starts the enclave; None where it runs already.
 
     Raises:
         EnclaveError: if a number is out of range.
@@ -40,6 +42,7 @@ class EnclaveSpec:
     allow_missing: tuple[str, ...] = ()
     address: str | None = None
     reference: ReferenceValues | None = None
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that no enclave could have."""

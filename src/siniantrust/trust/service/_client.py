@@ -52,7 +52,7 @@ class ServiceEnclave:
 
     def __init__(self, spec: EnclaveSpec) -> None:
         self._spec = spec
-        address, self._reference = self._wanted()
+        address, self._reference = self.wanted(spec)
         self._name = f"{spec.provider} enclave at {address}"
         self._lock = threading.Lock()
         self._end: SinianError | None = None
@@ -64,20 +64,28 @@ class ServiceEnclave:
             self.close()
             raise
 
-    def _wanted(self) -> tuple[Address, ReferenceValues]:
-        provider, reference = self._spec.provider, self._spec.reference
-        if self._spec.address is None:
+    @classmethod
+    def wanted(cls, spec: EnclaveSpec) -> tuple[Address, ReferenceValues]:
+        """Return where the enclave is and what it is held to.
+
+        Raises:
+            EnclaveError: if the spec does not say where.
+            AttestationError: if it has no reference values, or some for evidence that this provider does not admit.
+            ChannelError: if the address is none.
+        """
+        provider, reference = spec.provider, spec.reference
+        if spec.address is None:
             raise EnclaveError(f'{provider} enclave: where it runs is not said; write: [enclave] address = "HOST:PORT"')
         if reference is None:
             raise AttestationError(
                 f"{provider} enclave: nothing is accepted without reference values; write: [enclave.reference]"
             )
-        if self.kinds is not None and reference.kind not in self.kinds:
+        if cls.kinds is not None and reference.kind not in cls.kinds:
             raise AttestationError(
-                f"{provider} enclave: expected reference values of kind {' or '.join(self.kinds)}, "
+                f"{provider} enclave: expected reference values of kind {' or '.join(cls.kinds)}, "
                 f"found {reference.kind!r}"
             )
-        return parse_address(self._spec.address), reference
+        return parse_address(spec.address), reference
 
     @property
     def provenance(self) -> Provenance:
