@@ -6,14 +6,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MLSERVER := .venvs/mlserver
 AARCH64 := .venvs/aarch64
+NVIDIA_SAMPLES := .cache/nvidia-samples
 LOCKS := requirements/torch.lock requirements/dev.lock
 TORCH := $(shell grep -v '^\#' requirements/torch.lock)
 TEST_WORKERS ?= 2
 
 export SINIAN_MLSERVER := $(CURDIR)/$(MLSERVER)/bin/mlserver
 export SINIAN_AARCH64 := $(CURDIR)/$(AARCH64)
+export SINIAN_NVIDIA_SAMPLES := $(CURDIR)/$(NVIDIA_SAMPLES)/verifier/samples
 
-.PHONY: demo test test-all lint types format bench train-demo lock docs conformance cross clean setup system help
+.PHONY: demo test test-all lint types format bench train-demo lock docs conformance cross nvidia-samples clean setup system help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -21,10 +23,10 @@ help:  ## list the targets
 demo: setup  ## run the whole path on real photographs; ends with the path of a report
 	$(BIN)/sinian demo --out demo-output
 
-test: setup $(MLSERVER)/.installed  ## run the tests that CI runs
+test: setup $(MLSERVER)/.installed nvidia-samples  ## run the tests that CI runs
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
-test-all: setup $(MLSERVER)/.installed $(AARCH64)/.installed  ## run the slow tests too
+test-all: setup $(MLSERVER)/.installed $(AARCH64)/.installed nvidia-samples  ## run the slow tests too
 	$(BIN)/python -m pytest -m '' -n $(TEST_WORKERS) --dist loadfile
 
 lint: setup  ## check style
@@ -83,6 +85,16 @@ $(AARCH64)/.installed: requirements/aarch64.lock
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --target $(AARCH64) --upgrade \
 		--platform manylinux_2_28_aarch64 --python-version 3.11 --implementation cp --only-binary=:all: \
 		-r requirements/aarch64.lock
+	@touch $@
+
+# A real GPU's report and its certificates, which NVIDIA's own verifier carries; nothing of it is installed.
+nvidia-samples: $(NVIDIA_SAMPLES)/.fetched  ## fetch a real GPU report for the tests of attestation
+
+$(NVIDIA_SAMPLES)/.fetched: requirements/nvidia-samples.txt | setup
+	@mkdir -p $(NVIDIA_SAMPLES)
+	$(BIN)/python -m pip download --quiet --no-deps --require-hashes --dest $(NVIDIA_SAMPLES) \
+		-r requirements/nvidia-samples.txt
+	$(BIN)/python -m zipfile --extract $(NVIDIA_SAMPLES)/nv_local_gpu_verifier-*.whl $(NVIDIA_SAMPLES)
 	@touch $@
 
 cross: setup $(AARCH64)/.installed  ## run one bundle on x86-64 and, under QEMU, on aarch64

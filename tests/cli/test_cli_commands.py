@@ -23,7 +23,20 @@ from siniantrust.leakage import load_audit
 from siniantrust.odla.oip import Server
 from siniantrust.planner import load_plan
 
-COMMANDS = ("inspect", "audit", "plan", "build", "run", "serve", "export", "report", "devices", "doctor", "demo")
+COMMANDS = (
+    "inspect",
+    "audit",
+    "plan",
+    "build",
+    "run",
+    "serve",
+    "export",
+    "report",
+    "devices",
+    "doctor",
+    "verify",
+    "demo",
+)
 
 
 def _json(text: str) -> Any:

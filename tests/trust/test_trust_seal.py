@@ -14,7 +14,7 @@ from trust_parts import MakePart
 
 from siniantrust.errors import TrustError
 from siniantrust.graph import Part
-from siniantrust.trust import seal_part, unseal_part
+from siniantrust.trust import seal_file, seal_part, unseal_file, unseal_part
 
 _KEY = bytes(range(32))
 _FLOAT = TensorProto.FLOAT
@@ -180,3 +180,19 @@ def test_sealing_twice_gives_different_bytes(conv_part: Part) -> None:
     """The nonce is fresh each time."""
     first, second = (seal_part(conv_part, key=_KEY, context=b"c").sealed for _ in range(2))
     assert first != second
+
+
+def test_a_file_opens_with_its_key_under_its_name_only() -> None:
+    """Any bytes can be sealed; another key, another name or a changed byte does not open them."""
+    key = secrets.token_bytes(32)
+    sealed = seal_file(b"weights", key=key, key_id="k1")
+    assert b"weights" not in sealed
+    assert unseal_file(sealed, key=key, key_id="k1") == b"weights"
+    assert unseal_file(seal_file(b"", key=key, key_id="k1"), key=key, key_id="k1") == b""
+    for damaged, name, other in (
+        (sealed[:-1] + bytes([sealed[-1] ^ 1]), "k1", key),
+        (sealed, "k2", key),
+        (sealed, "k1", bytes(32)),
+    ):
+        with pytest.raises(TrustError, match="do not open"):
+            unseal_file(damaged, key=other, key_id=name)

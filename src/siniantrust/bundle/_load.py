@@ -30,7 +30,7 @@ from siniantrust.errors import BundleError, ModelError, PlanError
 from siniantrust.graph import Model, Part, Tensor, part_from_proto
 from siniantrust.leakage import Audit
 from siniantrust.odla import Artifact
-from siniantrust.planner import Plan, PlannedPart, find_violations, parse_plan
+from siniantrust.planner import Plan, PlannedPart, enclave_bytes, find_violations, parse_plan
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class TrustedPart:
 class Bundle:
     """A bundle whose every byte was checked. ``parts`` are in the plan's order, untrusted ones as ``graph.Part``.
 
-    ``artifacts`` holds, by name of an untrusted part, what was compiled ahead of time from it.
+    ``artifacts`` holds, by name of an untrusted part, what was compiled ahead of time from it; ``enclave_bytes`` says
+    what the trusted parts hold at once.
 
     The weight key is not part of it: ask ``KeyStore.weight_key(bundle.id)`` when an enclave has been attested.
     """
@@ -65,6 +66,7 @@ class Bundle:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     batch_symbol: str | None
+    enclave_bytes: int
 
 
 def load_bundle(path: Path, *, keystore: KeyStore) -> Bundle:
@@ -89,9 +91,10 @@ def load_bundle(path: Path, *, keystore: KeyStore) -> Bundle:
         for missing in sorted(manifest.files.keys() - found)[:1]:
             raise BundleError(f"{origin}: {missing} is missing; copy or build the bundle again")
         contents = read_listed(folder, manifest.files, origin=origin)
-    keystore.weight_key(manifest.bundle_id)  # refused now rather than after an enclave was launched
     model = parse_structure(_need(contents, "structure.json", origin), origin=f"{origin}: structure.json")
     plan, audit = _check_plan(contents, model, manifest, origin)
+    if plan.policy.enclave.keys == "keystore":
+        keystore.weight_key(manifest.bundle_id)  # refused now rather than after an enclave was launched
     parts = tuple(_load_part(contents, planned, manifest, origin) for planned in plan.parts)
     return Bundle(
         path=path,
@@ -106,6 +109,7 @@ def load_bundle(path: Path, *, keystore: KeyStore) -> Bundle:
         inputs=model.inputs,
         outputs=model.outputs,
         batch_symbol=model.batch_symbol,
+        enclave_bytes=enclave_bytes(plan, model),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from siniantrust import __version__
-from siniantrust.cli import _bench, _demo, _deploy, _host, _study
+from siniantrust.cli import _attest, _bench, _demo, _deploy, _enclave, _gramine, _host, _keys, _study, _verify
 
 app = typer.Typer(
     name="sinian",
@@ -42,5 +42,12 @@ app.command()(_deploy.export)
 app.command()(_study.report)
 app.command()(_host.devices)
 app.command()(_host.doctor)
+app.command()(_attest.attest)
+app.command()(_attest.seal)
+app.command()(_attest.unseal)
+app.command()(_verify.verify)
 app.command()(_demo.demo)
 app.add_typer(_bench.bench_app)
+app.add_typer(_enclave.enclave_app)
+app.add_typer(_keys.keys_app)
+app.add_typer(_gramine.gramine_app)

@@ -23,6 +23,26 @@ Devices = Annotated[
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Keys = Annotated[Path | None, typer.Option("--keys", help="Key store; default $SINIAN_KEYS or ~/.config/siniantrust.")]
 
+Attester = Annotated[
+    str, typer.Option("--attester", help="What makes evidence here: configfs-tsm, gramine or simulated.")
+]
+Endorsements = Annotated[
+    list[str] | None,
+    typer.Option("--endorsement", metavar="NAME=FILE", help="Add to the evidence, e.g. collateral; repeat for more."),
+]
+BrokerAddress = Annotated[str, typer.Option("--broker", metavar="HOST:PORT", help="Where the key broker listens.")]
+BrokerKey = Annotated[
+    str, typer.Option("--broker-key", metavar="SHA256", help="The broker's key, as `sinian keys serve` prints it.")
+]
+BrokerStore = Annotated[
+    Path | None, typer.Option("--store", help="Folder of the key broker; default: broker in the key store.")
+]
+ReferenceFile = Annotated[
+    Path, typer.Option("--reference", "-r", help="TOML file of reference values: who may have the key.")
+]
+Lineage = Annotated[str, typer.Option("--lineage", help="Name of what has versions, e.g. the model.")]
+Version = Annotated[int, typer.Option("--version", min=1, help="Version; once released, older ones are refused.")]
+
 
 def parse_dims(given: list[str] | None) -> dict[str, int]:
     """Read ``NAME=VALUE`` options.

@@ -30,6 +30,7 @@ from siniantrust.planner._profile_store import ProfileStore
 from siniantrust.planner._solve import solve
 from siniantrust.planner._validate import find_violations, validate_plan
 from siniantrust.planner._validate_clearance import move_violations
+from siniantrust.planner._validate_memory import enclave_bytes
 
 __all__ = [
     "ENCLAVE",
@@ -54,6 +55,7 @@ __all__ = [
     "ServingPolicy",
     "annotate",
     "dump_plan",
+    "enclave_bytes",
     "explain_nodes",
     "find_violations",
     "load_plan",

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from siniantrust.errors import PolicyError
+from siniantrust.errors import AttestationError, PolicyError
 from siniantrust.leakage import Metric
 from siniantrust.trust import Label, Provenance, ThreatModel
+from siniantrust.trust.attestation import load_reference, reference_to_table
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ReferencePolicy(_Section):
+    """``[enclave.reference]``: what the evidence of an enclave that runs elsewhere is compared with."""
+
+    kind: str = Field(description="the kind of evidence that is expected")
+    accepted: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="for each claim, the values that are accepted"
+    )
+    at_least: dict[str, int] = Field(
+        default_factory=dict, description="for each claim that counts, the lowest value that is accepted"
+    )
+    anchors: dict[str, str] = Field(
+        default_factory=dict, description="roots of trust of one's own: base64 of the DER of certificates or keys"
+    )
 
 
 class EnclavePolicy(_Section):
@@ -28,6 +44,21 @@ class EnclavePolicy(_Section):
     threads: int = Field(default=1, ge=1, description="threads that the trusted part computes with")
     allow_missing: tuple[str, ...] = Field(
         default=(), description="protections (names as in `sinian doctor`) that the enclave may do without"
+    )
+    address: str | None = Field(
+        default=None, description="HOST:PORT of an enclave that runs elsewhere, for `cvm`, `gramine` and `service`"
+    )
+    folder: str | None = Field(
+        default=None, description="folder of a signed manifest from which `gramine` starts the enclave"
+    )
+    keys: Literal["keystore", "broker"] = Field(
+        default="keystore",
+        description="who gives the enclave the weights' key: this side's key store, or the enclave's own key broker",
+    )
+    reference: ReferencePolicy | None = Field(
+        default=None,
+        description="what the evidence of such an enclave is compared with; "
+        "in the file also the name of a TOML file beside it",
     )
 
 
@@ -99,7 +130,7 @@ class Policy(_Section):
 
 
 def load_policy(path: Path) -> Policy:
-    """Read and check a policy file.
+    """Read and check a policy file; reference values that it names by a file are read in.
 
     Raises:
         PolicyError: if it cannot be read, is not TOML, or a field is unknown, missing or out of range.
@@ -110,7 +141,19 @@ def load_policy(path: Path) -> Policy:
         raise PolicyError(f"policy {path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, endless digits, brackets without end
         raise PolicyError(f"policy {path}: not a TOML file ({_one_line(str(error))})") from None
+    _read_reference(raw, path)
     return parse_policy(raw, origin=str(path))
+
+
+def _read_reference(raw: dict[str, Any], path: Path) -> None:
+    """Put the reference values in place of the name of their file, so that a plan carries them."""
+    enclave = raw.get("enclave")
+    if not isinstance(enclave, dict) or not isinstance(enclave.get("reference"), str):
+        return
+    try:
+        enclave["reference"] = reference_to_table(load_reference(path.parent / enclave["reference"]).values)
+    except AttestationError as error:
+        raise PolicyError(f"policy {path}: enclave.reference: {error}") from None
 
 
 def parse_policy(raw: dict[str, object], *, origin: str) -> Policy:

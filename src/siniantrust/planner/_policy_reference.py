@@ -26,10 +26,10 @@ def _rows(section: type[BaseModel], *, prefix: str) -> list[str]:
         if nested is None:
             rows.append(_row(f"{prefix}{name}", field))
             continue
-        heading = f"`[[{name}]]`" if repeated else f"`[{name}]`"
+        heading = f"`[[{prefix}{name}]]`" if repeated else f"`[{prefix}{name}]`"
         meaning = field.description or (nested.__doc__ or "").split(": ", 1)[-1].splitlines()[0].rstrip(".")
         rows.append(f"| {heading} | section | - | {_cell(meaning)} |")
-        rows.extend(_rows(nested, prefix=f"{name}."))
+        rows.extend(_rows(nested, prefix=f"{prefix}{name}."))
     return rows
 
 
@@ -38,7 +38,7 @@ def _nested_section(annotation: object) -> tuple[type[BaseModel] | None, bool]:
         return annotation, False
     for argument in get_args(annotation):
         if isinstance(argument, type) and issubclass(argument, BaseModel):
-            return argument, True
+            return argument, get_origin(annotation) is tuple
     return None, False
 
 

@@ -9,13 +9,8 @@ from siniantrust.planner._plan import Plan, PlannedPart
 
 
 def memory_violations(plan: Plan, model: Model) -> Iterator[str]:
-    """Yield a line where weights and the most activations alive exceed the enclave, or a device's limit.
-
-    Trusted parts share the enclave: the weights of all count, and the activations of the largest.
-    """
-    trusted = [part for part in plan.parts if part.trusted]
-    need = sum(part.parameter_bytes for part in trusted)
-    need += max((_most_alive_bytes(part, model) for part in trusted), default=0)
+    """Yield a line where weights and the most activations alive exceed the enclave, or a device's limit."""
+    need = enclave_bytes(plan, model)
     limit = plan.policy.enclave.memory_bytes
     if need > limit:
         yield f"memory: the trusted parts need {need} bytes, the enclave has {limit}"
@@ -27,6 +22,13 @@ def memory_violations(plan: Plan, model: Model) -> Iterator[str]:
                 need = part.parameter_bytes + _most_alive_bytes(part, model)
                 if need > limit_bytes:
                     yield f"memory: {part.name} needs {need} bytes, '{name}' has {limit_bytes}"
+
+
+def enclave_bytes(plan: Plan, model: Model) -> int:
+    """Return what the trusted parts hold at once: the weights of all, and the most activations of one."""
+    trusted = [part for part in plan.parts if part.trusted]
+    weights = sum(part.parameter_bytes for part in trusted)
+    return weights + max((_most_alive_bytes(part, model) for part in trusted), default=0)
 
 
 def _most_alive_bytes(part: PlannedPart, model: Model) -> int:

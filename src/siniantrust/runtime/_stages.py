@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from siniantrust.bundle import Bundle, KeyStore, TrustedPart
-from siniantrust.errors import DeviceError, SinianError
+from siniantrust.errors import DeviceError, EnclaveError, SinianError
 from siniantrust.odla import DeviceSpec
 from siniantrust.planner import ENCLAVE, Policy
 from siniantrust.runtime._observe import Call, Observer
-from siniantrust.trust import Enclave, EnclaveInfo, EnclaveSpec, launch
+from siniantrust.trust import BrokeredEnclave, Enclave, EnclaveInfo, EnclaveSpec, launch
+from siniantrust.trust.attestation import reference_from_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +143,28 @@ class EnclaveHolder:
     def _launch(self) -> Enclave:
         enclave = launch(self._spec)
         try:
-            # Keys leave the key store only here: the enclave has attested.
-            key = self._keystore.weight_key(self._bundle.id)
-            for part in self._bundle.parts:
-                if isinstance(part, TrustedPart):
+            parts = [part for part in self._bundle.parts if isinstance(part, TrustedPart)]
+            if self._bundle.plan.policy.enclave.keys == "broker":
+                _load_brokered(enclave, parts, self._bundle.id)
+            else:
+                # Keys leave the key store only here: the enclave has attested.
+                key = self._keystore.weight_key(self._bundle.id)
+                for part in parts:
                     enclave.load(part.name, part.skeleton, part.sealed, key, context=part.context)
         except BaseException:
             enclave.close()
             raise
         return enclave
+
+
+def _load_brokered(enclave: Enclave, parts: Sequence[TrustedPart], bundle_id: str) -> None:
+    if not isinstance(enclave, BrokeredEnclave):
+        raise EnclaveError(
+            f"{enclave.info().provider} enclave: it has no key broker; write in the policy: "
+            '[enclave] keys = "keystore", or another provider'
+        )
+    for part in parts:
+        enclave.load_brokered(part.name, part.skeleton, part.sealed, bundle_id, context=part.context)
 
 
 class EnclaveStage:
@@ -210,4 +225,9 @@ def enclave_spec(policy: Policy) -> EnclaveSpec:
         threads=wanted.threads,
         accept=wanted.accept,
         allow_missing=wanted.allow_missing,
+        address=wanted.address,
+        folder=None if wanted.folder is None else Path(wanted.folder),
+        reference=None
+        if wanted.reference is None
+        else reference_from_table(wanted.reference.model_dump(), origin="of the policy"),
     )

@@ -6,12 +6,13 @@ from siniantrust.trust._evidence import AttestationResult, Evidence, ReferenceVa
 from siniantrust.trust._labels import Label, Provenance, ThreatModel, may_see
 from siniantrust.trust._protections import PROTECTIONS, Protection
 from siniantrust.trust._registry import launch
-from siniantrust.trust._seal import SealedPart, seal_part, unseal_part
-from siniantrust.trust._types import Check, CrossingCost, Enclave, EnclaveInfo, EnclaveSpec
+from siniantrust.trust._seal import SealedPart, seal_file, seal_part, unseal_file, unseal_part
+from siniantrust.trust._types import BrokeredEnclave, Check, CrossingCost, Enclave, EnclaveInfo, EnclaveSpec
 
 __all__ = [
     "PROTECTIONS",
     "AttestationResult",
+    "BrokeredEnclave",
     "Check",
     "CrossingCost",
     "Enclave",
@@ -29,6 +30,8 @@ __all__ = [
     "launch",
     "may_see",
     "measure_crossing",
+    "seal_file",
     "seal_part",
+    "unseal_file",
     "unseal_part",
 ]

@@ -57,6 +57,7 @@ class Operation(IntEnum):
     REFUSED_TRUST = 17
     REFUSED_DATA = 18
     REFUSED_ENCLAVE = 19
+    ENDED = 20
 
 
 class TensorSpec(NamedTuple):

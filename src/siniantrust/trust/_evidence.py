@@ -37,8 +37,10 @@ class Evidence:
         provider: the provider that made it.
         provenance: where the claims come from.
         nonce: the Verifier's challenge, 32 bytes.
-        enclave_public_key: the enclave's X25519 key of this session, 32 bytes.
-        report_data: SHA-256 over nonce, enclave's and client's public key; binds the evidence to the session.
+        enclave_public_key: the enclave's X25519 key of this session, 32 bytes; of an enclave service, the SHA-256 of
+            its certificate's key.
+        report_data: SHA-256 over nonce, enclave's and client's public key, or what ``attestation.bind`` returns; binds
+            the evidence to the session.
         measurement: SHA-256 in hexadecimal over the enclave's program and configuration.
         protections: the protections' names, with ``active`` or ``missing: reason``.
         statement: what this evidence is worth, in words.

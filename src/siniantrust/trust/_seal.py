@@ -49,3 +49,26 @@ def unseal_part(skeleton: bytes, sealed: bytes, *, key: bytes, context: bytes) -
     model.ParseFromString(skeleton)
     model.MergeFromString(bytes(weights))
     return model
+
+
+def seal_file(plain: bytes, *, key: bytes, key_id: str) -> bytes:
+    """Seal any bytes under ``key`` (32 bytes), in the form of sealed weights, bound to the key's name.
+
+    Raises:
+        TrustError: if the key has another length.
+    """
+    return _sealed.seal_bytes(plain, skeleton=b"", key=key, context=_file_context(key_id))
+
+
+def unseal_file(sealed: bytes, *, key: bytes, key_id: str) -> bytes:
+    """Return what ``seal_file`` sealed.
+
+    Raises:
+        TrustError: if key or name is another one, or a byte was changed.
+    """
+    opened = _sealed.open_in_place(memoryview(bytearray(sealed)), skeleton=b"", key=key, context=_file_context(key_id))
+    return bytes(opened)
+
+
+def _file_context(key_id: str) -> bytes:
+    return f"siniantrust file {key_id}".encode()

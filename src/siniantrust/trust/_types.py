@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from siniantrust.errors import EnclaveError
 from siniantrust.trust._evidence import Evidence
 from siniantrust.trust._labels import Provenance
+
+if TYPE_CHECKING:  # the process enclave has this module inside, but not that one
+    from siniantrust.trust.attestation import ReferenceValues
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +27,9 @@ class EnclaveSpec:
         threads: threads that a part computes with; the enclave is pinned to as many cores.
         accept: where the enclave's claims may come from; anything else is refused before a key is released.
         allow_missing: names of protections that the enclave may do without.
+        address: HOST:PORT of an enclave that runs elsewhere, for the providers that connect to one.
+        reference: what the evidence of such an enclave is compared with; without it, none is accepted.
+        folder: of a signed manifest from which ``gramine`` starts the enclave; None where it runs already.
 
     Raises:
         EnclaveError: if a number is out of range.
@@ -33,6 +40,9 @@ class EnclaveSpec:
     threads: int = 1
     accept: tuple[Provenance, ...] = (Provenance.HARDWARE,)
     allow_missing: tuple[str, ...] = ()
+    address: str | None = None
+    reference: ReferenceValues | None = None
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that no enclave could have."""
@@ -95,6 +105,19 @@ class Enclave(Protocol):
 
     def close(self) -> None:
         """End the enclave, first gently, then by force; calling it again does nothing."""
+
+
+@runtime_checkable
+class BrokeredEnclave(Enclave, Protocol):
+    """An enclave that can fetch keys from a key broker by itself, so that its client never holds them."""
+
+    def load_brokered(self, name: str, skeleton: bytes, sealed: bytes, key_id: str, *, context: bytes) -> None:
+        """Send a sealed part; the enclave asks its key broker for the key ``key_id`` and opens the seal.
+
+        Raises:
+            TrustError: if the broker refuses, or the seal does not open.
+            EnclaveError: if the enclave has no broker, or cannot run the part.
+        """
 
 
 @dataclass(frozen=True, slots=True)

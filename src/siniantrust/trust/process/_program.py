@@ -84,7 +84,7 @@ def main(configuration: Mapping[str, Any], namespaces: str) -> None:
             channel,
             weights_key=secret.allocate(KEY_BYTES),
             threads=configuration["threads"],
-            prove=lambda fresh: prove(fresh, public, client_key),
+            prove=lambda fresh: prove(fresh, public, client_key).to_json(),
         ).serve()
     except PeerClosedError:
         pass

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from siniantrust.errors import DataError, EnclaveError, TrustError
-from siniantrust.trust._channel import Channel, UnsendableError, as_bytes, payload
+from siniantrust.trust._channel import Destination, Payload, UnsendableError, as_bytes, payload
 from siniantrust.trust._codec import Message, Operation, TensorSpec
-from siniantrust.trust._evidence import NONCE_BYTES, Evidence
+from siniantrust.trust._evidence import NONCE_BYTES
 from siniantrust.trust.process._common import MEMORY_REFUSAL
 from siniantrust.trust.process._parts import LoadedPart, one_line, open_sealed
 
+_MAX_PARTS = 64
 _OUT_OF_MEMORY = ("bad_alloc", "failed to allocate", "cannot allocate memory")
+
+
+class Endpoint(Protocol):
+    """The enclave's end of an encrypted channel."""
+
+    def prepare(self, operation: Operation, text: str = "", payloads: Sequence[Payload] = ()) -> bytes:
+        """Return the message to ``send`` with ``payloads``."""
+
+    def send(self, plain: bytes, payloads: Sequence[Payload] = ()) -> None:
+        """Send a prepared message and its tensors."""
+
+    def receive(self, destination: Destination | None = None) -> tuple[Message, dict[str, np.ndarray]]:
+        """Wait for the next message and its tensors."""
 
 
 class Server:
@@ -23,16 +38,24 @@ class Server:
         channel: the encrypted channel to it.
         weights_key: secret memory for a part's key, which rests there while the part is opened and no longer.
         threads: threads that a part computes with.
-        prove: makes fresh evidence for a nonce.
+        prove: makes fresh evidence for a nonce, in the form in which it travels.
+        fetch_key: asks the key broker for the key of an id; None where there is no broker.
     """
 
     def __init__(
-        self, channel: Channel, *, weights_key: memoryview, threads: int, prove: Callable[[bytes], Evidence]
+        self,
+        channel: Endpoint,
+        *,
+        weights_key: memoryview,
+        threads: int,
+        prove: Callable[[bytes], bytes],
+        fetch_key: Callable[[str], bytes] | None = None,
     ) -> None:
         self._channel = channel
         self._weights_key = weights_key
         self._threads = threads
         self._prove = prove
+        self._fetch_key = fetch_key
         self._parts: dict[str, LoadedPart] = {}
 
     def serve(self) -> None:
@@ -92,7 +115,11 @@ class Server:
             skeleton, sealed, context = (as_bytes(arrays[entry]) for entry in ("skeleton", "sealed", "context"))
         except KeyError as missing:
             raise EnclaveError(f"enclave: loading part '{name}' needs {missing}") from None
+        if name not in self._parts and len(self._parts) >= _MAX_PARTS:
+            raise EnclaveError(f"enclave: {_MAX_PARTS} parts are loaded, the limit; part '{name}' is one too many")
         try:
+            if "key_id" in arrays:
+                self._weights_key[:] = self._brokered(bytes(as_bytes(arrays["key_id"])))
             self._parts[name] = open_sealed(
                 name,
                 skeleton=skeleton,
@@ -108,11 +135,19 @@ class Server:
         finally:
             self._weights_key[:] = bytes(len(self._weights_key))
 
+    def _brokered(self, key_id: bytes) -> bytes:
+        if self._fetch_key is None:
+            raise EnclaveError("enclave: it was started without a key broker; send the key itself")
+        key = self._fetch_key(key_id.decode("ascii", "replace"))
+        if len(key) != len(self._weights_key):
+            raise EnclaveError(f"enclave: the broker's key has {len(key)} bytes, expected {len(self._weights_key)}")
+        return key
+
     def _evidence(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         nonce = arrays.get("nonce")
         if nonce is None or nonce.dtype != np.uint8 or nonce.shape != (NONCE_BYTES,):
             raise EnclaveError(f"enclave: evidence needs a nonce of {NONCE_BYTES} bytes")
-        raw = np.frombuffer(self._prove(nonce.tobytes()).to_json(), np.uint8)
+        raw = np.frombuffer(self._prove(nonce.tobytes()), np.uint8)
         return {"evidence": raw}
 
 

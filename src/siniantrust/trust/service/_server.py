@@ -1,0 +1,81 @@
+"""The service's side: each connection is a session of its own, with a key, evidence and parts that end with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from siniantrust.errors import ChannelError
+from siniantrust.trust._channel import PeerClosedError
+from siniantrust.trust._cipher import KEY_BYTES
+from siniantrust.trust._codec import Operation
+from siniantrust.trust._secret import SecretMemory
+from siniantrust.trust.attestation import Attester, bind
+from siniantrust.trust.attestation._bundle_file import evidence_to_json
+from siniantrust.trust.process._serve import Server as PartServer
+from siniantrust.trust.service._channel import TlsChannel
+from siniantrust.trust.tls import Address, Connection, Identity, Limits, Server
+
+
+class EnclaveService:
+    """Runs parts for whoever connects; it is to run inside a TEE, which ``attester`` makes evidence of.
+
+    A client proves nothing to the service: it sends its own parts and keys, and sees nothing of other sessions.
+
+    Args:
+        attester: makes evidence.
+        address: where to listen; port 0 takes a free one.
+        limits: what a client may do.
+        threads: threads that a part computes with.
+        fetch_key: asks the key broker for the key of an id; None for no broker.
+
+    Raises:
+        ChannelError: if the address cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        attester: Attester,
+        address: Address,
+        *,
+        limits: Limits | None = None,
+        threads: int = 1,
+        fetch_key: Callable[[str], bytes] | None = None,
+    ) -> None:
+        self._attester = attester
+        self._threads = threads
+        self._fetch_key = fetch_key
+        self._server = Server(address, limits=limits or Limits(), identity=Identity.fresh, serve=self._serve)
+
+    @property
+    def address(self) -> Address:
+        """Where it listens."""
+        return self._server.address
+
+    def run(self) -> None:
+        """Serve until ``close``."""
+        self._server.run()
+
+    def close(self) -> None:
+        """Stop, and end every session."""
+        self._server.close()
+
+    def _serve(self, connection: Connection, identity: Identity) -> None:
+        channel = TlsChannel(connection)
+
+        def prove(nonce: bytes) -> bytes:
+            return evidence_to_json(self._attester.evidence(bind(nonce, identity.spki)))
+
+        with SecretMemory() as secret:
+            parts = PartServer(
+                channel,
+                weights_key=secret.allocate(KEY_BYTES),
+                threads=self._threads,
+                prove=prove,
+                fetch_key=self._fetch_key,
+            )
+            try:
+                parts.serve()
+            except ChannelError as fault:
+                with suppress(ChannelError, PeerClosedError):
+                    channel.send(channel.prepare(Operation.ENDED, str(fault)))

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import multiprocessing
+import random
+import time
+from pathlib import Path
+
+import pytest
+from broker_worker import release_for_ever
+
+from siniantrust.trust.broker import KeyBroker, Store
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("rounds", [10, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_killed_broker_forgets_no_release(tmp_path: Path, rounds: int) -> None:
+    """Killed at random moments, over and over, a broker finds its log whole and no counter lower than what it gave."""
+    path = Store.create(tmp_path / "broker").path
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["broker_worker"])
+    source = random.Random(0)
+    given = 0
+    for _ in range(rounds):
+        here, there = context.Pipe(duplex=False)
+        process = context.Process(target=release_for_ever, args=(path, there))
+        process.start()
+        there.close()
+        for _ in range(source.randint(1, 4)):
+            given = here.recv()
+        time.sleep(source.random() * 0.02)
+        process.kill()
+        process.join(10)
+        try:
+            while True:
+                given = here.recv()
+        except EOFError:
+            here.close()
+        process.close()
+        broker = KeyBroker(Store(path))
+        assert broker.state().counter("net") >= given
+        numbers = [entry.number for entry in broker.store.log.entries]
+        assert numbers == list(range(1, len(numbers) + 1))
+    assert given >= rounds
