@@ -26,8 +26,9 @@ from siniantrust.trust.attestation.verifiers._snp_report import SigningKey, SnpR
 
 _WHAT = "sev-snp keys"
 CRL = "crl"
-# SHA-256 of the public keys of AMD's roots, as AMD's key distribution service hands them out in `cert_chain`. Taken
-# from the copies in google/go-sev-guest (verify/trust) and compared with a second public copy of each certificate.
+# SHA-256 of the public keys of AMD's roots, as AMD's key distribution service hands them out in `cert_chain`. Genoa's
+# and Turin's from the copies in google/go-sev-guest (verify/trust), Milan's from the chain in the package omne-attest
+# 0.1.0; each was compared with a second public copy.
 AMD_ROOTS = {
     "9f056bee44377e29308cb5ffa895bdfb62d18881fa6bed8d6f075b0204089cb9": "Milan",
     "429a69c9422aa258ee4d8db5fcda9c6470ef15f8cd5a9cebd6cbc7d90b863831": "Genoa",
