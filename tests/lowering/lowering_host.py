@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,10 @@ from onnx import helper, numpy_helper
 
 from siniantrust.lowering import Lowered, lower, pack, unpack
 
-FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-fno-math-errno")
+_FLAGS = (
+    *("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"),
+    *("-ffreestanding", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing"),
+)
 _GUARD_BYTES = 64
 _GUARD = 0xA5
 _BLOCK_ALIGNMENT = 16
@@ -59,7 +62,7 @@ def run_lowered(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray], folder
     """Lower a model, compile it and run it once."""
     lowered = lower(model)
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    return run_source(lowered, compile_part(lowered.source, folder), weights, inputs)
+    return run_source(lowered, compile_part(lowered.source, folder).part_run, weights, inputs)
 
 
 def compile_part(source: str, folder: Path) -> ctypes.CDLL:
@@ -70,13 +73,26 @@ def compile_part(source: str, folder: Path) -> ctypes.CDLL:
     file = folder / f"part{number}.c"
     file.write_text(source)
     library = folder / f"part{number}.so"
-    command = ["cc", *FLAGS, "-ffreestanding", "-fno-strict-aliasing", "-shared", "-fPIC", "-o", library, file]
+    command = [
+        "cc",
+        *FLAGS,
+        "-ffreestanding",
+        "-fno-strict-aliasing",
+        "-shared",
+        "-fPIC",
+        "-o",
+        str(library),
+        str(file),
+    ]
     subprocess.run(command, check=True)
     return ctypes.CDLL(str(library))
 
 
 def run_source(
-    lowered: Lowered, library: ctypes.CDLL, weights: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray]
+    lowered: Lowered,
+    part_run: Callable[..., object],
+    weights: Mapping[str, np.ndarray],
+    inputs: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
     """Run a compiled part; what it reads has to stay as it was, and what lies behind each block too."""
     contents = (
@@ -86,7 +102,7 @@ def run_source(
         b"\xff" * lowered.arena_bytes,  # not a number, in floats
     )
     blocks = [_guarded(content) for content in contents]
-    library.part_run(*(ctypes.c_void_p(block.ctypes.data) for block in blocks))
+    part_run(*(ctypes.c_void_p(block.ctypes.data) for block in blocks))
     for block, content in zip(blocks, contents, strict=True):
         assert np.all(block[len(content) :] == _GUARD), "the part wrote behind the end of a block"
     assert blocks[0][: len(contents[0])].tobytes() == contents[0], "the part wrote into its weights"

@@ -37,7 +37,7 @@ class _Net:
         return name
 
     def normal(self, *shape: int) -> str:
-        return self.weight(self.random.normal(size=shape, scale=0.5).astype(np.float32))
+        return self.weight(self.random.standard_normal(shape, np.float32) * np.float32(0.5))
 
     def add(self, op_type: str, *operands: str, **attributes: Any) -> None:
         output = f"t{len(self.nodes)}"
@@ -143,7 +143,8 @@ def _quantised_networks(draw: st.DrawFn) -> onnx.ModelProto:
         low, high = (-64, 64) if narrow else (np.iinfo(weight_kind).min, np.iinfo(weight_kind).max + 1)
         taps = net.weight(net.random.integers(low, high, size=(filters, channels, 3, 3)).astype(weight_kind))
         scales = net.random.uniform(0.001, 0.02, filters if by_channel else ()).astype(np.float32)
-        zeros = np.zeros(filters, weight_kind) if by_channel else weight_kind(0 if narrow else draw(st.integers(0, 9)))
+        zero = 0 if by_channel or narrow else draw(st.integers(0, 9))
+        zeros = np.full(filters if by_channel else (), zero, weight_kind)
         bias = net.weight(net.random.integers(-4000, 4000, filters).astype(np.int32))
         made = measure()
         net.add("QLinearConv", *held, taps, net.weight(scales), net.weight(zeros), *made, bias, pads=[1] * 4)

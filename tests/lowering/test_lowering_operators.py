@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -55,8 +54,7 @@ def test_node_tests_pass_or_are_refused_with_a_reason(tmp_path: Path) -> None:
     for number, (case, found) in enumerate(taken):
         assert case.part is not None
         weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in case.part.proto.graph.initializer}
-        one = SimpleNamespace(part_run=library[f"part_run_{number}"])
-        outputs = run_source(found, one, weights, case.inputs)
+        outputs = run_source(found, library[f"part_run_{number}"], weights, case.inputs)
         wrong += [case.name for name, array in case.expected.items() if not _equal(outputs[name], array)]
     assert wrong == []
 

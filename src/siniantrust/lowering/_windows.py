@@ -25,8 +25,8 @@ class Window:
         """Return the C expression."""
         batch, channels, height, width = _as_planes(self.source.shape)
         *_, out_height, out_width = _as_planes(self.target.shape)
-        numbers = (batch, channels, height, width, out_height, out_width)
-        numbers += (*self.kernel, *self.strides, *self.begins, *self.dilations)
+        planes = (batch, channels, height, width, out_height, out_width)
+        numbers = (*planes, *self.kernel, *self.strides, *self.begins, *self.dilations)
         return f"&(const struct window){{{', '.join(map(str, numbers))}}}"
 
 
@@ -48,7 +48,12 @@ def window_of(operation: Operation, source: Value, kernel: Sequence[int]) -> Win
     if min(begins) < 0:
         raise RefusedError(f"negative padding, {begins}, cannot be lowered")
     return Window(
-        source, operation.outputs[0], *(_pair(each) for each in (kernel, strides)), _pair(begins, 0), _pair(dilations)
+        source=source,
+        target=operation.outputs[0],
+        kernel=_pair(kernel),
+        strides=_pair(strides),
+        begins=_pair(begins, 0),
+        dilations=_pair(dilations),
     )
 
 
