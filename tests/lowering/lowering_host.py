@@ -67,24 +67,14 @@ def run_lowered(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray], folder
 
 def compile_part(source: str, folder: Path) -> ctypes.CDLL:
     """Compile a lowered part, every warning being an error; skip the test where there is no C compiler."""
-    if shutil.which("cc") is None:
+    compiler = shutil.which("cc")
+    if compiler is None:
         pytest.skip("no C compiler (cc) on this machine")
     number = len(list(folder.glob("*.c")))
     file = folder / f"part{number}.c"
     file.write_text(source)
     library = folder / f"part{number}.so"
-    command = [
-        "cc",
-        *FLAGS,
-        "-ffreestanding",
-        "-fno-strict-aliasing",
-        "-shared",
-        "-fPIC",
-        "-o",
-        str(library),
-        str(file),
-    ]
-    subprocess.run(command, check=True)
+    subprocess.run([compiler, *_FLAGS, "-o", str(library), str(file)], check=True)
     return ctypes.CDLL(str(library))
 
 

@@ -15,7 +15,7 @@ from siniantrust.odla import Arrays, Device, DeviceSpec, NodeProfile, Profiler, 
 from siniantrust.planner._costs import AffineCost, ComputeCost, CostProfile
 from siniantrust.planner._policy import Policy
 from siniantrust.planner._profile_store import ProfileStore
-from siniantrust.trust import CrossingCost
+from siniantrust.trust import CrossingCost, unsupported_nodes
 
 _RUNS = 3
 # Repeats are chosen so that a device costs about a second, runs and the profile's events (one per node) together.
@@ -54,6 +54,7 @@ def measure_costs(
 
     Raises:
         PlanError: if a device of the policy is missing from ``devices``.
+        ModelError: if the enclave can run no part of a model with such inputs or outputs.
         DeviceLostError: if a server does not answer.
         DeviceError: if this machine cannot run the model.
     """
@@ -73,7 +74,11 @@ def measure_costs(
         compute[entry.name], transfers[entry.name] = _measure_device(devices[entry.name], meter, trusted)
     return CostProfile(
         model_sha256=model.sha256,
-        trusted=ComputeCost(latency_s=dict(trusted.latency_s), basis=trusted.basis),
+        trusted=ComputeCost(
+            latency_s=dict(trusted.latency_s),
+            unsupported=unsupported_nodes(policy.enclave.provider, part),
+            basis=trusted.basis,
+        ),
         devices=compute,
         crossing=AffineCost(
             base_s=crossing.base_s,

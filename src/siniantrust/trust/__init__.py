@@ -5,7 +5,7 @@ from siniantrust.trust._crossing import measure_crossing
 from siniantrust.trust._evidence import AttestationResult, Evidence, ReferenceValues, appraise
 from siniantrust.trust._labels import Label, Provenance, ThreatModel, may_see
 from siniantrust.trust._protections import PROTECTIONS, Protection
-from siniantrust.trust._registry import launch
+from siniantrust.trust._registry import launch, set_up, unsupported_nodes
 from siniantrust.trust._seal import SealedPart, seal_part, unseal_part
 from siniantrust.trust._types import Check, CrossingCost, Enclave, EnclaveInfo, EnclaveSpec
 
@@ -30,5 +30,7 @@ __all__ = [
     "may_see",
     "measure_crossing",
     "seal_part",
+    "set_up",
     "unseal_part",
+    "unsupported_nodes",
 ]

@@ -16,12 +16,18 @@ from siniantrust.graph import Part, Tensor
 from siniantrust.trust._seal import seal_part
 from siniantrust.trust._types import CrossingCost, Enclave
 
-_SIZES = (1 << 10, 1 << 18, 1 << 20)  # floats: 4 KiB, 1 MiB and 4 MiB
+_LARGEST_BYTES = 4 << 20
+_SMALLEST_BYTES = 4 << 10
+_MEMORY_SHARE = 32
 _REPEATS = 15
-_SIZES_TEXT = ", ".join(f"{size * 4 >> 10} KiB" for size in _SIZES)
+# A slow enclave is not called that often: after this time, few calls must do.
+_ENOUGH_S = 3.0
+_FEW_REPEATS = 3
+_WARM_UPS = 2
 _BASIS = (
-    f"medians of {_REPEATS} calls at {_SIZES_TEXT} of an identity part and of one that "
-    "returns one element, minus the same parts run bare on one thread; least squares, weighted by 1/latency"
+    f"medians of {_REPEATS} calls (fewer, at least {_FEW_REPEATS}, after {_ENOUGH_S:g} s) at {{sizes}} of an identity "
+    "part and of one that returns one element, minus the same parts run bare on one thread; least squares, weighted by "
+    "1/latency"
 )
 
 
@@ -29,20 +35,22 @@ def measure_crossing(enclave: Enclave) -> CrossingCost:
     """Measure base latency and the cost of a byte in each direction on a live enclave.
 
     An identity part moves as many bytes out as in; a part that returns its first element moves bytes in only. Both are
-    loaded under names that start with ``crossing-``. What they compute themselves, measured on the same parts run in
-    this process, is subtracted.
+    loaded in three sizes, up to 4 MiB or a 32nd of the enclave's memory, under names that start with ``crossing-``.
+    What they compute themselves, measured on the same parts run in this process, is subtracted.
 
     Raises:
         EnclaveError: if the enclave cannot load the parts.
     """
     rows, seconds = [], []
-    for name, part, out_bytes in (("identity", _identity(), None), ("first", _first(), 4)):
-        run_inside = _load(enclave, f"crossing-{name}", part)
-        run_bare = _open_bare(part)
-        for size in _SIZES:
-            x = np.zeros((1, size), np.float32)
+    largest = min(_LARGEST_BYTES, enclave.info().memory_limit_bytes // _MEMORY_SHARE)
+    sizes_bytes = (_SMALLEST_BYTES, largest // 4, largest)
+    for size_bytes in sizes_bytes:
+        x = np.zeros((1, 1, 1, size_bytes // 4), np.float32)
+        for name, part, out_bytes in (("identity", _identity(x.size), x.nbytes), ("first", _first(x.size), 4)):
+            run_inside = _load(enclave, f"crossing-{name}", part)
+            run_bare = _open_bare(part)
             inside_s, bare_s = _medians(partial(run_inside, x), partial(run_bare, x))
-            rows.append((1.0, x.nbytes, x.nbytes if out_bytes is None else out_bytes))
+            rows.append((1.0, x.nbytes, out_bytes))
             seconds.append(max(inside_s - bare_s, 0.0))
     weights = 1 / np.maximum(np.array(seconds), 1e-6)
     matrix = np.array(rows) * weights[:, None]
@@ -50,18 +58,21 @@ def measure_crossing(enclave: Enclave) -> CrossingCost:
     scale = np.array([1.0, 1e-6, 1e-6])
     solution, *_ = np.linalg.lstsq(matrix * scale, np.array(seconds) * weights, rcond=None)
     base_s, in_s, out_s = (max(float(value), 0.0) for value in solution * scale)
-    return CrossingCost(base_s, in_s, out_s, _BASIS)
+    sizes = ", ".join(f"{size_bytes >> 10} KiB" for size_bytes in sizes_bytes)
+    return CrossingCost(base_s, in_s, out_s, _BASIS.format(sizes=sizes))
 
 
 def _medians(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float]:
     """Time two functions in turns; return the median seconds of each."""
     times: tuple[list[float], list[float]] = ([], [])
-    for repeat in range(_REPEATS + 2):
+    for _ in range(_WARM_UPS):
+        first()
+        second()
+    while len(times[0]) < _REPEATS and (len(times[0]) < _FEW_REPEATS or sum(times[0]) < _ENOUGH_S):
         for function, record in zip((first, second), times, strict=True):
             start = time.perf_counter()
             function()
-            if repeat >= 2:  # noqa: PLR2004 - the first two rounds warm up
-                record.append(time.perf_counter() - start)
+            record.append(time.perf_counter() - start)
     return statistics.median(times[0]), statistics.median(times[1])
 
 
@@ -83,27 +94,23 @@ def _open_bare(part: Part) -> Callable[[np.ndarray], object]:
     return lambda x: session.run(None, {"x": x})
 
 
-def _identity() -> Part:
-    return _part([helper.make_node("Identity", ["x"], ["y"])], [], "n")
+def _identity(size: int) -> Part:
+    return _part(helper.make_node("Identity", ["x"], ["y"]), size, size)
 
 
-def _first() -> Part:
-    bounds = [helper.make_tensor(name, onnx.TensorProto.INT64, [1], [value]) for name, value in _FIRST_BOUNDS]
-    return _part([helper.make_node("Slice", ["x", "start", "end", "axis"], ["y"])], bounds, 1)
+def _first(size: int) -> Part:
+    return _part(helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[1, 1], strides=[1, size]), size, 1)
 
 
-_FIRST_BOUNDS = (("start", 0), ("end", 1), ("axis", 1))
-
-
-def _part(nodes: list[onnx.NodeProto], initialisers: list[onnx.TensorProto], width: str | int) -> Part:
+def _part(node: onnx.NodeProto, size_in: int, size_out: int) -> Part:
+    """Return a part of one node on single-precision planes of one row; its shapes are fixed, as some enclaves need."""
     kind = onnx.TensorProto.FLOAT
     graph = helper.make_graph(
-        nodes,
+        [node],
         "crossing",
-        [helper.make_tensor_value_info("x", kind, [1, "n"])],
-        [helper.make_tensor_value_info("y", kind, [1, width])],
-        initialisers,
+        [helper.make_tensor_value_info("x", kind, [1, 1, 1, size_in])],
+        [helper.make_tensor_value_info("y", kind, [1, 1, 1, size_out])],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    x, y = (Tensor(name, "float32", (1, 1)) for name in ("x", "y"))
+    x, y = (Tensor(name, "float32", (1, 1, 1, size)) for name, size in (("x", size_in), ("y", size_out)))
     return Part("crossing", proto, (x,), (y,), (), None)

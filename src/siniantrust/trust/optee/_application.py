@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import struct
+from enum import IntEnum
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -21,6 +22,7 @@ from siniantrust.trust._evidence import (
     appraise,
 )
 from siniantrust.trust._labels import Provenance
+from siniantrust.trust._sealed import HEAD_BYTES, OVERHEAD_BYTES
 from siniantrust.trust._secret import SecretMemory
 from siniantrust.trust.optee._build import Application
 from siniantrust.trust.optee._cache import Machine
@@ -28,8 +30,8 @@ from siniantrust.trust.optee._guest import OUT_OF_MEMORY, Guest, TeeFault
 
 PROVIDER = "optee"
 STATEMENT = (
-    "emulated: QEMU plays ARM TrustZone, and this build of OP-TEE has no attestation key; the provider itself installed "
-    "the application and says so, which proves nothing to a third party and nothing against the host"
+    "emulated: QEMU plays ARM TrustZone, and this build of OP-TEE has no attestation key; the provider itself "
+    "installed the application and says so, which proves nothing to a third party and nothing against the host"
 )
 PROTECTIONS = {
     "secure_world": "active",
@@ -43,11 +45,12 @@ _HELLO, _CALL = 0, 1
 _RECORD_BYTES = 32 << 10
 _REPORT_MAGIC = b"SINIAN-OP-TEE-01"
 _REPORT = struct.Struct(f"{len(_REPORT_MAGIC)}s{PUBLIC_KEY_BYTES}s32s")
-_REQUEST = struct.Struct("B7x32s32s")
-_HEAD_BYTES = 8
-_LOAD, _RUN, _EVIDENCE = 1, 2, 3
+_REQUEST = struct.Struct("<II32s32s")
+_STATUS_BYTES = 8
+_PIECE_BYTES = 8 * _RECORD_BYTES
 _DONE, _REFUSED_SEAL, _REFUSED_FORMAT = 0, 1, 2
 _NOTHING = bytes(32)
+_EMPTY = memoryview(b"")
 _MAC_INVALID = 0xFFFF3071
 
 
@@ -60,6 +63,15 @@ def measure(machine: Machine, uuid: str, sha256: str) -> str:
         "optee": machine.optee_version,
     }
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+class _Operation(IntEnum):
+    LOAD = 1
+    WEIGHTS = 2
+    INPUT = 3
+    RUN = 4
+    OUTPUT = 5
+    EVIDENCE = 6
 
 
 class Session:
@@ -100,8 +112,8 @@ class Session:
         except TeeFault as fault:
             if fault.code == OUT_OF_MEMORY:
                 raise EnclaveError(
-                    f"enclave 'optee': the secure world has no memory for an application of {self.memory_bytes:,} bytes "
-                    "beside those that are loaded; place less in the enclave"
+                    f"enclave 'optee': the secure world has no memory for an application of {self.memory_bytes:,} "
+                    "bytes beside those that are loaded; place less in the enclave"
                 ) from None
             raise EnclaveError(f"enclave 'optee': the secure world refuses the application ({fault})") from None
 
@@ -124,7 +136,7 @@ class Session:
         """Make evidence of an application's report and of what the guest says that it installed, and appraise it."""
         if len(report) != _REPORT.size or not report.startswith(_REPORT_MAGIC):
             raise ChannelError(
-                f"enclave 'optee': expected a report of {_REPORT.size} bytes, found {len(report)} others"
+                f"enclave 'optee': expected a report of {_REPORT.size} bytes, found {len(report)} other ones"
             )
         _, public_key, report_data = _REPORT.unpack(report)
         evidence = Evidence(
@@ -155,7 +167,7 @@ class Session:
         """
         if len(nonce) != NONCE_BYTES:
             raise EnclaveError(f"enclave: evidence needs a nonce of {NONCE_BYTES} bytes")
-        _, report = self._call(_EVIDENCE, nonce, answer_bytes=_REPORT.size)
+        _, report = self._call(_Operation.EVIDENCE, nonce, answer_bytes=_REPORT.size)
         return self._evidence(report, nonce)
 
     def load(self, name: str, sealed: bytes, key: bytes, *, context: bytes) -> None:
@@ -165,27 +177,45 @@ class Session:
             TrustError: if key, context or skeleton is another one, or a byte was changed.
             EnclaveError: if what was sealed does not fit the part.
         """
-        status, _ = self._call(_LOAD, hashlib.sha256(context).digest(), key=key, in_clear=sealed)
+        status = _REFUSED_SEAL
+        if len(sealed) >= OVERHEAD_BYTES:
+            ends = sealed[:HEAD_BYTES] + sealed[-TAG_BYTES:]
+            context_sha256 = hashlib.sha256(context).digest()
+            status, _ = self._call(_Operation.LOAD, context_sha256, key=key, in_clear=ends)
+            for piece in _pieces(memoryview(sealed)[HEAD_BYTES:-TAG_BYTES]):
+                if status == _DONE:
+                    status, _ = self._call(_Operation.WEIGHTS, in_clear=piece)
         if status == _REFUSED_SEAL:
             raise TrustError(
-                f"part {name}: sealed weights: they do not open; the key or the context is another one, or the file was "
-                "changed"
+                f"part {name}: sealed weights: they do not open; the key or the context is another one, or the file "
+                "was changed"
             )
         if status == _REFUSED_FORMAT:
             raise EnclaveError(f"part {name}: the sealed weights are not those of the part's skeleton; seal it again")
 
     def run(self, block: bytes | bytearray, *, answer_bytes: int) -> bytes:
         """Run the part on a block of inputs; return the block of outputs."""
-        return self._call(_RUN, _NOTHING, payload=block, answer_bytes=answer_bytes)[1]
+        *before, last = _pieces(memoryview(block))
+        for number, piece in enumerate(before):
+            self._call(_Operation.INPUT, offset=number * _PIECE_BYTES, payload=piece)
+        outputs = bytearray()
+        operation, payload, offset = _Operation.RUN, last, len(before) * _PIECE_BYTES
+        while True:
+            room = min(answer_bytes - len(outputs), _PIECE_BYTES)
+            outputs += self._call(operation, offset=offset, payload=payload, answer_bytes=room)[1]
+            if len(outputs) == answer_bytes:
+                return bytes(outputs)
+            operation, payload, offset = _Operation.OUTPUT, _EMPTY, len(outputs)
 
     def _call(
         self,
-        operation: int,
-        hash_or_nonce: bytes,
+        operation: _Operation,
+        hash_or_nonce: bytes = _NOTHING,
         *,
         key: bytes = _NOTHING,
-        payload: bytes | bytearray = b"",
-        in_clear: bytes = b"",
+        offset: int = 0,
+        payload: memoryview = _EMPTY,
+        in_clear: bytes | memoryview = b"",
         answer_bytes: int = 0,
     ) -> tuple[int, bytes]:
         """Send a request and what goes with it; return the status and what came back.
@@ -195,17 +225,17 @@ class Session:
             EnclaveError: if the application did not understand.
             EnclaveLostError: if the application or the machine died.
         """
-        message = self._seal(Kind.CONTROL, _REQUEST.pack(operation, hash_or_nonce, key))
+        message = self._seal(Kind.CONTROL, _REQUEST.pack(operation, offset, hash_or_nonce, key))
         message += self._seal_block(payload) + in_clear
-        most = _HEAD_BYTES + TAG_BYTES + _sealed_bytes(answer_bytes)
+        most = _STATUS_BYTES + TAG_BYTES + _sealed_bytes(answer_bytes)
         try:
             answer = memoryview(self._guest.invoke(self._handle, _CALL, message, most=most))
         except TeeFault as fault:
             raise self._ended(fault) from None
-        if len(answer) < _HEAD_BYTES + TAG_BYTES:
+        if len(answer) < _STATUS_BYTES + TAG_BYTES:
             raise ChannelError(f"enclave 'optee': an answer of {len(answer)} bytes is no answer")
-        status = self._open_record(Kind.CONTROL, answer[: _HEAD_BYTES + TAG_BYTES])[0]
-        rest = answer[_HEAD_BYTES + TAG_BYTES :]
+        status = self._open_record(Kind.CONTROL, answer[: _STATUS_BYTES + TAG_BYTES])[0]
+        rest = answer[_STATUS_BYTES + TAG_BYTES :]
         if status != _DONE:
             answer_bytes = 0
         if len(rest) != _sealed_bytes(answer_bytes):
@@ -226,10 +256,9 @@ class Session:
         self._sealer.seal(kind, memoryview(plain), memoryview(sealed))
         return sealed
 
-    def _seal_block(self, block: bytes | bytearray) -> bytearray:
-        view = memoryview(block)
+    def _seal_block(self, block: memoryview) -> bytearray:
         return bytearray().join(
-            self._seal(Kind.PAYLOAD, view[at : at + _RECORD_BYTES]) for at in range(0, len(view), _RECORD_BYTES)
+            self._seal(Kind.PAYLOAD, block[at : at + _RECORD_BYTES]) for at in range(0, len(block), _RECORD_BYTES)
         )
 
     def _open_record(self, kind: Kind, sealed: memoryview) -> bytearray:
@@ -242,6 +271,11 @@ class Session:
         with contextlib.suppress(TeeFault, EnclaveLostError):
             self._guest.close_session(self._handle)
         self._secret.close()
+
+
+def _pieces(block: memoryview) -> list[memoryview]:
+    """Return a block in pieces, at least one."""
+    return [block[at : at + _PIECE_BYTES] for at in range(0, max(len(block), 1), _PIECE_BYTES)]
 
 
 def _sealed_bytes(size: int) -> int:

@@ -1,4 +1,4 @@
-"""Debian's packages for another architecture, fetched beside the system's own: its lists and packages stay untouched."""
+"""Debian's packages for another architecture, beside the system's own: its lists and packages stay untouched."""
 
 from __future__ import annotations
 

@@ -99,14 +99,17 @@ def _unpack(folder: Path) -> str:
 def _unpack_kernel(package: Path, target: Path) -> None:
     """Take the kernel and the few modules out of a package of some hundred megabytes."""
     wanted = {f"{name}.ko": f"modules/{name}.ko" for name in _MODULES}
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE) as process:
-        with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-            for member in archive:
-                name = Path(member.name).name
-                place = "vmlinuz" if name.startswith("vmlinuz-") else wanted.get(name)
-                content = archive.extractfile(member) if place is not None and member.isfile() else None
-                if place is not None and content is not None:
-                    write_atomic(target / place, content.read())
+    command = ["dpkg-deb", "--fsys-tarfile", str(package)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as process,
+        tarfile.open(fileobj=process.stdout, mode="r|") as archive,
+    ):
+        for member in archive:
+            name = Path(member.name).name
+            place = "vmlinuz" if name.startswith("vmlinuz-") else wanted.get(name)
+            content = archive.extractfile(member) if place is not None and member.isfile() else None
+            if place is not None and content is not None:
+                write_atomic(target / place, content.read())
 
 
 def _firmware(folder: Path) -> str:
@@ -138,7 +141,8 @@ def _build_firmware(folder: Path, work: Path) -> bytes:
     }
     # The linker of Debian 12 warns of what TF-A does on purpose, and TF-A takes warnings for errors.
     make = ["env", "TF_LDFLAGS=--no-warn-rwx-segments", "make", f"-j{len(os.sched_getaffinity(0))}"]
-    run([*make, *(f"{name}={value}" for name, value in arguments.items()), "all", "fip"], what="TF-A", cwd=work / "tf-a")
+    make += [f"{name}={value}" for name, value in arguments.items()]
+    run([*make, "all", "fip"], what="TF-A", cwd=work / "tf-a")
     built = work / "tf-a/build/qemu/release"
     return (built / "bl1.bin").read_bytes().ljust(_FIP_OFFSET, b"\0") + (built / "fip.bin").read_bytes()
 
@@ -189,13 +193,8 @@ def _build_initrd(arm64: Path, root: Path) -> bytes:
     paths = [f"-I{arm64}/usr/include", f"-L{libraries}", "-lteec", f"-Wl,-rpath-link,{libraries}"]
     run([*compiler, str(SOURCES / "guest/agent.c"), *paths], what="the guest's agent")
     names = "\0".join(sorted(str(path.relative_to(root)) for path in root.rglob("*"))).encode()
-    packed = subprocess.run(
-        ["cpio", "-o", "-0", "-H", "newc", "--quiet", "--owner=0:0"],
-        input=names,
-        cwd=root,
-        check=True,
-        stdout=subprocess.PIPE,
-    )
+    pack = ["cpio", "-o", "-0", "-H", "newc", "--quiet", "--owner=0:0"]
+    packed = subprocess.run(pack, input=names, cwd=root, check=True, stdout=subprocess.PIPE)
     return gzip.compress(packed.stdout, compresslevel=1)
 
 

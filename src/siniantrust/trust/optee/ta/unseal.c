@@ -7,43 +7,41 @@
 
 #define MAGIC "SNSEAL\0\1"
 
-static TEE_Result decrypt(const uint8_t *sealed, size_t size, const uint8_t *key, const uint8_t *context_sha256,
-                          uint8_t *staging, size_t staging_size)
+static struct {
+    TEE_OperationHandle operation;
+    uint8_t tag[TAG_BYTES];
+    size_t received, written;
+} progress;
+
+static TEE_Result stop(TEE_Result result)
 {
-    TEE_OperationHandle operation = TEE_HANDLE_NULL;
-    const uint8_t *from = sealed + SEAL_HEAD_BYTES, *const tag = sealed + size - TAG_BYTES;
-    uint8_t head[SEAL_HEAD_BYTES], private_tag[TAG_BYTES];
-    size_t written = 0, room = 0;
+    TEE_FreeOperation(progress.operation);
+    progress.operation = TEE_HANDLE_NULL;
+    if (result != TEE_SUCCESS)
+        memset(part_weights_block, 0, part_plain_bytes);
+    return result;
+}
+
+TEE_Result unseal_start(const uint8_t *head_and_tag, const uint8_t *key, const uint8_t *context_sha256)
+{
+    uint8_t head[SEAL_HEAD_BYTES];
     TEE_Result result = TEE_ERROR_MAC_INVALID;
 
-    if (size != SEAL_HEAD_BYTES + part_plain_bytes + TAG_BYTES)
-        return result;
-    memcpy(head, sealed, sizeof(head));
-    memcpy(private_tag, tag, sizeof(private_tag));
+    stop(result);
+    progress.received = progress.written = 0;
+    memcpy(head, head_and_tag, sizeof(head));
+    memcpy(progress.tag, head_and_tag + sizeof(head), TAG_BYTES);
     if (memcmp(head, MAGIC, 8) != 0)
         return result;
-    result = gcm_operation(key, TEE_MODE_DECRYPT, &operation);
+    result = gcm_operation(key, TEE_MODE_DECRYPT, &progress.operation);
     if (result == TEE_SUCCESS)
-        result = TEE_AEInit(operation, head + 8, 12, TAG_BYTES * 8, 0, 0);
-    if (result == TEE_SUCCESS) {
-        TEE_AEUpdateAAD(operation, MAGIC, 8);
-        TEE_AEUpdateAAD(operation, context_sha256, HASH_BYTES);
-        TEE_AEUpdateAAD(operation, part_skeleton_sha256, HASH_BYTES);
-    }
-    while (result == TEE_SUCCESS && from < tag) {
-        const size_t piece = (size_t)(tag - from) < staging_size ? (size_t)(tag - from) : staging_size;
-
-        memcpy(staging, from, piece);
-        room = part_plain_bytes - written;
-        result = TEE_AEUpdate(operation, staging, piece, part_weights_block + written, &room);
-        written += room;
-        from += piece;
-    }
-    room = part_plain_bytes - written;
-    if (result == TEE_SUCCESS)
-        result = TEE_AEDecryptFinal(operation, NULL, 0, part_weights_block + written, &room, private_tag, TAG_BYTES);
-    TEE_FreeOperation(operation);
-    return result;
+        result = TEE_AEInit(progress.operation, head + 8, 12, TAG_BYTES * 8, 0, 0);
+    if (result != TEE_SUCCESS)
+        return stop(result);
+    TEE_AEUpdateAAD(progress.operation, MAGIC, 8);
+    TEE_AEUpdateAAD(progress.operation, context_sha256, HASH_BYTES);
+    TEE_AEUpdateAAD(progress.operation, part_skeleton_sha256, HASH_BYTES);
+    return TEE_SUCCESS;
 }
 
 /* A stretch of a protobuf message; https://protobuf.dev/programming-guides/encoding */
@@ -156,14 +154,34 @@ static bool place_weights(void)
     return next == part_weights_count;
 }
 
-TEE_Result unseal_weights(const uint8_t *sealed, size_t size, const uint8_t *key, const uint8_t *context_sha256,
-                          uint8_t *staging, size_t staging_size)
+TEE_Result unseal_feed(const uint8_t *sealed, size_t size, uint8_t *staging, size_t staging_size, bool *is_complete)
 {
-    TEE_Result result = decrypt(sealed, size, key, context_sha256, staging, staging_size);
+    size_t room = 0;
+    TEE_Result result = TEE_SUCCESS;
 
+    *is_complete = false;
+    if (!progress.operation || size > part_plain_bytes - progress.received)
+        return stop(TEE_ERROR_MAC_INVALID);
+    progress.received += size;
+    while (result == TEE_SUCCESS && size) {
+        const size_t piece = size < staging_size ? size : staging_size;
+
+        memcpy(staging, sealed, piece);
+        room = part_plain_bytes - progress.written;
+        result = TEE_AEUpdate(progress.operation, staging, piece, part_weights_block + progress.written, &room);
+        progress.written += room;
+        sealed += piece;
+        size -= piece;
+    }
+    if (result != TEE_SUCCESS)
+        return stop(result);
+    if (progress.received < part_plain_bytes)
+        return TEE_SUCCESS;
+    room = part_plain_bytes - progress.written;
+    result = TEE_AEDecryptFinal(progress.operation, NULL, 0, part_weights_block + progress.written, &room,
+                                progress.tag, TAG_BYTES);
     if (result == TEE_SUCCESS && !place_weights())
         result = TEE_ERROR_BAD_FORMAT;
-    if (result != TEE_SUCCESS)
-        memset(part_weights_block, 0, part_plain_bytes);
-    return result;
+    *is_complete = result == TEE_SUCCESS;
+    return stop(result);
 }
