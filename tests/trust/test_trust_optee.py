@@ -148,8 +148,10 @@ def test_nothing_private_passes_the_normal_world(
     weights = [onnx.numpy_helper.to_array(tensor) for tensor in demo_part.proto.graph.initializer]
     assert sealed.sealed[20:1000] in seen
     for private in (key, *(array.tobytes() for array in (x, output, *weights))):
-        for start in range(0, len(private) - 15, 997):
-            assert private[start : start + 16] not in seen
+        pieces = [private[start : start + 16] for start in range(0, len(private) - 15, 16)]
+        telling = [piece for piece in pieces if len(set(piece)) > 8]  # an activation has many zeros
+        assert telling
+        assert not any(piece in seen for piece in telling[::37])
 
 
 @pytest.mark.parametrize("wrong", ["key", "context", "byte", "end"])
@@ -298,5 +300,6 @@ def test_closing_powers_the_machine_off(victim: OpteeEnclave) -> None:
 def test_a_crossing_can_be_measured(enclave: OpteeEnclave) -> None:
     """What a call costs beyond the computation is found with the same parts as for other enclaves."""
     cost = measure_crossing(enclave)
-    assert cost.base_s > 0
+    assert "4 KiB, 80 KiB, 320 KiB" in cost.basis
     assert cost.seconds_per_byte_in > 0
+    assert cost.latency_s(1 << 20, 0) > cost.latency_s(1 << 10, 0)
