@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lowering_host import build_model, run_lowered, run_reference
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from siniantrust.graph import enumerate_cuts, load_model, split
 from siniantrust.lowering import lower
@@ -166,6 +167,22 @@ def test_integer_networks_equal_onnx_runtime_exactly(tmp_path: Path, model: onnx
     found, expected = run_lowered(model, {"x": x}, tmp_path), run_reference(model, {"x": x})
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array)
+
+
+def test_integers_of_full_range_equal_onnx(tmp_path: Path) -> None:
+    """Unsigned activations and signed weights of 8 bits give what ONNX's reference evaluator gives, no less."""
+    random = np.random.default_rng(0)
+    numbers = {"xs": np.float32(0.02), "xz": np.uint8(3), "ws": np.float32(0.001), "wz": np.int8(0)}
+    numbers |= {"ys": np.float32(0.03), "yz": np.uint8(100)}
+    weights = {name: np.array(number) for name, number in numbers.items()}
+    weights["w"] = random.integers(-128, 128, size=(8, 16, 3, 3)).astype(np.int8)
+    node = helper.make_node("QLinearConv", ["x", "xs", "xz", "w", "ws", "wz", "ys", "yz"], ["y"])
+    kind = TensorProto.UINT8
+    model = build_model([node], {"x": (kind, [1, 16, 8, 8])}, {"y": (kind, [1, 8, 6, 6])}, weights)
+    x = random.integers(0, 256, size=(1, 16, 8, 8)).astype(np.uint8)
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
+    assert len(np.unique(expected)) > 50
+    np.testing.assert_array_equal(run_lowered(model, {"x": x}, tmp_path)["y"], expected)
 
 
 def test_every_part_1_of_the_demo_equals_onnx_runtime(tmp_path: Path) -> None:
