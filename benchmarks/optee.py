@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import secrets
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +35,9 @@ def run(*, quick: bool) -> Outcome:
     model = load_model(_DEMO)
     x = np.random.default_rng(0).random((1, 3, 32, 32), np.float32)
     with contextlib.closing(launch(_SPEC)) as enclave:
-        calls = {"evidence (a call without a part)": partial(enclave.evidence, bytes(32))}
+        calls: dict[str, Callable[[], object]] = {
+            "evidence (a call without a part)": partial(enclave.evidence, bytes(32))
+        }
         for name, tensor in _CUTS.items():
             cut = next(cut for cut in enumerate_cuts(model).cuts if cut.tensors == (tensor,))
             part = split(model, [cut])[0]

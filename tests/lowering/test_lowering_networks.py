@@ -38,7 +38,9 @@ class _Net:
         return name
 
     def normal(self, *shape: int) -> str:
-        return self.weight(self.random.standard_normal(shape, np.float32) * np.float32(0.5))
+        array = np.empty(shape, np.float32)
+        array[...] = self.random.normal(scale=0.5, size=shape)
+        return self.weight(array)
 
     def add(self, op_type: str, *operands: str, **attributes: Any) -> None:
         output = f"t{len(self.nodes)}"

@@ -22,6 +22,7 @@ from siniantrust.graph import Part, enumerate_cuts, load_model, split
 from siniantrust.trust import Enclave, EnclaveSpec, Provenance, launch, measure_crossing, seal_part
 from siniantrust.trust.optee import _host
 from siniantrust.trust.optee._application import Session
+from siniantrust.trust.optee._build import build
 from siniantrust.trust.optee._cache import find_machine
 from siniantrust.trust.optee._host import OpteeEnclave
 
@@ -217,7 +218,7 @@ def test_evidence_is_fresh_and_bound(enclave: OpteeEnclave) -> None:
 
 def test_the_secure_world_refuses_a_changed_application(enclave: OpteeEnclave) -> None:
     """An application with one bit changed does not start: its signature is wrong."""
-    whole = _host.build(find_machine(), _host._NO_PART, skeleton=b"changed", plain_bytes=0)
+    whole = build(find_machine(), _host._NO_PART, skeleton=b"changed", plain_bytes=0)
     changed = bytearray(whole.signed)
     changed[-100] ^= 1
     with pytest.raises(EnclaveError, match="refuses the application"):
@@ -230,11 +231,25 @@ def test_the_secure_world_refuses_a_changed_application(enclave: OpteeEnclave) -
 
 
 def test_an_application_that_nobody_expects_gets_no_key(victim: OpteeEnclave, demo_part: Part) -> None:
-    """If the guest holds other bytes than were built, evidence fails, nothing is sent, and the enclave ends."""
-    victim._guest.install = lambda _uuid, _application: "0" * 64  # type: ignore[method-assign]
+    """If the guest holds other bytes than were built, evidence fails, nothing more is sent, and the enclave ends."""
+    install, invoke = victim._guest.install, victim._guest.invoke
+    commands = []
+
+    def lie(uuid: str, application: bytes) -> str:
+        install(uuid, application)
+        return "0" * 64
+
+    def listen(handle: int, command: int, data: bytes | bytearray, *, most: int) -> bytearray:
+        commands.append(command)
+        return invoke(handle, command, data, most=most)
+
+    victim._guest.install = lie  # type: ignore[method-assign]
+    victim._guest.invoke = listen  # type: ignore[method-assign]
     sealed = seal_part(demo_part, key=bytes(32), context=CONTEXT)
-    with pytest.raises((AttestationError, EnclaveError)):
+    with pytest.raises(AttestationError, match="expected measurement"):
         victim.load("demo", sealed.skeleton, sealed.sealed, bytes(32), context=CONTEXT)
+    assert commands == [0]  # the hello
+    assert not victim.alive
 
 
 @pytest.mark.parametrize("attack", ["change", "replay"])
