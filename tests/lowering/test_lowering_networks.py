@@ -38,9 +38,7 @@ class _Net:
         return name
 
     def normal(self, *shape: int) -> str:
-        array = np.empty(shape, np.float32)
-        array[...] = self.random.normal(scale=0.5, size=shape)
-        return self.weight(array)
+        return self.weight(self.random.normal(scale=0.5, size=shape).astype(np.float32))
 
     def add(self, op_type: str, *operands: str, **attributes: Any) -> None:
         output = f"t{len(self.nodes)}"
@@ -62,7 +60,7 @@ class _Net:
 
     def activation(self, draw: st.DrawFn) -> None:
         operator = draw(st.sampled_from(["Relu", "LeakyRelu", "HardSwish", "Clip"]))
-        bounds = [self.weight(np.float32(0)), self.weight(np.float32(0.75))] if operator == "Clip" else []
+        bounds = [self.weight(np.array(value, np.float32)) for value in (0, 0.75)] if operator == "Clip" else []
         self.add(operator, *bounds)
 
     def pool(self, draw: st.DrawFn) -> None:
