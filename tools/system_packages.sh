@@ -1,9 +1,11 @@
 #!/bin/sh
-# Bring the Debian packages that pip cannot: libseccomp for the enclave's system-call filter, Chromium for the browser test.
+# Bring the Debian packages that pip cannot: libseccomp for the enclave's system-call filter, Chromium for the browser test,
+# a C compiler for the tests of the lowering.
 set -eu
 missing=""
 ldconfig -p 2>/dev/null | grep -q 'libseccomp\.so\.2' || missing="$missing libseccomp2"
 command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>&1 || missing="$missing chromium"
+command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
     apt-get update -qq

@@ -7,6 +7,9 @@ import dataclasses
 import os
 import secrets
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from trust_parts import CONTEXT, LoadPart, MakePart
 
 from siniantrust.errors import AttestationError, ChannelError, DataError, EnclaveError, EnclaveLostError, TrustError
 from siniantrust.graph import Part, enumerate_cuts, load_model, split
-from siniantrust.trust import Enclave, EnclaveSpec, Provenance, launch, measure_crossing, seal_part
+from siniantrust.trust import Enclave, EnclaveSpec, Provenance, launch, measure_crossing, seal_part, set_up
 from siniantrust.trust.optee import _host
 from siniantrust.trust.optee._application import Session
 from siniantrust.trust.optee._build import build
@@ -155,7 +158,7 @@ def test_nothing_private_passes_the_normal_world(
         assert not any(piece in seen for piece in telling[::37])
 
 
-@pytest.mark.parametrize("wrong", ["key", "context", "byte", "end"])
+@pytest.mark.parametrize("wrong", ["key", "context", "byte", "end", "most"])
 def test_a_wrong_seal_is_refused_and_the_enclave_lives_on(enclave: OpteeEnclave, demo_part: Part, wrong: str) -> None:
     """Another key or context, or a changed or missing byte, is refused by the application itself."""
     key = secrets.token_bytes(32)
@@ -163,11 +166,12 @@ def test_a_wrong_seal_is_refused_and_the_enclave_lives_on(enclave: OpteeEnclave,
     data = bytearray(sealed.sealed)
     if wrong == "byte":
         data[500] ^= 1
-    with pytest.raises(TrustError, match="do not open"):
+    del data[{"end": len(data) - 1, "most": 50}.get(wrong, len(data)) :]
+    with pytest.raises(TrustError, match=r"do not open|cannot hold"):
         enclave.load(
             "wrong",
             sealed.skeleton,
-            bytes(data[:-1] if wrong == "end" else data),
+            bytes(data),
             secrets.token_bytes(32) if wrong == "key" else key,
             context=b"another" if wrong == "context" else CONTEXT,
         )
@@ -310,6 +314,31 @@ def test_closing_powers_the_machine_off(victim: OpteeEnclave) -> None:
     assert process.returncode == 0
     with pytest.raises(EnclaveError, match="closed"):
         victim.evidence(bytes(32))
+
+
+def test_the_machine_ends_with_its_client() -> None:
+    """A client that is killed leaves no machine behind: the guest notices, and powers itself off."""
+    code = (
+        "import os; from siniantrust.trust import *; "
+        "e = launch(EnclaveSpec(provider='optee', memory_bytes=1 << 20, accept=(Provenance.EMULATED,))); "
+        "print(e.info().pid, flush=True); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    machine = Path("/proc", done.stdout.strip())
+    deadline_s = time.monotonic() + 60
+    while machine.exists() and time.monotonic() < deadline_s:
+        time.sleep(0.2)
+    assert done.stdout.strip().isdigit()
+    assert not machine.exists()
+
+
+def test_setting_up_again_does_nothing() -> None:
+    """Every step of a finished setup is found done, and the machine stays as it was."""
+    before = find_machine().initrd.stat()
+    lines: list[str] = []
+    set_up("optee", lines.append)
+    assert [line.partition("]")[0] for line in lines] == [f"[{number}/5" for number in range(1, 6)]
+    assert find_machine().initrd.stat() == before
 
 
 def test_a_crossing_can_be_measured(enclave: OpteeEnclave) -> None:

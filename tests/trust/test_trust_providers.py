@@ -9,6 +9,7 @@ from trust_parts import MakePart
 from siniantrust.errors import AttestationError, EnclaveError
 from siniantrust.lowering import OPERATORS
 from siniantrust.trust import EnclaveSpec, Provenance, launch, set_up, unsupported_nodes
+from siniantrust.trust.optee import _apt
 from siniantrust.trust.optee._build import _c_text, _uuid
 
 _FLOAT = TensorProto.FLOAT
@@ -68,6 +69,21 @@ def test_only_what_needs_a_setup_is_set_up() -> None:
     """Asking to set up another provider says which ones there are."""
     with pytest.raises(EnclaveError, match="'process' needs no setup; those that do: optee"):
         set_up("process", print)
+
+
+def test_only_root_can_install_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user is told the line to run as root."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(EnclaveError, match=r"only root.*sudo apt-get install --no-install-recommends cpio dtc;"):
+        _apt.install(["cpio", "dtc"])
+
+
+def test_a_step_that_fails_says_how() -> None:
+    """A program that fails or is missing is named, with its last words."""
+    with pytest.raises(EnclaveError, match=r"setup of 'optee': a try: sh failed \(second\)"):
+        _apt.run(["sh", "-c", "echo first; echo second >&2; exit 3"], what="a try")
+    with pytest.raises(EnclaveError, match="a try: no-such-program does not start"):
+        _apt.run(["no-such-program"], what="a try")
 
 
 def test_names_of_weights_are_safe_in_c() -> None:

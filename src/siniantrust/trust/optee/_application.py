@@ -22,7 +22,7 @@ from siniantrust.trust._evidence import (
     appraise,
 )
 from siniantrust.trust._labels import Provenance
-from siniantrust.trust._sealed import HEAD_BYTES, OVERHEAD_BYTES
+from siniantrust.trust._sealed import HEAD_BYTES
 from siniantrust.trust._secret import SecretMemory
 from siniantrust.trust.optee._build import Application
 from siniantrust.trust.optee._cache import Machine
@@ -91,8 +91,8 @@ class Session:
         self._application = application
         self._accept = accept
         self._reference = ReferenceValues(PROVIDER, measure(machine, application.uuid, application.sha256))
-        self._secret = SecretMemory()
         self._handle = self._open()
+        self._secret = SecretMemory()
         try:
             self._attest()
         except BaseException:
@@ -177,14 +177,11 @@ class Session:
             TrustError: if key, context or skeleton is another one, or a byte was changed.
             EnclaveError: if what was sealed does not fit the part.
         """
-        status = _REFUSED_SEAL
-        if len(sealed) >= OVERHEAD_BYTES:
-            ends = sealed[:HEAD_BYTES] + sealed[-TAG_BYTES:]
-            context_sha256 = hashlib.sha256(context).digest()
-            status, _ = self._call(_Operation.LOAD, context_sha256, key=key, in_clear=ends)
-            for piece in _pieces(memoryview(sealed)[HEAD_BYTES:-TAG_BYTES]):
-                if status == _DONE:
-                    status, _ = self._call(_Operation.WEIGHTS, in_clear=piece)
+        ends = sealed[:HEAD_BYTES] + sealed[-TAG_BYTES:]
+        status, _ = self._call(_Operation.LOAD, hashlib.sha256(context).digest(), key=key, in_clear=ends)
+        for piece in _pieces(memoryview(sealed)[HEAD_BYTES:-TAG_BYTES]):
+            if status == _DONE:
+                status, _ = self._call(_Operation.WEIGHTS, in_clear=piece)
         if status == _REFUSED_SEAL:
             raise TrustError(
                 f"part {name}: sealed weights: they do not open; the key or the context is another one, or the file "

@@ -25,7 +25,7 @@ _DEFINITIONS = """
 
 const struct part_weight part_weights[] = {{{entries}}};
 const uint32_t part_weights_count = {count};
-const uint32_t part_weights_bytes = PART_WEIGHTS_BYTES, part_plain_bytes = {plain_bytes};
+const uint32_t part_plain_bytes = {plain_bytes};
 const uint32_t part_input_bytes = PART_INPUT_BYTES, part_output_bytes = PART_OUTPUT_BYTES;
 const uint8_t part_skeleton_sha256[32] = {{{skeleton}}};
 __attribute__((aligned(16))) uint8_t part_weights_block[ROOM({plain_bytes})];
@@ -68,7 +68,7 @@ def build(machine: Machine, lowered: Lowered, *, skeleton: bytes, plain_bytes: i
     if not kept.exists():
         write_atomic(kept, _compile(machine, source, uuid))
     signed = kept.read_bytes()
-    memory_bytes = plain_bytes + lowered.input_bytes + lowered.output_bytes + lowered.arena_bytes
+    memory_bytes = lowered.memory_bytes - lowered.weights_bytes + plain_bytes
     return Application(uuid, signed, sha256_bytes(signed), memory_bytes)
 
 
@@ -77,7 +77,7 @@ def _definitions(lowered: Lowered, *, skeleton: bytes, plain_bytes: int) -> str:
     return _DEFINITIONS.format(
         entries=entries or '{"", 0, 0, 0}',
         count=len(lowered.weights),
-        plain_bytes=max(plain_bytes, lowered.weights_bytes),
+        plain_bytes=plain_bytes,
         skeleton=", ".join(map(str, hashlib.sha256(skeleton).digest())),
     )
 

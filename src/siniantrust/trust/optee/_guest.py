@@ -19,6 +19,7 @@ _QEMU = "qemu-system-aarch64"
 _BOOT_TIMEOUT_S = 180.0
 _CALL_TIMEOUT_S = 600.0
 _GRACE_S = 10.0
+_POLL_S = 0.5
 _RECEIVE_BYTES = 1 << 20
 # Where the firmware's last step (guest/bl33.S) expects the kernel; RAM begins at 1 GiB.
 _KERNEL_ADDRESS = 0x44000000
@@ -82,25 +83,22 @@ class Guest:
         return self._process.poll() is None
 
     def _start(self, machine: Machine) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        path = Path(self._folder.name, "link")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        path, errors = (Path(self._folder.name, name) for name in ("link", "errors"))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, errors.open("wb") as stream:
             listener.bind(str(path))
             listener.listen(1)
-            listener.settimeout(_GRACE_S)
+            listener.settimeout(_POLL_S)
             process = subprocess.Popen(
                 [_QEMU, *_arguments(machine, link=path, console=self._console)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
+                stderr=stream,
             )
-            try:
-                link, _ = listener.accept()
-            except OSError:
-                process.kill()
-                _, errors = process.communicate()
-                words = " ".join(errors.decode(errors="replace").split())
-                raise EnclaveError(f"enclave 'optee': {_QEMU} did not start ({words or 'it said nothing'})") from None
-        return process, link
+            while process.poll() is None:
+                with contextlib.suppress(TimeoutError):
+                    return process, listener.accept()[0]
+        words = " ".join(errors.read_text(encoding="utf-8", errors="replace").split())
+        raise EnclaveError(f"enclave 'optee': {_QEMU} did not start ({words or 'it said nothing'})")
 
     def install(self, uuid: str, application: bytes) -> str:
         """Put a signed application into the guest's file system; return the SHA-256 of what lies there then."""
@@ -180,8 +178,6 @@ class Guest:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._process.stderr is not None:
-            self._process.stderr.close()
         self._folder.cleanup()
 
 

@@ -18,6 +18,7 @@ from siniantrust.errors import (
     EnclaveLostError,
     ModelError,
     SinianError,
+    TrustError,
 )
 from siniantrust.lowering import Lowered, lower, pack, unpack
 from siniantrust.trust._evidence import Evidence
@@ -132,7 +133,9 @@ class OpteeEnclave:
             lowered = lower(proto, name=name)
         except ModelError as fault:
             raise EnclaveError(str(fault)) from None
-        plain_bytes = max(len(sealed) - OVERHEAD_BYTES, 0)
+        plain_bytes = len(sealed) - OVERHEAD_BYTES
+        if plain_bytes < lowered.weights_bytes:
+            raise TrustError(f"part {name}: sealed weights: {len(sealed)} bytes cannot hold this part's weights")
         application = build(self._machine, lowered, skeleton=skeleton, plain_bytes=plain_bytes)
         with self._lock, self._ending_on_loss():
             replaced = self._parts.pop(name, None)
