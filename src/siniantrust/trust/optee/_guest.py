@@ -12,7 +12,7 @@ import time
 from enum import IntEnum
 from pathlib import Path
 
-from siniantrust.errors import EnclaveError, EnclaveLostError
+from siniantrust.errors import ChannelError, EnclaveError, EnclaveLostError
 from siniantrust.trust.optee._cache import SETUP, Machine
 
 _QEMU = "qemu-system-aarch64"
@@ -94,9 +94,14 @@ class Guest:
                 stdout=subprocess.DEVNULL,
                 stderr=stream,
             )
-            while process.poll() is None:
-                with contextlib.suppress(TimeoutError):
-                    return process, listener.accept()[0]
+            try:
+                while process.poll() is None:
+                    with contextlib.suppress(TimeoutError):
+                        return process, listener.accept()[0]
+            except BaseException:  # an interrupt
+                process.kill()
+                process.wait()
+                raise
         words = " ".join(errors.read_text(encoding="utf-8", errors="replace").split())
         raise EnclaveError(f"enclave 'optee': {_QEMU} did not start ({words or 'it said nothing'})")
 
@@ -139,7 +144,9 @@ class Guest:
             self._link.settimeout(timeout_s)
             self._link.sendall(_REQUEST.pack(operation, handle, command, len(data), most) + data)
             code, size = _ANSWER.unpack(self._receive(_ANSWER.size, deadline_s))
-            answer = self._receive(min(size, most), deadline_s)
+            if size > most:
+                raise ChannelError(f"enclave 'optee': asked for {most} bytes at most, the guest sends {size}")
+            answer = self._receive(size, deadline_s)
         except TimeoutError:
             raise EnclaveLostError(
                 f"enclave 'optee' (pid {self.pid}): no answer within {timeout_s:.0f} s{self._last_words()}; "
