@@ -206,7 +206,9 @@ def test_devices_lists_backends_and_devices(sinian: Command) -> None:
 
 def test_doctor_sets_up_only_what_needs_it(sinian: Command) -> None:
     """``doctor --setup`` of a provider that needs nothing is an error that names those that do."""
-    assert sinian("doctor", "--setup", "process").error.endswith("needs no setup; those that do: optee")
+    found = sinian("doctor", "--setup", "process")
+    assert found.code == 2
+    assert found.err.strip().endswith("enclave provider 'process' needs no setup; those that do: optee")
 
 
 def test_doctor_says_what_is_missing(sinian: Command) -> None:

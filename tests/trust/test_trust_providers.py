@@ -61,7 +61,7 @@ def test_what_a_provider_cannot_run_is_named(make_part: MakePart) -> None:
     assert "Erf" not in OPERATORS
     assert unsupported_nodes("optee", part) == {"odd": "operator Erf cannot be lowered"}
     assert unsupported_nodes("process", part) == {}
-    with pytest.raises(EnclaveError, match="'nobody' is unknown; there are: optee, process"):
+    with pytest.raises(EnclaveError, match=r"'nobody' is unknown; there are: .*optee"):
         unsupported_nodes("nobody", part)
 
 
