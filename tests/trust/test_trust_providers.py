@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 from onnx import TensorProto, helper
 from trust_parts import MakePart
 
 from siniantrust.errors import AttestationError, EnclaveError
-from siniantrust.lowering import OPERATORS
-from siniantrust.trust import EnclaveSpec, Provenance, launch, set_up, unsupported_nodes
+from siniantrust.graph import enumerate_cuts, load_model, split
+from siniantrust.lowering import OPERATORS, lower
+from siniantrust.trust import EnclaveSpec, Provenance, launch, seal_part, set_up, unsupported_nodes
 from siniantrust.trust.optee import _apt
 from siniantrust.trust.optee._build import _c_text, _uuid
 
@@ -63,6 +65,14 @@ def test_what_a_provider_cannot_run_is_named(make_part: MakePart) -> None:
     assert unsupported_nodes("process", part) == {}
     with pytest.raises(EnclaveError, match=r"'nobody' is unknown; there are: .*optee"):
         unsupported_nodes("nobody", part)
+
+
+def test_a_sealed_part_is_lowered_as_the_whole_one_is() -> None:
+    """The skeleton alone gives the same C, and the same places for the weights, as the part with its weights."""
+    model = load_model(Path(__file__).resolve().parents[2] / "src/siniantrust/demo/scenes.onnx")
+    for part in split(model, [enumerate_cuts(model).cuts[7]]):
+        skeleton = seal_part(part, key=bytes(32), context=b"").skeleton
+        assert lower(onnx.ModelProto.FromString(skeleton)) == lower(part.proto)
 
 
 def test_only_what_needs_a_setup_is_set_up() -> None:
