@@ -22,8 +22,10 @@ from trust_parts import CONTEXT, LoadPart, MakePart
 
 from siniantrust.errors import AttestationError, ChannelError, DataError, EnclaveError, EnclaveLostError, TrustError
 from siniantrust.graph import Part, enumerate_cuts, load_model, split
+from siniantrust.lowering import lower
 from siniantrust.trust import Enclave, EnclaveSpec, Provenance, launch, measure_crossing, seal_part, set_up
-from siniantrust.trust.optee import _host
+from siniantrust.trust._sealed import OVERHEAD_BYTES, seal_bytes
+from siniantrust.trust.optee import _guest, _host
 from siniantrust.trust.optee._application import Session
 from siniantrust.trust.optee._build import build
 from siniantrust.trust.optee._cache import find_machine
@@ -199,6 +201,59 @@ def test_a_part_beyond_the_memory_is_refused_with_the_figure(
         load_part(enclave, "big", part)
 
 
+def test_memory_that_the_secure_world_has_not_is_refused(load_part: LoadPart, make_part: MakePart) -> None:
+    """A part beyond what OP-TEE has, whatever limit was asked for, does not start, and the machine lives on."""
+    size = 2 << 20
+    part = make_part([helper.make_node("Relu", ["x"], ["y"])], [("x", _FLOAT, [1, size])], [("y", _FLOAT, [1, size])])
+    with contextlib.closing(OpteeEnclave(dataclasses.replace(_SPEC, memory_bytes=64 << 20))) as roomy:
+        with pytest.raises(EnclaveError, match=r"no memory for an application of 16,777,\d+ bytes"):
+            load_part(roomy, "big", part)
+        assert roomy.alive
+
+
+def test_weights_of_another_form_are_refused(enclave: OpteeEnclave, demo_part: Part) -> None:
+    """What opens, but is not the ONNX model that the part was made from, is refused by the application."""
+    key = secrets.token_bytes(32)
+    sealed = seal_part(demo_part, key=key, context=CONTEXT)
+    plain = bytes(len(sealed.sealed) - OVERHEAD_BYTES)
+    other = seal_bytes(plain, skeleton=sealed.skeleton, key=key, context=CONTEXT)
+    with pytest.raises(EnclaveError, match="not those of the part's skeleton"):
+        enclave.load("zeros", sealed.skeleton, other, key, context=CONTEXT)
+    assert enclave.alive
+
+
+def test_an_application_does_not_run_without_weights(enclave: OpteeEnclave, demo_part: Part) -> None:
+    """The application itself refuses to compute before its weights were opened."""
+    application = build(find_machine(), lower(demo_part.proto), skeleton=b"none", plain_bytes=30_000)
+    session = Session(enclave._guest, find_machine(), application, accept=_SPEC.accept)
+    with contextlib.closing(session), pytest.raises(EnclaveError, match="load its weights first"):
+        session.run(bytes(12_288), answer_bytes=32_768)
+
+
+def test_source_that_does_not_compile_is_an_error() -> None:
+    """A fault of the compiler is told in its own words."""
+    broken = dataclasses.replace(_host._NO_PART, source="this is no C")
+    with pytest.raises(EnclaveError, match=r"does not build \(.*error"):
+        build(find_machine(), broken, skeleton=b"", plain_bytes=0)
+
+
+def test_a_machine_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Firmware that is missing, a guest that does not answer and QEMU that is not installed each say so."""
+    without = dataclasses.replace(find_machine(), firmware=tmp_path / "nothing")
+    with pytest.raises(EnclaveLostError, match=r"its machine is gone \(.*nothing"):
+        _guest.Guest(without)
+    monkeypatch.setattr(_guest, "_MEMORY_MIB", -1)
+    with pytest.raises(EnclaveError, match=r"did not start \(."):
+        _guest.Guest(find_machine())
+    monkeypatch.undo()
+    monkeypatch.setattr(_guest, "_BOOT_TIMEOUT_S", 0.1)
+    with pytest.raises(EnclaveLostError, match="no answer within 0 s"):
+        _guest.Guest(find_machine())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EnclaveError, match="qemu-system-aarch64 is not installed; run: sinian doctor --setup optee"):
+        _guest.Guest(find_machine())
+
+
 def test_an_operator_that_cannot_be_lowered_is_named(
     enclave: OpteeEnclave, load_part: LoadPart, make_part: MakePart
 ) -> None:
@@ -293,6 +348,20 @@ def test_a_changed_answer_ends_the_enclave(victim: OpteeEnclave) -> None:
     with pytest.raises(ChannelError, match="does not authenticate"):
         victim.evidence(b"2" * 32)
     assert not victim.alive
+
+
+def test_an_interrupted_call_ends_the_enclave(victim: OpteeEnclave) -> None:
+    """After an interrupt nobody knows how much of a call went through: the enclave is closed, and says why."""
+
+    def interrupted(_handle: int, _command: int, _data: bytes | bytearray, *, most: int) -> bytearray:
+        raise KeyboardInterrupt(most)
+
+    victim._guest.invoke = interrupted  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        victim.evidence(bytes(32))
+    assert not victim.alive
+    with pytest.raises(EnclaveError, match="a call was interrupted"):
+        victim.evidence(bytes(32))
 
 
 def test_a_killed_machine_is_lost(victim: OpteeEnclave) -> None:

@@ -59,12 +59,13 @@ class Guest:
         if shutil.which(_QEMU) is None:
             raise EnclaveError(f"enclave 'optee': {_QEMU} is not installed; run: {SETUP}")
         self._folder = tempfile.TemporaryDirectory(prefix="siniantrust-optee-")
-        self._console = Path(self._folder.name, "console")
+        self._console, self._errors = (Path(self._folder.name, name) for name in ("console", "errors"))
         try:
             self._process, self._link = self._start(machine)
             try:
                 self._request(_Operation.HELLO, timeout_s=_BOOT_TIMEOUT_S)
             except BaseException:
+                self._link.close()
                 self._process.kill()
                 self._process.wait()
                 raise
@@ -83,8 +84,8 @@ class Guest:
         return self._process.poll() is None
 
     def _start(self, machine: Machine) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        path, errors = (Path(self._folder.name, name) for name in ("link", "errors"))
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, errors.open("wb") as stream:
+        path = Path(self._folder.name, "link")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, self._errors.open("wb") as stream:
             listener.bind(str(path))
             listener.listen(1)
             listener.settimeout(_POLL_S)
@@ -102,8 +103,7 @@ class Guest:
                 process.kill()
                 process.wait()
                 raise
-        words = " ".join(errors.read_text(encoding="utf-8", errors="replace").split())
-        raise EnclaveError(f"enclave 'optee': {_QEMU} did not start ({words or 'it said nothing'})")
+        raise EnclaveError(f"enclave 'optee': {_QEMU} did not start{self._last_words()}")
 
     def install(self, uuid: str, application: bytes) -> str:
         """Put a signed application into the guest's file system; return the SHA-256 of what lies there then."""
@@ -171,10 +171,12 @@ class Guest:
         return received
 
     def _last_words(self) -> str:
-        """Return the last line on the guest's console, in brackets, or nothing."""
-        with contextlib.suppress(OSError):
-            lines = self._console.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            return f" ({lines[-1].strip()})" if lines else ""
+        """Return the last line that QEMU wrote, or else the guest's console, in brackets; nothing if there is none."""
+        for path in (self._errors, self._console):
+            with contextlib.suppress(OSError):
+                lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                if lines:
+                    return f" ({lines[-1].strip()})"
         return ""
 
     def close(self) -> None:
