@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import struct
 from enum import IntEnum
@@ -26,19 +25,8 @@ from siniantrust.trust._sealed import HEAD_BYTES
 from siniantrust.trust._secret import SecretMemory
 from siniantrust.trust.optee._build import Application
 from siniantrust.trust.optee._cache import Machine
+from siniantrust.trust.optee._evidence import PROTECTIONS, PROVIDER, STATEMENT, measure
 from siniantrust.trust.optee._guest import OUT_OF_MEMORY, Guest, TeeFault
-
-PROVIDER = "optee"
-STATEMENT = (
-    "emulated: QEMU plays ARM TrustZone, and this build of OP-TEE has no attestation key; the provider itself "
-    "installed the application and says so, which proves nothing to a third party and nothing against the host"
-)
-PROTECTIONS = {
-    "secure_world": "active",
-    "application_signature": "missing: signed with the kit's test key, which everybody has",
-    "attestation_key": "missing: not in this build of OP-TEE",
-    "hardware": "missing: QEMU emulates it, and the host sees all of its memory",
-}
 
 # What the application's own channel.h and main.c say.
 _HELLO, _CALL = 0, 1
@@ -52,17 +40,6 @@ _DONE, _REFUSED_SEAL, _REFUSED_FORMAT = 0, 1, 2
 _NOTHING = bytes(32)
 _EMPTY = memoryview(b"")
 _MAC_INVALID = 0xFFFF3071
-
-
-def measure(machine: Machine, uuid: str, sha256: str) -> str:
-    """Return the measurement of an application: SHA-256 over its name, its signed file, and what runs it."""
-    whole = {
-        "application": uuid,
-        "application_sha256": sha256,
-        "firmware_sha256": machine.firmware_sha256,
-        "optee": machine.optee_version,
-    }
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
 class _Operation(IntEnum):

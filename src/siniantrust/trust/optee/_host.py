@@ -25,9 +25,10 @@ from siniantrust.trust._evidence import Evidence
 from siniantrust.trust._labels import Provenance
 from siniantrust.trust._sealed import OVERHEAD_BYTES
 from siniantrust.trust._types import EnclaveInfo, EnclaveSpec
-from siniantrust.trust.optee._application import PROTECTIONS, PROVIDER, Session
+from siniantrust.trust.optee._application import Session
 from siniantrust.trust.optee._build import build
 from siniantrust.trust.optee._cache import Machine, find_machine
+from siniantrust.trust.optee._evidence import PROTECTIONS, PROVIDER
 from siniantrust.trust.optee._guest import Guest
 
 # A part that computes nothing: its application is what is attested before the first real part is there.
