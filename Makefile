@@ -15,7 +15,8 @@ export SINIAN_MLSERVER := $(CURDIR)/$(MLSERVER)/bin/mlserver
 export SINIAN_AARCH64 := $(CURDIR)/$(AARCH64)
 export SINIAN_NVIDIA_SAMPLES := $(CURDIR)/$(NVIDIA_SAMPLES)/verifier/samples
 
-.PHONY: demo test test-all lint types format bench train-demo lock docs conformance cross nvidia-samples clean setup system help
+.PHONY: demo test test-all lint types format bench train-demo lock docs conformance cross optee optee-machine
+.PHONY: nvidia-samples clean setup system help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -99,6 +100,12 @@ $(NVIDIA_SAMPLES)/.fetched: requirements/nvidia-samples.txt | setup
 
 cross: setup $(AARCH64)/.installed  ## run one bundle on x86-64 and, under QEMU, on aarch64
 	$(BIN)/python -m pytest -m '' -s tests/runtime/test_runtime_cross_architecture.py
+
+optee-machine: setup
+	$(BIN)/sinian doctor --setup optee
+
+optee: optee-machine  ## set OP-TEE under QEMU up (as root, on Debian) and run the tests in it
+	$(BIN)/python -m pytest -m '' tests/trust/test_trust_optee.py tests/runtime/test_runtime_optee.py
 
 lock: setup  ## resolve the locked dependencies again
 	$(BIN)/python tools/lock.py

@@ -23,7 +23,8 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "architecture.md"
 ROOMS: dict[str, set[str]] = {
     "graph": set(),
     "odla": {"graph"},
-    "trust": {"graph", "odla"},
+    "lowering": {"graph"},
+    "trust": {"graph", "odla", "lowering"},
     "leakage": {"graph", "odla"},
     "masking": {"graph", "odla", "leakage"},
     "planner": {"graph", "trust", "leakage", "odla"},

@@ -267,6 +267,13 @@ def test_devices_lists_backends_and_devices(sinian: Command) -> None:
     assert "cpu" in [device["name"] for device in listed["devices"]]
 
 
+def test_doctor_sets_up_only_what_needs_it(sinian: Command) -> None:
+    """``doctor --setup`` of a provider that needs nothing is an error that names those that do."""
+    found = sinian("doctor", "--setup", "process")
+    assert found.code == 2
+    assert found.err.strip().endswith("enclave provider 'process' needs no setup; those that do: optee")
+
+
 def test_doctor_says_what_is_missing(sinian: Command) -> None:
     """``doctor`` ends with 0 where the process enclave has every protection and with 1 where it lacks one."""
     found = sinian("doctor", "--json")

@@ -48,7 +48,7 @@ def _brute_force(
     meter = Meter(model)
     everything = {node.index for node in model.nodes}
     found = []
-    if policy.objective.allow_all_trusted:
+    if policy.objective.allow_all_trusted and not costs.trusted.unsupported:
         total = exchange_s(costs.crossing, meter.entering(everything), meter.answered(everything))
         total += meter.seconds(costs.trusted.latency_s, everything)
         found.append((total, total))
@@ -61,6 +61,8 @@ def _brute_force(
         until = set(prefix_nodes(model, last)) if last is not None else everything
         two, three = until - one, everything - until
         if not one < until or not _passes(model, cuts, first, policy, audit) or (hidden and meter.answered(two)):
+            continue
+        if costs.trusted.unsupported.keys() & {model.nodes[index].name for index in one | three}:
             continue
         enclave_s = exchange_s(costs.crossing, meter.entering(one), meter.moved(two, one) + meter.answered(one))
         enclave_s += meter.seconds(costs.trusted.latency_s, one | three)
@@ -130,7 +132,9 @@ def _solve_in_tiles(side: int, *arguments: Any, **named: Any) -> Plan:
     threat_model=st.sampled_from(["input-privacy", "output-privacy"]),
     minimise=st.sampled_from(["latency", "period"]),
     flags=st.sets(
-        st.sampled_from(["not audited", "all trusted", "little memory", "alike", "unsupported", "slow devices"])
+        st.sampled_from(
+            ["not audited", "all trusted", "little memory", "alike", "unsupported", "slow devices", "enclave lacks"]
+        )
     ),
 )
 def test_solver_finds_what_brute_force_finds_and_its_plan_validates(
@@ -167,6 +171,9 @@ def test_solver_finds_what_brute_force_finds_and_its_plan_validates(
             for name, cost in costs.devices.items()
         }
         costs = costs.model_copy(update={"devices": refused})
+    if "enclave lacks" in flags:
+        lacks = {node.name: "no" for node in model.nodes if source.random() < 0.15}
+        costs = costs.model_copy(update={"trusted": costs.trusted.model_copy(update={"unsupported": lacks})})
     limits = {name: source.randint(64, 700) for name in names} if "little memory" in flags else {}
     policy = make_policy(
         threat_model=threat_model,

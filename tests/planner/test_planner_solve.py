@@ -118,6 +118,23 @@ def test_too_little_enclave_memory_refuses_deep_cuts_and_the_whole_model(chain: 
     assert "but the enclave has 600" in (refusals[cuts.cuts[-1].id,] or "")
 
 
+def test_what_the_enclave_cannot_run_is_refused_by_name(chain: tuple[Model, CutSet]) -> None:
+    """A cut with such a node in the enclave is refused with the node's name and why; earlier cuts are not."""
+    model, cuts = chain
+    costs = make_costs(model)
+    costs = costs.model_copy(
+        update={"trusted": costs.trusted.model_copy(update={"unsupported": {"n4": "no MatMul", "n6": "no Sigmoid"}})}
+    )
+    plan = solve(model, cuts, policy=make_policy(), audit=_falling(chain, start=0.1), costs=costs)
+    refusals = {each.cut_ids: each.refusal for each in plan.alternatives}
+    assert refusals[()] == "the enclave cannot run 2 of these nodes, such as 'n4': no MatMul"
+    assert refusals[cuts.cuts[3].id,] is None
+    assert refusals[cuts.cuts[4].id,] == "the enclave cannot run 1 of these nodes, such as 'n4': no MatMul"
+    hidden = make_policy(threat_model="output-privacy")
+    with pytest.raises(NoPlanError, match="cannot run 2 of these nodes"):
+        solve(model, cuts, policy=hidden, audit=None, costs=costs)
+
+
 def test_public_inputs_demand_no_audit(chain: tuple[Model, CutSet]) -> None:
     """When every input is public, every cut is allowed without an audit, its values are public, and the plan warns."""
     model, cuts = chain

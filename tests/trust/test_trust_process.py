@@ -228,7 +228,7 @@ def test_an_unaccepted_provenance_is_refused_before_launch(monkeypatch: pytest.M
 
 def test_an_unknown_provider_is_refused() -> None:
     """The message lists the providers that there are."""
-    with pytest.raises(EnclaveError, match="'sgx' is unknown; there are: cvm, gramine, process, service"):
+    with pytest.raises(EnclaveError, match="'sgx' is unknown; there are: cvm, gramine, optee, process, service"):
         launch(EnclaveSpec(provider="sgx", memory_bytes=256 << 20))
 
 

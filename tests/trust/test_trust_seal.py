@@ -106,6 +106,26 @@ def test_a_constant_that_is_an_output_keeps_its_name(make_part: MakePart, value:
     assert np.array_equal(_run(model, x=x)[0], _run(part.proto, x=x)[0])
 
 
+def test_what_was_taken_out_stays_declared(make_part: MakePart) -> None:
+    """The skeleton has type and shape of every weight, in the order of the sealed ones, whose numbers are raw bytes."""
+    part = make_part(
+        [_constant("k", value_floats=[1.5, 2.5]), helper.make_node("Gemm", ["x", "w", "k"], ["y"])],
+        [("x", _FLOAT, [1, 3])],
+        [("y", _FLOAT, [1, 2])],
+        {"w": np.ones((3, 2), np.float32)},
+    )
+    sealed = seal_part(part, key=_KEY, context=b"c")
+    declared = onnx.ModelProto.FromString(sealed.skeleton).graph.value_info
+    found = [
+        (each.name, each.type.tensor_type.elem_type, [d.dim_value for d in each.type.tensor_type.shape.dim])
+        for each in declared
+    ]
+    assert found == [("w", _FLOAT, [3, 2]), ("k", _FLOAT, [2])]
+    weights = unseal_part(sealed.skeleton, sealed.sealed, key=_KEY, context=b"c").graph.initializer
+    assert [tensor.name for tensor in weights] == ["w", "k"]
+    assert all(tensor.HasField("raw_data") for tensor in weights)
+
+
 def test_sparse_weights_are_sealed(make_part: MakePart, weights: np.ndarray) -> None:
     """A sparse constant leaves the skeleton too."""
     sparse = helper.make_sparse_tensor(

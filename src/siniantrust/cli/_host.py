@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
@@ -22,13 +23,21 @@ def devices(*, as_json: Json = False) -> None:
     show_table(("device", "backend", "description"), ((each.name, each.backend, each.description) for each in found))
 
 
-def doctor(*, as_json: Json = False) -> None:
+Setup = Annotated[
+    str | None, typer.Option("--setup", metavar="PROVIDER", help="Fetch and build what this enclave provider needs.")
+]
+
+
+def doctor(*, as_json: Json = False, setup: Setup = None) -> None:
     """Say what this machine has for trusted execution, what it lacks, and what follows.
 
     Exit code 1 if the process enclave would lack a protection here.
     """
     from siniantrust import trust
 
+    if setup is not None:
+        trust.set_up(setup, show_line)
+        return
     checks = trust.host_checks()
     wanted = {protection.name for protection in trust.PROTECTIONS} | {"process"}
     missing = [check.name for check in checks if not check.ok and check.name in wanted]

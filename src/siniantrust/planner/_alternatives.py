@@ -31,6 +31,8 @@ def trusted_alternative(table: CandidateTable) -> Alternative:
         refusal = "the policy does not allow the whole model in the enclave (objective.allow_all_trusted)"
     elif peak > limit:
         refusal = f"the whole model needs {peak:,.0f} bytes, but the enclave has {limit:,}"
+    elif table.costs.trusted.unsupported:
+        refusal = table.enclave_lack(table.flow.whole, table.flow.whole)
     return Alternative(
         cut_ids=(),
         device=ENCLAVE,

@@ -91,6 +91,28 @@ class CandidateTable:
         """Seconds of every prefix in the enclave."""
         return self.flow.summed([self.costs.trusted.latency_s[node.name] for node in self.flow.model.nodes])
 
+    @cached_property
+    def _enclave_blocked(self) -> FloatArray:
+        """Number of nodes in every prefix that the enclave cannot run."""
+        unsupported = self.costs.trusted.unsupported
+        return self.flow.summed([node.name in unsupported for node in self.flow.model.nodes])
+
+    def enclave_blocked(self, start: int, ends: IndexArray) -> BoolArray:
+        """Say for which of ``ends`` the enclave cannot run a node before ``start`` or behind that end."""
+        blocked = self._enclave_blocked
+        found: BoolArray = blocked[start] + blocked[self.flow.whole] - blocked[ends] > 0
+        return found
+
+    def enclave_lack(self, start: int, end: int) -> str:
+        """Say what the enclave cannot run of the nodes before ``start`` and behind ``end``."""
+        unsupported, masks = self.costs.trusted.unsupported, self.flow.node_masks
+        names = [
+            node.name
+            for node in self.flow.model.nodes
+            if node.name in unsupported and (masks[node.index] >> start & 1 or not masks[node.index] >> end & 1)
+        ]
+        return f"the enclave cannot run {len(names)} of these nodes, such as '{names[0]}': {unsupported[names[0]]}"
+
     def compute(self, device: str) -> Compute:
         """Seconds of every prefix in the enclave and on ``device``."""
         cost = self.costs.devices[device]
@@ -118,6 +140,7 @@ class CandidateTable:
     def may_surround(self, start: int, ends: IndexArray, *, clearance: Label) -> BoolArray:
         """Say for which last cuts devices that are cleared for ``clearance`` may be between, and the enclave around."""
         allowed: BoolArray = self.enclave_peak_bytes(start, ends) <= self.policy.enclave.memory_bytes
+        allowed &= ~self.enclave_blocked(start, ends)
         for holds, _ in self._label_refusals(start, ends, DevicePolicy(name="any", clearance=clearance)):
             allowed &= ~holds
         return allowed
@@ -225,6 +248,10 @@ class CandidateTable:
                 f"the trusted side needs {need:,.0f} bytes, but the enclave has {limit:,}" for need in enclave_bytes
             ]
             reasons.append((enclave_bytes > limit, memory))
+        lacking = self.enclave_blocked(start, ends)
+        if lacking.any():
+            lacks = [self.enclave_lack(start, end) if lacks else "" for end, lacks in zip(ends, lacking, strict=True)]
+            reasons.append((lacking, lacks))
         if device.memory_bytes is not None:
             held = self.memory.between(start, ends, limit_bytes=device.memory_bytes)
             text = f"part 2 needs more memory than the {device.memory_bytes:,} bytes of '{device.name}'"

@@ -15,7 +15,7 @@ from siniantrust.planner._pieces import Specimen
 from siniantrust.planner._policy import Policy
 from siniantrust.planner._profile_store import ProfileStore
 from siniantrust.planner._server_profile import profile_server
-from siniantrust.trust import CrossingCost
+from siniantrust.trust import CrossingCost, unsupported_nodes
 
 
 def measure_costs(
@@ -45,6 +45,7 @@ def measure_costs(
 
     Raises:
         PlanError: if a device of the policy is missing from ``devices``.
+        ModelError: if the enclave can run no part of a model with such inputs or outputs.
         DeviceLostError: if a server does not answer.
         DeviceError: if this machine cannot run the model.
     """
@@ -60,7 +61,7 @@ def measure_costs(
         machine = here.info().description
     return CostProfile(
         model_sha256=model.sha256,
-        trusted=_inside(trusted.compute, crossing),
+        trusted=_inside(trusted.compute, crossing, unsupported_nodes(policy.enclave.provider, specimen.whole)),
         devices={name: profile.compute for name, profile in found.items()},
         crossing=_crossing(trusted.call, crossing),
         transfers={name: profile.call for name, profile in found.items()},
@@ -95,10 +96,11 @@ def _profile(device: Device, specimen: Specimen, known: _Known, here_s: Mapping[
     return known.get(device, lambda: profile_device(device, specimen, here_s))
 
 
-def _inside(compute: ComputeCost, crossing: CrossingCost) -> ComputeCost:
-    """Scale what this process takes to what the enclave takes."""
+def _inside(compute: ComputeCost, crossing: CrossingCost, unsupported: Mapping[str, str]) -> ComputeCost:
+    """Scale what this process takes to what the enclave takes, and say what it cannot run."""
     return ComputeCost(
         latency_s={name: seconds * crossing.slowdown for name, seconds in compute.latency_s.items()},
+        unsupported=dict(unsupported),
         basis=f"{compute.basis}; times {crossing.slowdown:.3g}, as a small network took in the enclave",
     )
 

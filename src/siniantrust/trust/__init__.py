@@ -5,7 +5,7 @@ from siniantrust.trust._crossing import measure_crossing
 from siniantrust.trust._evidence import AttestationResult, Evidence, ReferenceValues, appraise
 from siniantrust.trust._labels import Label, Provenance, ThreatModel, may_see
 from siniantrust.trust._protections import PROTECTIONS, Protection
-from siniantrust.trust._registry import launch
+from siniantrust.trust._registry import launch, set_up, unsupported_nodes
 from siniantrust.trust._seal import SealedPart, seal_file, seal_part, unseal_file, unseal_part
 from siniantrust.trust._types import BrokeredEnclave, Check, CrossingCost, Enclave, EnclaveInfo, EnclaveSpec
 
@@ -32,6 +32,8 @@ __all__ = [
     "measure_crossing",
     "seal_file",
     "seal_part",
+    "set_up",
     "unseal_file",
     "unseal_part",
+    "unsupported_nodes",
 ]

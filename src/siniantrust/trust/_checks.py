@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from siniantrust.errors import SinianError
+from siniantrust.errors import EnclaveError, SinianError
 from siniantrust.trust._labels import Provenance
 from siniantrust.trust._protections import ACTIVE, PROTECTIONS
 from siniantrust.trust._types import Check, EnclaveSpec
@@ -26,7 +26,7 @@ def host_checks() -> list[Check]:
     is concluded from version numbers. A device file is only a hint: the hardware behind it has proved nothing.
     """
     kernel = Check("kernel", platform.system() == "Linux", f"{platform.system()} {platform.release()}", _NEEDS_LINUX)
-    return [kernel, *_protections(), *map(_hardware, _HARDWARE)]
+    return [kernel, *_protections(), _optee(), *map(_hardware, _HARDWARE)]
 
 
 _NEEDS_LINUX = "the process enclave needs Linux"
@@ -52,6 +52,17 @@ def _protections() -> list[Check]:
         line = f'the enclave is refused, unless the policy says: [enclave] allow_missing = ["{protection.name}"]; then '
         checks.append(Check(protection.name, state == ACTIVE, detail, line + protection.without))
     return checks
+
+
+def _optee() -> Check:
+    from siniantrust.trust.optee._cache import SETUP, find_machine
+
+    consequence = f"no part can run in OP-TEE here, until: {SETUP}"
+    try:
+        machine = find_machine()
+    except EnclaveError as fault:
+        return Check("optee", False, str(fault), consequence)
+    return Check("optee", True, f"OP-TEE {machine.optee_version}, for QEMU (emulated)", consequence)
 
 
 def _hardware(entry: tuple[str, str, str]) -> Check:

@@ -3,77 +3,122 @@
 from __future__ import annotations
 
 import secrets
+import statistics
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
 
 import numpy as np
+import onnx
+from onnx import helper
 
-from siniantrust.graph import Part
-from siniantrust.odla import (
-    Arrays,
-    DeviceSpec,
-    compute_part,
-    fit_non_negative,
-    least_seconds,
-    link_part,
-    median_seconds,
-    open_device,
-)
+from siniantrust.graph import Part, Tensor
+from siniantrust.odla import Arrays, DeviceSpec, compute_part, fit_non_negative, open_device
 from siniantrust.trust._seal import seal_part
 from siniantrust.trust._types import CrossingCost, Enclave
 
-_ROWS = (1, 256, 1024)
+_LARGEST_BYTES = 4 << 20
+_SMALLEST_BYTES = 4 << 10
+_MEMORY_SHARE = 32
 _REPEATS = 15
+# A slow enclave is not called that often: after this time, few calls must do.
+_ENOUGH_S = 3.0
+_FEW_REPEATS = 3
+_WARM_UPS = 2
 _LEAST_S = 1e-6
+_BASIS = (
+    f"medians of {_REPEATS} calls (fewer, at least {_FEW_REPEATS}, after {_ENOUGH_S:g} s) at {{sizes}} of an identity "
+    "part and of one that returns one element, minus the same parts run bare; non-negative least squares of relative "
+    "errors"
+)
+
+_Call = Callable[[], object]
 
 
 def measure_crossing(enclave: Enclave) -> CrossingCost:
     """Measure base latency, the cost of a byte in each direction, and how fast it computes, on a live enclave.
 
-    A part that returns its input moves as many bytes out as in; one that returns its first column moves bytes in only.
-    What they compute themselves, measured on the same parts run in this process, is subtracted. A small network, run in
-    both places, says how many times as long the enclave takes to compute. All are loaded under names that start with
-    ``siniantrust-``.
+    An identity part moves as many bytes out as in; a part that returns its first element moves bytes in only. Both are
+    loaded in three sizes, up to 4 MiB or a 32nd of the enclave's memory. What they compute themselves, measured on the
+    same parts run in this process, is subtracted. A small network, run in both places, says how many times as long the
+    enclave takes to compute: by the fastest runs, which other work on the machine changes least. All are loaded under
+    names that start with ``crossing-``.
 
     Raises:
         EnclaveError: if the enclave cannot load the parts.
     """
-    sizes, seconds = [], []
+    rows, seconds = [], []
+    largest = min(_LARGEST_BYTES, enclave.info().memory_limit_bytes // _MEMORY_SHARE)
+    sizes_bytes = (_SMALLEST_BYTES, largest // 4, largest)
     with ExitStack() as stack:
-        for output in ("every", "first"):
-            part = link_part(output)
-            inside, bare = _load(enclave, part, f"{part.name}-{output}"), _open_bare(stack, enclave, part)
-            for rows in _ROWS:
-                x = np.zeros((rows, part.inputs[0].shape[1]), np.float32)
-                inside_s, bare_s = median_seconds([partial(run, {"x": x}) for run in (inside, bare)], repeats=_REPEATS)
-                sizes.append((1.0, x.nbytes, rows * part.outputs[0].size_bytes))
-                seconds.append(max(inside_s - bare_s, _LEAST_S))
-        base_s, in_s, out_s = (float(value) for value in fit_non_negative(np.array(sizes), np.array(seconds)))
+        for size_bytes in sizes_bytes:
+            x = np.zeros((1, 1, 1, size_bytes // 4), np.float32)
+            for name, part in (("identity", _identity(x.size)), ("first", _first(x.size))):
+                inside, bare = _taken(stack, enclave, name, part, {"x": x})
+                rows.append((1.0, x.nbytes, part.outputs[0].size_bytes))
+                seconds.append(max(statistics.median(inside) - statistics.median(bare), _LEAST_S))
         network = compute_part()
         tensor = network.inputs[0]
-        inputs = {tensor.name: np.random.default_rng(0).standard_normal(tensor.shape).astype(tensor.dtype)}
-        calls = [_load(enclave, network, network.name), _open_bare(stack, enclave, network)]
-        inside_s, bare_s = least_seconds([partial(call, inputs) for call in calls], repeats=_REPEATS)
+        items = {tensor.name: np.random.default_rng(0).standard_normal(tensor.shape).astype(tensor.dtype)}
+        inside, bare = _taken(stack, enclave, "network", network, items)
+    base_s, in_s, out_s = (float(value) for value in fit_non_negative(np.array(rows), np.array(seconds)))
     crossed_s = base_s + in_s * tensor.size_bytes + out_s * network.outputs[0].size_bytes
-    sizes_text = ", ".join(f"{int(size[1]) >> 10} KiB" for size in sizes[: len(_ROWS)])
     return CrossingCost(
         base_s=base_s,
         seconds_per_byte_in=in_s,
         seconds_per_byte_out=out_s,
-        basis=f"medians of {_REPEATS} calls at {sizes_text} of two parts that only move data, minus the same parts run "
-        "bare; non-negative least squares of relative errors",
-        slowdown=max(inside_s - crossed_s, _LEAST_S) / bare_s,
+        basis=_BASIS.format(sizes=", ".join(f"{size_bytes >> 10} KiB" for size_bytes in sizes_bytes)),
+        slowdown=max(min(inside) - crossed_s, _LEAST_S) / min(bare),
     )
 
 
-def _load(enclave: Enclave, part: Part, name: str) -> Callable[[Arrays], object]:
+def _taken(
+    stack: ExitStack, enclave: Enclave, name: str, part: Part, inputs: Arrays
+) -> tuple[list[float], list[float]]:
+    """Time a part in the enclave and bare, in turns; return the seconds of each call."""
+    calls = (_load(enclave, f"crossing-{name}", part, inputs), _open_bare(stack, enclave, part, inputs))
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(_WARM_UPS):
+        for call in calls:
+            call()
+    while len(times[0]) < _REPEATS and (len(times[0]) < _FEW_REPEATS or sum(times[0]) < _ENOUGH_S):
+        for call, record in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            record.append(time.perf_counter() - start)
+    return times
+
+
+def _load(enclave: Enclave, name: str, part: Part, inputs: Arrays) -> _Call:
     key, context = secrets.token_bytes(32), b"siniantrust crossing"
     sealed = seal_part(part, key=key, context=context)
     enclave.load(name, sealed.skeleton, sealed.sealed, key, context=context)
-    return partial(enclave.run, name)
+    return partial(enclave.run, name, inputs)
 
 
-def _open_bare(stack: ExitStack, enclave: Enclave, part: Part) -> Callable[[Arrays], object]:
+def _open_bare(stack: ExitStack, enclave: Enclave, part: Part, inputs: Arrays) -> _Call:
     device = open_device(DeviceSpec("bare", options={"threads": enclave.info().threads}))
-    return stack.enter_context(closing(device.compile(part))).run
+    return partial(stack.enter_context(closing(device.compile(part))).run, inputs)
+
+
+def _identity(size: int) -> Part:
+    return _part(helper.make_node("Identity", ["x"], ["y"]), size, size)
+
+
+def _first(size: int) -> Part:
+    return _part(helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[1, 1], strides=[1, size]), size, 1)
+
+
+def _part(node: onnx.NodeProto, size_in: int, size_out: int) -> Part:
+    """Return a part of one node on single-precision planes of one row; its shapes are fixed, as some enclaves need."""
+    kind = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [node],
+        "crossing",
+        [helper.make_tensor_value_info("x", kind, [1, 1, 1, size_in])],
+        [helper.make_tensor_value_info("y", kind, [1, 1, 1, size_out])],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x, y = (Tensor(name, "float32", (1, 1, 1, size)) for name, size in (("x", size_in), ("y", size_out)))
+    return Part("crossing", proto, (x,), (y,), (), None)

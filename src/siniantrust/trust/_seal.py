@@ -2,7 +2,8 @@
 
 Everything that is a number learned or chosen leaves the skeleton: initialisers (dense and sparse), the outputs of
 ``Constant`` nodes, and both inside the bodies of control-flow operators. What stays is the structure: operators, their
-small attributes (strides, axes, epsilon) and the declared shapes of inputs and outputs.
+small attributes (strides, axes, epsilon) and the declared types and shapes of inputs, outputs and of what was taken out
+(an enclave without an ONNX library needs them to prepare itself for the part).
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ MAGIC = b"SNSEAL\x00\x01"
 KEY_BYTES = 32
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
-_HEAD_BYTES = len(MAGIC) + _NONCE_BYTES
+HEAD_BYTES = len(MAGIC) + _NONCE_BYTES
+OVERHEAD_BYTES = HEAD_BYTES + _TAG_BYTES
 _CHUNK_BYTES = 256 << 10
 
 
@@ -48,11 +49,11 @@ def open_in_place(
         TrustError: if key, skeleton or context is another one, or a byte was changed; the plain text is zeroed then.
     """
     _check_key(len(key))
-    if len(sealed) < _HEAD_BYTES + _TAG_BYTES or sealed[: len(MAGIC)] != MAGIC:
+    if len(sealed) < OVERHEAD_BYTES or sealed[: len(MAGIC)] != MAGIC:
         raise TrustError(f"sealed weights: {len(sealed)} bytes are not in the sealed form {MAGIC!r}")
-    nonce = bytes(sealed[len(MAGIC) : _HEAD_BYTES])
+    nonce = bytes(sealed[len(MAGIC) : HEAD_BYTES])
     tag = bytes(sealed[-_TAG_BYTES:])
-    body = sealed[_HEAD_BYTES:-_TAG_BYTES]
+    body = sealed[HEAD_BYTES:-_TAG_BYTES]
     decryptor = Cipher(algorithms.AES(key), modes.GCM(nonce, tag)).decryptor()
     decryptor.authenticate_additional_data(_additional_data(skeleton, context))
     staging = memoryview(bytearray(min(_CHUNK_BYTES, len(body))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import TypeVar
 
 import onnx
 import onnx.inliner
@@ -13,13 +14,18 @@ from siniantrust.errors import TrustError
 # An attribute with more numbers than this is taken for learned ones (trees, embeddings), not for strides or axes.
 _MAX_ATTRIBUTE_NUMBERS = 64
 _ONNX_DOMAINS = ("", "ai.onnx")
+# Of these, an enclave without an ONNX library reads the numbers itself: they are always in ``raw_data``.
+_PLAIN = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT32)
+
+_Message = TypeVar("_Message", onnx.NodeProto, onnx.ValueInfoProto)
 
 
 def take_out(model: onnx.ModelProto) -> onnx.ModelProto:
     """Move the initialisers and constants of ``model`` into a new model, which holds nothing else; return that one.
 
     Appending the second to the first gives a model that computes what ``model`` did: constants have become
-    initialisers, and those of control-flow bodies are now the outer graph's, passed in through an ``Identity``.
+    initialisers, and those of control-flow bodies are now the outer graph's, passed in through an ``Identity``. What
+    was moved stays declared in ``model``, with its type and shape and in the same order.
 
     Raises:
         TrustError: if a number cannot be moved: external data, a sparse constant inside a body, or an attribute of many
@@ -31,7 +37,19 @@ def take_out(model: onnx.ModelProto) -> onnx.ModelProto:
     taken = set(itertools.chain.from_iterable(map(_names, _graphs(model.graph))))
     for graph in _graphs(model.graph):
         _empty(graph, weights.graph, is_body=graph is not model.graph, taken=taken)
+    _declare(model.graph, weights.graph)
     return weights
+
+
+def _declare(graph: onnx.GraphProto, weights: onnx.GraphProto) -> None:
+    moved = {tensor.name for tensor in weights.initializer}
+    kept = [_copy(entry) for entry in graph.value_info if entry.name not in moved]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+    graph.value_info.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+        for tensor in weights.initializer
+    )
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -63,6 +81,8 @@ def _empty(graph: onnx.GraphProto, weights: onnx.GraphProto, *, is_body: bool, t
         _check_tensor(tensor)
         moved = weights.initializer.add()
         moved.CopyFrom(tensor)
+        if tensor.data_type in _PLAIN and not tensor.HasField("raw_data"):
+            moved.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name))
         if is_body or tensor.name in outputs:
             moved.name = _fresh(tensor.name, taken)
             passed_in.append(onnx.helper.make_node("Identity", [moved.name], [tensor.name], name=moved.name))
@@ -136,7 +156,7 @@ def _fresh(name: str, taken: set[str]) -> str:
     return fresh
 
 
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    copied = onnx.NodeProto()
-    copied.CopyFrom(node)
+def _copy(message: _Message) -> _Message:
+    copied = type(message)()
+    copied.CopyFrom(message)
     return copied
