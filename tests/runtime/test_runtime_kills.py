@@ -108,9 +108,9 @@ def test_a_server_that_stands_still_is_given_up(tmp_path: Path, monkeypatch: pyt
     )
     part = deployment.path / "part2"
     monkeypatch.syspath_prepend(str(_BENCHMARKS))
-    import fleets
+    import part_server
 
-    with fleets.PartServer(part) as cloud, fleets.PartServer(part) as standby:
+    with part_server.PartServer(part) as cloud, part_server.PartServer(part) as standby:
         urls = {"cloud": cloud.url, "standby": standby.url}
         specs = {name: DeviceSpec(name, "remote", {"url": url}) for name, url in urls.items()}
         with deployment.open(specs) as session:
