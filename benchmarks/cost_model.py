@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -62,7 +62,10 @@ def run(*, quick: bool) -> Outcome:
             "then each is built, opened, and `Session.run` timed with one item. No case was measured before it was "
             "predicted: devices are profiled on the whole network and on up to eight pieces of it, none of which "
             "begins or ends at a case's cut, and the server holds another model while plans are made. Devices take "
-            "turns of five requests, of which the first does not count."
+            "turns of five requests, of which the first does not count. The machine is shared, and its speed changes "
+            "from minute to minute: the whole network, bare and on one thread, is timed before and after the costs are "
+            "measured and in every turn, and predictions are held against measurements in units of it (column "
+            "*machine, now over then*)."
         ),
         rows=rows,
         bars=[
@@ -81,7 +84,8 @@ def _remarks(rows: Sequence[dict[str, Any]]) -> list[str]:
     by_device = [f"{each} {np.median(np.abs(errors[devices == each])):.1f} %" for each in dict.fromkeys(devices)]
     where = f"{worst['network']}, {worst['cut']}, {worst['device']}"
     return [
-        f"Errors (predicted over measured, less one) are from {low:+.1f} to {high:+.1f} % in the middle half.",
+        f"Errors (predicted over measured, in units of the yardstick, less one): from {low:+.1f} to {high:+.1f} % in the "
+        "middle half.",
         f"The worst is {worst['error, %']:+.1f} %: {where}.",
         f"Median absolute error by device: {', '.join(by_device)}.",
         "The server is a process of its own on this machine, reached by gRPC over loopback.",
@@ -106,8 +110,12 @@ def _measure(subject: _Subject) -> list[dict[str, Any]]:
     cuts = graph.enumerate_cuts(model)
     policy = _policy(subject.devices)
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as name:
+    with ExitStack() as whole, tempfile.TemporaryDirectory() as name:
+        yardstick = _yardstick(whole, model)
+        before_s: list[float] = []
+        yardstick(before_s)
         costs = _costs(model, cuts, policy, Path(name))
+        yardstick(before_s)
         for number, cut in enumerate(_chosen(model, cuts, subject.cuts)):
             folder = Path(name) / str(number)
             with ExitStack() as stack:
@@ -116,11 +124,12 @@ def _measure(subject: _Subject) -> list[dict[str, Any]]:
                 item = _item(model)
                 in_turns({device: partial(_row, session, item, []) for device, session in sessions.items()}, turns=1)
                 taken: dict[str, list[float]] = {device: [] for device in sessions}
-                in_turns(
-                    {device: partial(_row, session, item, taken[device]) for device, session in sessions.items()},
-                    turns=subject.turns,
-                    warm_up=0,
-                )
+                now_s: list[float] = []
+                contestants = {
+                    device: partial(_row, session, item, taken[device]) for device, session in sessions.items()
+                }
+                in_turns({**contestants, "yardstick": partial(yardstick, now_s)}, turns=subject.turns, warm_up=0)
+            speed = float(np.median(now_s) / np.median(before_s))
             for device, plan in plans.items():
                 predicted_ms, measured_ms = plan.prediction.latency_s * 1e3, median_ms(np.array(taken[device]))
                 rows.append(
@@ -130,10 +139,25 @@ def _measure(subject: _Subject) -> list[dict[str, Any]]:
                         "device": device,
                         "predicted, ms": predicted_ms,
                         "measured, ms": measured_ms,
-                        "error, %": (predicted_ms / measured_ms - 1) * 100,
+                        "machine, now over then": speed,
+                        "error, %": (predicted_ms * speed / measured_ms - 1) * 100,
                     }
                 )
     return rows
+
+
+def _yardstick(stack: ExitStack, model: graph.Model) -> Callable[[list[float]], None]:
+    """Return a function that runs the whole network bare, on one thread, and notes the seconds."""
+    device = stack.enter_context(closing(odla.open_device(odla.DeviceSpec("yardstick", options={"threads": 1}))))
+    (part,) = graph.split(model, ())
+    executable = stack.enter_context(closing(device.compile(part)))
+    item = _item(model)
+
+    def measure(taken: list[float]) -> None:
+        executable.run(item)
+        taken += [seconds(partial(executable.run, item)) for _ in range(_RUNS_IN_A_ROW)]
+
+    return measure
 
 
 def _policy(devices: Sequence[str]) -> planner.Policy:
@@ -163,7 +187,9 @@ def _costs(model: graph.Model, cuts: graph.CutSet, policy: planner.Policy, folde
         }
         enclave = stack.enter_context(closing(trust.launch(runtime.enclave_spec(policy))))
         crossing = trust.measure_crossing(enclave)
-        return planner.measure_costs(model, cuts, policy=policy, devices=devices, crossing=crossing, seed=0)
+        costs = planner.measure_costs(model, cuts, policy=policy, devices=devices, crossing=crossing, seed=0)
+        switch_s = {name: trust.measure_switch(enclave, device) for name, device in devices.items()}
+        return costs.with_overheads(request_s=runtime.measure_request(), switch_s=switch_s)
 
 
 def _chosen(model: graph.Model, cuts: graph.CutSet, count: int) -> list[graph.Cut]:

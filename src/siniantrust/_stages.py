@@ -153,9 +153,11 @@ def measure(
         crossing = trust.measure_crossing(enclave)
         store = planner.ProfileStore(None if profiles is None else Path(profiles), measure_again=measure_again)
         cuts = graph.enumerate_cuts(model)
-        return planner.measure_costs(
+        costs = planner.measure_costs(
             model, cuts, policy=policy, devices=opened, crossing=crossing, seed=seed, store=store
         )
+        switch_s = {name: trust.measure_switch(enclave, device) for name, device in opened.items()}
+        return costs.with_overheads(request_s=runtime.measure_request(), switch_s=switch_s)
 
 
 def explain(model: graph.Model, plan: planner.Plan, costs: planner.CostProfile) -> planner.Explanation:

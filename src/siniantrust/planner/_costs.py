@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -68,3 +69,22 @@ class CostProfile(_Record):
     crossing: AffineCost
     transfers: dict[str, AffineCost]
     machine: str
+
+    def with_overheads(self, *, request_s: float, switch_s: Mapping[str, float]) -> CostProfile:
+        """Add what a request costs beside its parts, and what each switch between the enclave and a device does."""
+        crossing = self.crossing.model_copy(
+            update={
+                "base_s": self.crossing.base_s + request_s,
+                "basis": f"{self.crossing.basis}; and {request_s * 1e6:.0f} us of the session's own for a request",
+            }
+        )
+        transfers = {
+            name: cost.model_copy(
+                update={
+                    "base_s": cost.base_s + switch_s[name],
+                    "basis": f"{cost.basis}; and {switch_s[name] * 1e6:.0f} us more taking turns with the enclave",
+                }
+            )
+            for name, cost in self.transfers.items()
+        }
+        return self.model_copy(update={"crossing": crossing, "transfers": transfers})

@@ -22,7 +22,7 @@ _COMPILE_TIME_S = 15.0
 def profile_device(device: Device, specimen: Specimen, here_s: Mapping[str, float] | None = None) -> DeviceProfile:
     """Measure what every node of a model costs on a device that parts can be brought to.
 
-    The whole model and up to eight pieces of it are timed in turns. A device that can tell is asked for its nodes; on
+    The whole model and up to eight pieces of it are timed. A device that can tell is asked for its nodes; on
     another one each piece's time is shared out by regression. What the pieces take together beyond the whole is the
     price of the cuts between them.
 
@@ -66,7 +66,7 @@ def _shares(
 ) -> tuple[Mapping[str, float], str]:
     """Return seconds per node, of which only their ratios within a piece matter, and how they were found."""
     pieces = timed.parts[1:]
-    taken = f"scaled to {len(pieces)} pieces and the whole, timed in turns (medians of {timed.repeats} runs)"
+    taken = f"scaled to {len(pieces)} pieces and the whole (medians of up to {timed.repeats} runs)"
     if isinstance(device, Profiler):
         try:
             found = profile(device, specimen.whole, specimen.inputs, repeats=timed.repeats)

@@ -17,8 +17,8 @@ from siniantrust.planner._pieces import moved_bytes
 
 _RUNS = 3
 _MOST_REPEATS = 20
-# Runs and profiles of a device take about a second each; a profile writes an event per node.
-_TIME_S = 1.0
+# The runs of a device take about so long together; a profile writes an event per node.
+_TIME_S = 2.0
 _EVENTS = 5000
 # Noise must not make a piece free that takes little beyond the call.
 _LEAST_SHARE = 0.02
@@ -26,7 +26,7 @@ _LEAST_SHARE = 0.02
 
 @dataclass(frozen=True)
 class Timed:
-    """Parts that were timed in turns, and the seconds of each, the call included."""
+    """Parts that were timed, and the seconds of each, the call included; ``repeats`` is that of the last."""
 
     parts: tuple[Part, ...]
     seconds: tuple[float, ...]
@@ -41,16 +41,22 @@ class Timed:
 
 
 def time_parts(device: Device, parts: Sequence[Part], inputs: Sequence[Arrays]) -> Timed:
-    """Time parts in turns, as a session runs them."""
-    with ExitStack() as stack:
-        calls = [_opened(stack, device, part, arrays) for part, arrays in zip(parts, inputs, strict=True)]
-        start = time.perf_counter()
-        for call in calls:
+    """Time parts one after the other, as a session runs them.
+
+    No two of them are open at a time: threads of idle ones may wait for work in a busy loop, and take the cores.
+    """
+    repeats = _MOST_REPEATS
+    seconds = []
+    nodes = max((len(part.node_names) for part in parts), default=1)
+    for part, arrays in zip(parts, inputs, strict=True):
+        with ExitStack() as stack:
+            call = _opened(stack, device, part, arrays)
+            start = time.perf_counter()
             call()
-        once_s = max(time.perf_counter() - start, 1e-9)
-        nodes = max((len(part.node_names) for part in parts), default=1)
-        repeats = int(np.clip(min(_TIME_S / once_s, _EVENTS / nodes), _RUNS, _MOST_REPEATS))
-        return Timed(tuple(parts), tuple(median_seconds(calls, repeats=repeats)), repeats)
+            once_s = max(time.perf_counter() - start, 1e-9)
+            repeats = int(np.clip(min(_TIME_S / len(parts) / once_s, _EVENTS / nodes), _RUNS, _MOST_REPEATS))
+            seconds += median_seconds([call], repeats=repeats)
+    return Timed(tuple(parts), tuple(seconds), repeats)
 
 
 def _opened(stack: ExitStack, device: Device, part: Part, inputs: Arrays) -> Callable[[], object]:

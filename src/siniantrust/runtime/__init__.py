@@ -6,6 +6,7 @@ from siniantrust.runtime._measure import describe_machine, record_run
 from siniantrust.runtime._observe import Call, Move, Observer
 from siniantrust.runtime._prometheus import MetricsServer, PrometheusMetrics
 from siniantrust.runtime._record import RunRecord
+from siniantrust.runtime._request_cost import measure_request
 from siniantrust.runtime._session import Session, open_session
 from siniantrust.runtime._spans import OpenTelemetrySpans
 from siniantrust.runtime._stages import Span, device_spec, enclave_spec
@@ -28,6 +29,7 @@ __all__ = [
     "device_spec",
     "enclave_spec",
     "exporter",
+    "measure_request",
     "open_session",
     "record_run",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,9 +16,10 @@ from siniantrust.planner import move_violations
 from siniantrust.runtime._device_stage import DeviceStage
 from siniantrust.runtime._interface import Arrays, Interface, Results
 from siniantrust.runtime._observe import Move, MoveLog, Observer, Observers
-from siniantrust.runtime._requests import Request, Requests
+from siniantrust.runtime._requests import Requests
+from siniantrust.runtime._run_through import run_through
 from siniantrust.runtime._stages import EnclaveHolder, EnclaveStage, Span, Stage, device_spec
-from siniantrust.runtime._stream import pass_stage, stream_requests
+from siniantrust.runtime._stream import stream_requests
 from siniantrust.trust import EnclaveInfo
 
 
@@ -149,12 +150,7 @@ class Session:
             DeviceLostError: if a device is gone.
         """
         self._check_open()
-        with self._request() as request:
-            values = self.interface.check(inputs)
-            for stage in self.stages:
-                self._requests.wait(request, stage.name)
-                values, _ = pass_stage(stage, request, values, self._requests)
-        return self.interface.answer(values)
+        return run_through(inputs, self.interface, self.stages, self._requests)
 
     def stream(
         self, requests: Iterable[Arrays], *, on_span: Callable[[Span], None] | None = None
@@ -209,14 +205,3 @@ class Session:
     def _check_open(self) -> None:
         if self._is_closed:
             raise SinianError(f"session over {self.bundle.path}: it is closed; open the bundle again")
-
-    @contextmanager
-    def _request(self) -> Iterator[Request]:
-        """Begin a request, and end it as the block ends."""
-        request = self._requests.begin()
-        try:
-            yield request
-        except BaseException as fault:
-            self._requests.end(request, type(fault).__name__)
-            raise
-        self._requests.end(request, None)

@@ -7,6 +7,7 @@ from siniantrust.trust._labels import Label, Provenance, ThreatModel, may_see
 from siniantrust.trust._protections import PROTECTIONS, Protection
 from siniantrust.trust._registry import launch, set_up, unsupported_nodes
 from siniantrust.trust._seal import SealedPart, seal_file, seal_part, unseal_file, unseal_part
+from siniantrust.trust._switch import measure_switch
 from siniantrust.trust._types import BrokeredEnclave, Check, CrossingCost, Enclave, EnclaveInfo, EnclaveSpec
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "launch",
     "may_see",
     "measure_crossing",
+    "measure_switch",
     "seal_file",
     "seal_part",
     "set_up",

@@ -77,7 +77,7 @@ def _taken(
     stack: ExitStack, enclave: Enclave, name: str, part: Part, inputs: Arrays
 ) -> tuple[list[float], list[float]]:
     """Time a part in the enclave and bare, in turns; return the seconds of each call."""
-    calls = (_load(enclave, f"crossing-{name}", part, inputs), _open_bare(stack, enclave, part, inputs))
+    calls = (load_sealed(enclave, f"crossing-{name}", part, inputs), _open_bare(stack, enclave, part, inputs))
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(_WARM_UPS):
         for call in calls:
@@ -90,7 +90,8 @@ def _taken(
     return times
 
 
-def _load(enclave: Enclave, name: str, part: Part, inputs: Arrays) -> _Call:
+def load_sealed(enclave: Enclave, name: str, part: Part, inputs: Arrays) -> Callable[[], object]:
+    """Load a part under ``name`` and a key of its own; return the function that runs it on ``inputs``."""
     key, context = secrets.token_bytes(32), b"siniantrust crossing"
     sealed = seal_part(part, key=key, context=context)
     enclave.load(name, sealed.skeleton, sealed.sealed, key, context=context)
