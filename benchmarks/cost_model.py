@@ -84,8 +84,7 @@ def _remarks(rows: Sequence[dict[str, Any]]) -> list[str]:
     by_device = [f"{each} {np.median(np.abs(errors[devices == each])):.1f} %" for each in dict.fromkeys(devices)]
     where = f"{worst['network']}, {worst['cut']}, {worst['device']}"
     return [
-        f"Errors (predicted over measured, in units of the yardstick, less one): from {low:+.1f} to {high:+.1f} % in the "
-        "middle half.",
+        f"Errors (predicted over measured, by the yardstick, less one): middle half {low:+.1f} to {high:+.1f} %.",
         f"The worst is {worst['error, %']:+.1f} %: {where}.",
         f"Median absolute error by device: {', '.join(by_device)}.",
         "The server is a process of its own on this machine, reached by gRPC over loopback.",
