@@ -15,7 +15,10 @@ from siniantrust.odla._device import Unsupported
 from siniantrust.odla._text import one_line
 
 # Compiled without complaint, and computed wrongly: found by the conformance table.
-_WRONG = {"Det": "IREE computes determinants that are off"}
+_WRONG = {
+    "Det": "IREE computes determinants that are off",
+    "SpaceToDepth CRD": "IREE ignores the order of the channels",
+}
 _BACKENDS = {"llvm-cpu": "llvm-cpu", "vulkan": "vulkan-spirv"}
 _ERROR = re.compile(r"^<stdin>:(\d+):\d+: error: (.*)$", re.MULTILINE)
 _OPERATOR = re.compile(r'torch\.operator "onnx\.(\w+)"')
@@ -46,7 +49,7 @@ def compile_part(part: Part, target: Target) -> bytes | CompileError:
     Raises:
         MissingExtraError: if IREE's compiler is not installed.
     """
-    operators = [node.op_type for node in part.proto.graph.node if node.op_type != "Constant"]
+    operators = [_called(node) for node in part.proto.graph.node if node.op_type != "Constant"]
     wrong = tuple((place, _WRONG[operator]) for place, operator in enumerate(operators) if operator in _WRONG)
     if wrong:
         return CompileError(wrong[0][1], wrong)
@@ -68,6 +71,12 @@ def compile_part(part: Part, target: Target) -> bytes | CompileError:
     except Exception as error:  # noqa: BLE001 - the tool's own kind, and what ends the process
         return _explained(str(error), text)
     return bytes(compiled)
+
+
+def _called(node: onnx.NodeProto) -> str:
+    """Return a node's operator, with its mode where that decides whether it is computed rightly."""
+    modes = [attribute.s.decode() for attribute in node.attribute if attribute.name == "mode"]
+    return f"{node.op_type} {modes[0]}" if node.op_type == "SpaceToDepth" and modes else node.op_type
 
 
 def refused_nodes(part: Part, error: CompileError) -> list[Unsupported]:

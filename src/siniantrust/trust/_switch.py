@@ -12,7 +12,7 @@ import numpy as np
 
 from siniantrust.errors import DeviceError, DeviceLostError
 from siniantrust.odla import CheckedExecutable, Device, ModelHolder, compute_part
-from siniantrust.trust._crossing import load_sealed
+from siniantrust.trust._crossing import has_room, load_sealed
 from siniantrust.trust._types import Enclave
 
 _REPEATS = 15
@@ -23,14 +23,16 @@ _FEW_REPEATS = 3
 def measure_switch(enclave: Enclave, device: Device) -> float:
     """Return the seconds that a call of each, one right after the other, takes beyond calls that follow their like.
 
-    A small network runs in the enclave, which keeps it as ``crossing-network``, and on the device. A device that does
-    not take the network is counted as free to switch to.
+    A small network runs in the enclave, which keeps it as ``crossing-network``, and on the device. Where either has no
+    place for it, switching is counted as free.
 
     Raises:
         EnclaveError: if the enclave cannot load the network.
         DeviceLostError: if the device does not answer.
     """
     part = compute_part()
+    if not has_room(enclave, part):
+        return 0.0
     inputs = {"x": np.random.default_rng(0).standard_normal(part.inputs[0].shape).astype(np.float32)}
     there = device.calibration() if isinstance(device, ModelHolder) else device
     try:
