@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import copies
+import exact_masks
 import import_time
 import parallelism
 import pipeline
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "solver": solver.run,
     "import_time": import_time.run,
     "tpm": tpm.run,
+    "exact_masks": exact_masks.run,
 }
 
 
