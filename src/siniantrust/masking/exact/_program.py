@@ -1,7 +1,8 @@
 """A model as stages that alternate: what the enclave computes in floating point, and layers that devices compute.
 
 The layers are offered as early as their inputs are there: all that are ready at the same time make one exchange, and
-those that read the same value share its pad. Everything else stays in the enclave, in as few pieces as possible.
+those that read the same value share its pad. Everything else stays in the enclave, in as few pieces as possible; sums
+and activations that directly follow a layer go into the pass that unmasks it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import onnx
 from siniantrust.errors import PlanError
 from siniantrust.graph import Model, Part, Tensor, part_from_proto
 from siniantrust.masking.exact._device_part import device_part, shapes_of
+from siniantrust.masking.exact._finish import Finish, take_finishes
 from siniantrust.masking.exact._layer import Layer
 from siniantrust.masking.exact._offer import make_layer, why_not
 
@@ -23,12 +25,13 @@ class Exchange:
     """One round trip: masked entries out, results of the layers back.
 
     ``number`` counts exchanges; ``entries`` maps each value that is sent to its number in the whole program, which its
-    pad is drawn with.
+    pad is drawn with; ``finishes`` says for every layer what unmasking it gives.
     """
 
     number: int
     entries: Mapping[str, int]
     layers: tuple[Layer, ...]
+    finishes: tuple[Finish, ...]
     part: Part = field(repr=False)
 
 
@@ -44,6 +47,21 @@ class Program:
     segments: tuple[Part | None, ...] = field(repr=False)
     exchanges: tuple[Exchange, ...] = field(repr=False)
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
+
+    def last_reads(self) -> dict[str, int]:
+        """Return for every value at which step it is read for the last time: segment ``i`` is 2i, exchange ``i`` 2i + 1.
+
+        The model's outputs are read at the end, which is one step after the last segment.
+        """
+        read: dict[str, int] = {}
+        for number, exchange in enumerate(self.exchanges):
+            segment = self.segments[number]
+            read |= dict.fromkeys((tensor.name for tensor in segment.inputs) if segment else (), 2 * number)
+            read |= dict.fromkeys(exchange.entries, 2 * number + 1)
+            read |= {finish.addend: 2 * number + 1 for finish in exchange.finishes if finish.addend is not None}
+        last = self.segments[-1]
+        read |= dict.fromkeys((tensor.name for tensor in last.inputs) if last else (), 2 * len(self.exchanges))
+        return read | dict.fromkeys((tensor.name for tensor in self.outputs), 2 * len(self.exchanges) + 1)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -80,6 +98,7 @@ def build_program(model: Model, offered: Sequence[str], input_scales: Mapping[st
     }
     shapes = shapes_of(model)
     groups, rounds = _schedule(model, set(layers))
+    groups, finishes = take_finishes(model, groups, rounds)
     segments = tuple(_segment(model, groups, index) for index in range(len(groups)))
     exchanges: list[Exchange] = []
     known = 0
@@ -88,7 +107,8 @@ def build_program(model: Model, offered: Sequence[str], input_scales: Mapping[st
         names = dict.fromkeys(layer.entry for layer in ready)
         entries = {name: known + place for place, name in enumerate(names)}
         known += len(entries)
-        exchanges.append(Exchange(number, entries, ready, device_part(f"exchange{number}", ready, shapes)))
+        part = device_part(f"exchange{number}", ready, shapes)
+        exchanges.append(Exchange(number, entries, ready, finishes[number], part))
     return Program(model.inputs, model.outputs, segments, tuple(exchanges), shapes)
 
 
