@@ -7,6 +7,8 @@ outputs = session.run({"input": x})
 """
 
 from siniantrust.masking.exact._calibrate import calibrate
+from siniantrust.masking.exact._choose import Choice, choose_layers
+from siniantrust.masking.exact._costs import Costs, measure_costs
 from siniantrust.masking.exact._ledger import PadLedger
 from siniantrust.masking.exact._pads import PadSource
 from siniantrust.masking.exact._program import Exchange, Program, build_program, offerable
@@ -14,6 +16,8 @@ from siniantrust.masking.exact._session import ExactSession
 from siniantrust.masking.exact._trusted import Meter, Trusted
 
 __all__ = [
+    "Choice",
+    "Costs",
     "ExactSession",
     "Exchange",
     "Meter",
@@ -23,5 +27,7 @@ __all__ = [
     "Trusted",
     "build_program",
     "calibrate",
+    "choose_layers",
+    "measure_costs",
     "offerable",
 ]

@@ -49,7 +49,7 @@ class Program:
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
 
     def last_reads(self) -> dict[str, int]:
-        """Return for every value at which step it is read for the last time: segment ``i`` is 2i, exchange ``i`` 2i + 1.
+        """Return at which step each value is read for the last time: segment ``i`` is 2i, exchange ``i`` 2i + 1.
 
         The model's outputs are read at the end, which is one step after the last segment.
         """

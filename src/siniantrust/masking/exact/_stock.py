@@ -1,4 +1,4 @@
-"""Corrections that were worked out ahead of time: outside the enclave, where there is room, under AES-256 (OCB, RFC 7253).
+"""Corrections, worked out ahead of time: outside the enclave, where there is room, under AES-256-OCB (RFC 7253).
 
 A correction is what a layer makes of a pad; with it and the host's answer anyone has the layer's result. It costs as
 many multiplications as the layer itself: preparing moves work to idle time, and removes none.
