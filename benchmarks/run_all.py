@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 import copies
+import exact_accuracy
+import exact_kernels
 import exact_masks
 import import_time
 import parallelism
@@ -31,6 +33,8 @@ BENCHMARKS = {
     "import_time": import_time.run,
     "tpm": tpm.run,
     "exact_masks": exact_masks.run,
+    "exact_kernels": exact_kernels.run,
+    "exact_accuracy": exact_accuracy.run,
 }
 
 

@@ -11,6 +11,7 @@ from siniantrust.masking.exact._choose import Choice, choose_layers
 from siniantrust.masking.exact._costs import Costs, measure_costs
 from siniantrust.masking.exact._ledger import PadLedger
 from siniantrust.masking.exact._pads import PadSource
+from siniantrust.masking.exact._passes import best_passes
 from siniantrust.masking.exact._program import Exchange, Program, build_program, offerable
 from siniantrust.masking.exact._session import ExactSession
 from siniantrust.masking.exact._trusted import Meter, Trusted
@@ -25,6 +26,7 @@ __all__ = [
     "PadSource",
     "Program",
     "Trusted",
+    "best_passes",
     "build_program",
     "calibrate",
     "choose_layers",

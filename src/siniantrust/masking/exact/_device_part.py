@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from siniantrust.graph import Model, Part, part_from_proto
+from siniantrust.graph import Part, part_from_proto
 from siniantrust.masking.exact import _field
 from siniantrust.masking.exact._layer import Layer, Window
 
@@ -53,11 +53,6 @@ def device_part(name: str, layers: Sequence[Layer], shapes: Mapping[str, Sequenc
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
     return part_from_proto(proto, name=name)
-
-
-def shapes_of(model: Model) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every value of ``model`` for one batch item."""
-    return {name: tensor.shape for name, tensor in model.tensors.items()}
 
 
 def _value(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from siniantrust.masking.exact._passes import Unmask, Weigh
+from siniantrust.masking.exact._passes import Mask, Unmask, Weigh
 
 _Pointer, _Count, _Flag = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
 # How the library splits weights, so that products with quantised values are sums of 16-bit products.
@@ -43,11 +43,20 @@ class NativePasses:
         self._weigh.argtypes = [*[_Count] * 3, _Pointer, _Count, _Count, _Pointer, _Count, *[_Pointer] * 3]
         self._weigh.restype = None
 
-    def mask(self, values: np.ndarray, words: np.ndarray, scale: float, sent: np.ndarray, steps: np.ndarray) -> int:
+    def masker(self, values: np.ndarray, scale: float, sent: np.ndarray, steps: np.ndarray) -> Mask:
         """See ``Passes``."""
+        at_values, at_sent, at_steps = map(_at, (values, sent, steps))
         inverse = float(np.float32(1 / scale))
-        flags = self._mask(len(values), _at(values), _at(words), inverse, _at(sent), _at(steps))
-        return int(flags)
+
+        def mask(share: slice, words: np.ndarray) -> int:
+            start = share.start
+            count = min(share.stop, len(values), len(sent), len(steps)) - start
+            if not 0 <= count <= len(words):
+                raise ValueError(f"expected a word for each of {count} values, found {len(words)}")
+            place = at_values + 4 * start, _at(words), inverse, at_sent + 4 * start, at_steps + start
+            return int(self._mask(count, *place))
+
+        return mask
 
     def unmasker(
         self,

@@ -18,6 +18,7 @@ NOT_FINITE, DRAW_AGAIN = 1, 2
 BLOCK = 1 << 12
 WEIGHT_BITS = 21
 
+Mask = Callable[[slice, np.ndarray], int]
 Unmask = Callable[[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray], np.ndarray]
 Weigh = Callable[[np.ndarray], np.ndarray]
 
@@ -27,18 +28,17 @@ class Passes(Protocol):
 
     name: str
 
-    def mask(self, values: np.ndarray, words: np.ndarray, scale: float, sent: np.ndarray, steps: np.ndarray) -> int:
-        """Quantise and add pads.
+    def masker(self, values: np.ndarray, scale: float, sent: np.ndarray, steps: np.ndarray) -> Mask:
+        """Return the pass that quantises a share of an array and adds pads.
+
+        It takes the share, a slice, and uint32 words for it, of which 31 bits make a pad each. It returns NOT_FINITE
+        where a value is not, DRAW_AGAIN where a word makes no residue, or both; else 0.
 
         Args:
             values: float32 (count,).
-            words: uint32 (count,), of which 31 bits make a pad each.
             scale: what one step is worth.
             sent: uint32 (count,), gets residues.
             steps: int8 (count,), gets the quantised values.
-
-        Returns:
-            NOT_FINITE where a value is not, DRAW_AGAIN where a word makes no residue, or both; else 0.
         """
         ...
 
@@ -85,15 +85,20 @@ class NumpyPasses:
 
     name = "numpy"
 
-    def mask(self, values: np.ndarray, words: np.ndarray, scale: float, sent: np.ndarray, steps: np.ndarray) -> int:
+    def masker(self, values: np.ndarray, scale: float, sent: np.ndarray, steps: np.ndarray) -> Mask:
         """See ``Passes``."""
-        if not np.isfinite(values).all():
-            return NOT_FINITE
-        pads = words & np.uint32(_field.PRIME)
-        rounded = np.rint(values * np.float32(1 / scale))
-        steps[:] = np.clip(rounded, -_field.QUANTISED_MAX, _field.QUANTISED_MAX)
-        sent[:] = _field.masked(steps, pads)
-        return DRAW_AGAIN if (pads == _field.PRIME).any() else 0
+
+        def mask(share: slice, words: np.ndarray) -> int:
+            if not np.isfinite(values[share]).all():
+                return NOT_FINITE
+            pads = words & np.uint32(_field.PRIME)
+            with np.errstate(over="ignore"):  # what becomes infinite is clipped like what is merely large
+                rounded = np.rint(values[share] * np.float32(1 / scale))
+            steps[share] = np.clip(rounded, -_field.QUANTISED_MAX, _field.QUANTISED_MAX)
+            sent[share] = _field.masked(steps[share], pads)
+            return DRAW_AGAIN if (pads == _field.PRIME).any() else 0
+
+        return mask
 
     def unmasker(
         self,

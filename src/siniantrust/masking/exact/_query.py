@@ -53,7 +53,7 @@ class Query:
             raise self._refused(f"expected {sorted(layer.exit for layer in exchange.layers)}, found {sorted(answers)}")
         for layer in exchange.layers:
             answer = answers[layer.exit]
-            shape = (len(self.queries), *self.trusted.program.shapes[layer.exit][1:])
+            shape = (len(self.queries), *exchange.shapes[layer.exit][1:])
             if answer.dtype != np.uint32 or answer.shape != shape:
                 raise self._refused(
                     f"'{layer.exit}': expected uint32{list(shape)}, found {answer.dtype}{list(answer.shape)}"
@@ -89,7 +89,7 @@ class Query:
         """Decrypt the layers' corrections for all items; kept until an answer passes, since they open only once."""
         for place, layer in enumerate(exchange.layers):
             if place not in self._corrections:
-                shape = (len(self.queries), *self.trusted.program.shapes[layer.exit][1:])
+                shape = (len(self.queries), *exchange.shapes[layer.exit][1:])
                 correction = self.trusted.arena.take(shape, np.uint32)
                 for item, query in enumerate(self.queries):
                     self.trusted.correction(query, exchange, place, correction[item])

@@ -95,8 +95,8 @@ class Trusted:
         self.checks = {
             layer.name: LayerCheck(
                 layer,
-                entry=program.shapes[layer.entry],
-                exit_=program.shapes[layer.exit],
+                entry=exchange.shapes[layer.entry],
+                exit_=exchange.shapes[layer.exit],
                 relu=finish.relu,
                 passes=self._passes,
                 soundness_bits=soundness_bits,
@@ -143,7 +143,7 @@ class Trusted:
 
     def pad(self, query: int, exchange: Exchange, entry: str) -> np.ndarray:
         """Return the pad of one entry in one query, shaped like one item."""
-        shape = (1, *self.program.shapes[entry][1:])
+        shape = (1, *exchange.shapes[entry][1:])
         return self._pads.pad(query, exchange.entries[entry], int(np.prod(shape))).reshape(shape)
 
     def begin(self, inputs: Arrays) -> Query:
@@ -210,18 +210,20 @@ class Trusted:
         """
         start = time.thread_time()
         scale = next(layer.input_scale for layer in exchange.layers if layer.entry == entry)
+        if entry in exchange.steps:
+            rows, columns = exchange.steps[entry]
+            values = values[:, :, ::rows, ::columns]
         floats = np.ascontiguousarray(values).reshape(len(queries), -1)
         sent, steps = self.sent_arena.take(floats.shape, np.uint32), self.arena.take(floats.shape, np.int8)
         for item, query in enumerate(queries):
-            flags = 0
-            for share, words in self._pads.words(query, exchange.entries[entry], floats.shape[1]):
-                each = floats[item, share], words, scale, sent[item, share], steps[item, share]
-                flags |= self._passes.mask(*each)
+            flags, count = 0, floats.shape[1]
+            mask = self._passes.masker(floats[item], scale, sent[item], steps[item])
+            for share, words in self._pads.words(query, exchange.entries[entry], count):
+                flags |= mask(share, words)
             if flags & NOT_FINITE:
                 raise DataError(f"exact masks: value '{entry}' is not finite")
             if flags & DRAW_AGAIN:
-                pad = self._pads.pad(query, exchange.entries[entry], floats.shape[1])
-                self._passes.mask(floats[item], pad, scale, sent[item], steps[item])
+                mask(slice(0, count), self._pads.pad(query, exchange.entries[entry], count))
         self.meter.mask_s += time.thread_time() - start
         self.meter.sent_bytes += sent.nbytes
         return steps.reshape(values.shape), sent.reshape(values.shape)
