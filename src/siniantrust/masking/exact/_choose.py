@@ -79,9 +79,11 @@ def choose_layers(model: Model, costs: Costs) -> dict[str, Choice]:
 def _candidate(model: Model, node: Node, costs: Costs) -> _Candidate:
     proto = model.proto.graph.node[node.index]
     weights = next(tensor for tensor in model.proto.graph.initializer if tensor.name == proto.input[1])
-    products = node.flops // 2
-    taps = math.prod(weights.dims[-_KERNEL_AXES:]) if node.op_type == "Conv" else 1
-    sent, received = model.tensors[proto.input[0]].elements, model.tensors[proto.output[0]].elements
+    result = model.tensors[proto.output[0]]
+    convolves = node.op_type == "Conv"
+    taps = math.prod(weights.dims[-_KERNEL_AXES:]) if convolves else 1
+    sent, received = model.tensors[proto.input[0]].elements, result.elements
+    products = received * math.prod(weights.dims) // result.shape[1 if convolves else -1]
     masked_s = sent * taps * costs.verify_s + received * costs.unmask_s + costs.layer_s
     return _Candidate(node, proto.input[0], products, products * costs.product_s, masked_s)
 
