@@ -22,6 +22,7 @@ from siniantrust.masking.exact import ExactSession, Program, build_program, offe
 from siniantrust.masking.exact._field import PRIME
 from siniantrust.masking.exact._finish import Finish
 from siniantrust.masking.exact._layer import Layer
+from siniantrust.masking.exact._pads import PadSource
 from siniantrust.masking.exact._query import Query
 from siniantrust.odla import CheckedExecutable, DeviceSpec
 
@@ -213,6 +214,51 @@ def test_what_a_device_sees_is_uniform(residual: Program) -> None:
     counts = np.histogram(seen, bins=256, range=(0, PRIME))[0]
     assert stats.chisquare(counts).pvalue > 1e-4
     assert len({array.tobytes() for array in first}) == len(first)
+
+
+def test_a_pad_that_is_drawn_again_is_the_one_prepared(residual: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a word is no residue, masking draws the same other one as preparing did, and the answer stays right."""
+    x = np.random.default_rng(6).normal(size=(1, *residual.inputs[0].shape[1:])).astype(np.float32)
+    with ExactSession(residual, [CPU]) as session:
+        wanted = session.run({"x": x})["y"]
+    encryptor = PadSource._encryptor
+
+    class Unlucky:
+        def __init__(self, source: PadSource, query: int, value: int, block: int) -> None:
+            self._inner = encryptor(source, query, value, block)
+            self._unlucky = block == 0
+
+        def update_into(self, plain: memoryview, into: memoryview) -> None:
+            self._inner.update_into(plain, into)
+            if self._unlucky:
+                into[:4] = b"\xff" * 4
+
+    monkeypatch.setattr(PadSource, "_encryptor", lambda *numbers: Unlucky(*numbers))
+    with ExactSession(residual, [CPU]) as session:
+        spy = _Eavesdropper(session._devices["cpu"][0])
+        session._devices["cpu"][0] = spy  # type: ignore[call-overload]
+        np.testing.assert_array_equal(session.run({"x": x})["y"], wanted)
+        assert spy.seen[0].max() < PRIME
+
+
+def test_memory_that_a_device_has_seen_holds_nothing_else(residual: Program) -> None:
+    """Arrays of requests are used again for requests only: a device that keeps one finds no plain value there."""
+    x = np.zeros((1, *residual.inputs[0].shape[1:]), np.float32)
+    kept: list[np.ndarray] = []
+
+    class Keeper(_Eavesdropper):
+        def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            kept.extend(inputs.values())
+            return super().run(inputs)
+
+    with ExactSession(residual, [CPU]) as session:
+        keepers = [Keeper(opened) for opened in session._devices["cpu"]]
+        session._devices["cpu"] = keepers  # type: ignore[assignment]
+        for _ in range(3):
+            session.run({"x": x})
+        private = session.trusted.arena._free
+        assert private
+        assert not any(np.may_share_memory(array, buffer) for array in kept for buffer in private)
 
 
 @pytest.fixture(scope="module")

@@ -30,8 +30,8 @@ def _convolutions(folder: Path, *layers: tuple[str, int, int, int]) -> Model:
     for name, groups, kernel, stride in layers:
         weight = generator.normal(size=(8, 8 // groups, kernel, kernel)).astype(np.float32)
         weights.append(numpy_helper.from_array(weight, f"{name}.w"))
-        attributes = {"group": groups, "strides": [stride] * 2, "pads": [kernel // 2] * 4}
-        nodes.append(helper.make_node("Conv", ["x", f"{name}.w"], [name], name=name, **attributes))
+        inputs, pads = ["x", f"{name}.w"], [kernel // 2 if stride == 1 else 0] * 4
+        nodes.append(helper.make_node("Conv", inputs, [name], name=name, group=groups, strides=[stride] * 2, pads=pads))
     graph = helper.make_graph(
         nodes,
         "net",

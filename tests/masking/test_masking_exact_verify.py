@@ -109,6 +109,7 @@ def test_each_comparison_is_worth_twenty_bits(bits: int, comparisons: int) -> No
     """As many are made as the bound needs: each misses with at most 2^-21 + 2^-30 + 2^-30."""
     layer = _layer(np.ones((1, 1, 1, 1), np.int8), NO_WINDOW)
     check = LayerCheck(layer, entry=(1, 1, 2, 2), exit_=(1, 1, 2, 2), relu=False, passes=PASSES[0], soundness_bits=bits)
-    sums = check.unmask(*[np.zeros((1, 1, 2, 2), np.uint32)] * 2, None, np.empty((1, 1, 2, 2), np.float32))
+    nothing = np.zeros((1, 1, 2, 2), np.uint32)
+    sums = check.unmask(nothing, nothing, None, np.empty(nothing.shape, np.float32))
     assert len(sums) == comparisons
     assert (2.0**-21 + 2 * 2.0**-30) ** comparisons < 2.0**-bits

@@ -61,7 +61,7 @@ def measure_costs(*, repeats: int = 9) -> Costs:
 def _probe(*, channels: int, side: int, kernel: int) -> Model:
     """Return a convolution with as many channels out as in, at the side of its input."""
     weight = np.random.default_rng(0).normal(size=(channels, channels, kernel, kernel)).astype(np.float32)
-    shape = ["batch", channels, side, side]
+    shape: list[str | int | None] = ["batch", channels, side, side]
     graph = helper.make_graph(
         [helper.make_node("Conv", ["x", "weight"], ["y"], name="layer", pads=[kernel // 2] * 4)],
         "probe",

@@ -10,7 +10,10 @@ import numpy as np
 
 from siniantrust.masking.exact._passes import Mask, Unmask, Weigh
 
-_Pointer, _Count, _Flag = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+_Type = type[ctypes.c_void_p] | type[ctypes.c_int64] | type[ctypes.c_int32]
+_Pointer: _Type = ctypes.c_void_p
+_Count: _Type = ctypes.c_int64
+_Flag: _Type = ctypes.c_int32
 # How the library splits weights, so that products with quantised values are sums of 16-bit products.
 _LOW_BITS = 11
 _LANES = 16

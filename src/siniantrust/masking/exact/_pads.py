@@ -59,13 +59,13 @@ class PadSource:
         share = np.empty(min(count, _SHARE_WORDS), dtype="<u4")
         for start in range(0, count, _SHARE_WORDS):
             words = share[: count - start]
-            encryptor.update_into(_ZEROS[: words.nbytes], memoryview(words).cast("B"))
+            encryptor.update_into(_ZEROS[: words.nbytes], words.data.cast("B"))
             yield slice(start, start + len(words)), words
 
     def _words(self, query: int, value: int, block: int, count: int) -> np.ndarray:
         words = np.empty(count, dtype="<u4")
         if count:
-            self._encryptor(query, value, block).update_into(bytes(words.nbytes), memoryview(words).cast("B"))
+            self._encryptor(query, value, block).update_into(bytes(words.nbytes), words.data.cast("B"))
         return words
 
     def _encryptor(self, query: int, value: int, block: int) -> CipherContext:

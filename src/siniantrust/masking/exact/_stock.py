@@ -48,7 +48,7 @@ class Stock:
         """Add a prepared query: a correction (uint32) for every layer of the program, in order."""
         for layer, array in enumerate(corrections):
             name = _name(query, layer)
-            self._outside[name] = self._cipher.encrypt(name, memoryview(array).cast("B"), None)
+            self._outside[name] = self._cipher.encrypt(name, array.data.cast("B"), None)
         with self._lock:
             self._ready.append(query)
 
@@ -68,7 +68,7 @@ class Stock:
         if sealed is None:
             raise TrustError(f"pad stock: the correction of layer {layer} for query {query} is gone; the host lost it")
         try:
-            self._cipher.decrypt_into(name, sealed, None, memoryview(correction).cast("B"))
+            self._cipher.decrypt_into(name, sealed, None, correction.data.cast("B"))
         except (InvalidTag, ValueError):
             raise TrustError(
                 f"pad stock: the correction of layer {layer} for query {query} does not open; the host changed it"
