@@ -233,7 +233,10 @@ def test_a_pad_that_is_drawn_again_is_the_one_prepared(residual: Program, monkey
             if self._unlucky:
                 into[:4] = b"\xff" * 4
 
-    monkeypatch.setattr(PadSource, "_encryptor", lambda *numbers: Unlucky(*numbers))
+    def unlucky(source: PadSource, query: int, value: int, block: int) -> Unlucky:
+        return Unlucky(source, query, value, block)
+
+    monkeypatch.setattr(PadSource, "_encryptor", unlucky)
     with ExactSession(residual, [CPU]) as session:
         spy = _Eavesdropper(session._devices["cpu"][0])
         session._devices["cpu"][0] = spy  # type: ignore[call-overload]
