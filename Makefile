@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 MLSERVER := .venvs/mlserver
 AARCH64 := .venvs/aarch64
 NVIDIA_SAMPLES := .cache/nvidia-samples
+PASSES := src/siniantrust/masking/exact/_kernels
 LOCKS := requirements/torch.lock requirements/dev.lock
 TORCH := $(shell grep -v '^\#' requirements/torch.lock)
 TEST_WORKERS ?= 2
@@ -59,7 +60,7 @@ setup: $(STAMP)
 system:
 	@sh tools/system_packages.sh
 
-$(STAMP): $(LOCKS) pyproject.toml | system
+$(STAMP): $(LOCKS) pyproject.toml setup.py $(PASSES).c | system
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "make: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
@@ -69,6 +70,8 @@ $(STAMP): $(LOCKS) pyproject.toml | system
 		$(BIN)/python -m pip install --quiet "$(TORCH)"; }
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/dev.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@ls $(PASSES).*.so >/dev/null 2>&1 || echo "make: no C compiler: exact masks will compute in numpy, some ten times" \
+		"slower (install gcc, then run: make -B setup)"
 	@touch $@
 
 # A server of the Open Inference Protocol that others wrote, in an environment of its own: its pins are not ours.

@@ -1,4 +1,4 @@
-"""The networks that the benchmarks cut: ResNet-50, MobileNetV2, and chains of any length, with random weights.
+"""The networks that the benchmarks cut: ResNet-50, VGG-16, MobileNetV2, and chains of any length, with random weights.
 
 Batch normalisation is written as exporters leave it: folded into the convolution before it. Weights are scaled so that
 activations keep their size from layer to layer, because a run through infinities or denormals would be timed otherwise.
@@ -124,6 +124,29 @@ def make_resnet50(side: int = 224) -> Network:
     )
 
 
+def make_vgg16(side: int = 224) -> Network:
+    """Build VGG-16 (Simonyan and Zisserman 2015), configuration D. Cuts: its five pools."""
+    writer = _Writer()
+    x, cuts, channels_in = "input", [], 3
+    for stage, (repeats, width) in enumerate(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)), start=1):
+        for repeat in range(repeats):
+            x = writer.conv(x, f"stage{stage}.conv{repeat}", channels=(channels_in, width), kernel=3, gain=2.0)
+            x = writer.op("Relu", [x], f"{x}.relu")
+            channels_in = width
+        x = writer.op("MaxPool", [x], f"stage{stage}.pool", kernel_shape=[2, 2], strides=[2, 2])
+        cuts.append(x)
+    x = writer.op("Flatten", [x], "flat")
+    size_in = channels_in * (side >> len(cuts)) ** 2
+    for number, size_out in enumerate((4096, 4096)):
+        x = writer.op(
+            "Relu", [writer.dense(x, f"dense{number}", size_in=size_in, size_out=size_out)], f"dense{number}.relu"
+        )
+        size_in = size_out
+    x = writer.dense(x, "logits", size_in=size_in, size_out=1000)
+    proto = writer.model("vgg16", inputs=[3, side, side], output=x, outputs=[1000])
+    return Network("VGG-16", proto, tuple(cuts), side)
+
+
 def make_mobilenet_v2(side: int = 224) -> Network:
     """Build MobileNetV2 (Sandler et al. 2018), width 1.
 
@@ -187,4 +210,8 @@ def make_residual(nodes: int) -> onnx.ModelProto:
     return writer.model("residual", inputs=[4, 8, 8], output=x, outputs=[4, 8, 8])
 
 
-NETWORKS: dict[str, Callable[[int], Network]] = {"resnet50": make_resnet50, "mobilenet_v2": make_mobilenet_v2}
+NETWORKS: dict[str, Callable[[int], Network]] = {
+    "resnet50": make_resnet50,
+    "vgg16": make_vgg16,
+    "mobilenet_v2": make_mobilenet_v2,
+}

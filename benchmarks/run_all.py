@@ -12,6 +12,9 @@ from pathlib import Path
 
 import copies
 import cost_model
+import exact_accuracy
+import exact_kernels
+import exact_masks
 import import_time
 import parallelism
 import pipeline
@@ -31,6 +34,9 @@ BENCHMARKS = {
     "solver": solver.run,
     "import_time": import_time.run,
     "tpm": tpm.run,
+    "exact_masks": exact_masks.run,
+    "exact_kernels": exact_kernels.run,
+    "exact_accuracy": exact_accuracy.run,
 }
 
 

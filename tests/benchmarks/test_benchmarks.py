@@ -83,9 +83,9 @@ def test_a_tensor_crosses_in_two_cipher_passes_and_one_allocation(written: Path)
         assert 1 <= row["allocated, tensors"] < 1.5
 
 
-@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["resnet50", "vgg16", "mobilenet_v2"])
 def test_networks_have_their_cuts_and_finite_outputs(name: str) -> None:
-    """Both networks have their five or more cuts, and activations that neither die nor explode."""
+    """Each network has its five or more cuts, and activations that neither die nor explode."""
     import networks
 
     import siniantrust as st
@@ -143,3 +143,27 @@ def test_the_tpm_of_the_benchmark_is_emulated_and_says_so() -> None:
     assert {row["step"] for row in outcome.rows} >= {"attest: quote and appraise", "seal", "unseal"}
     assert all(row["median, ms"] > 0 for row in outcome.rows)
     assert "emulated" in outcome.bars[0].what
+
+
+@pytest.mark.slow
+def test_what_masking_costs_is_told_with_its_preparation() -> None:
+    """Each network's trusted work is the sum of its kinds, and preparation, stock and bytes stand beside it."""
+    import exact_masks
+
+    outcome = exact_masks.run(quick=True)
+    assert len(outcome.rows) == 6
+    for row in outcome.rows:
+        assert min(row[f"{kind}, ms"] for kind in ("whole", "trusted", "device")) > 0
+        assert (row["stock, MiB"] > 0) == (row["sent, MiB"] > 0)
+        assert row["sent, MiB"] + row["received, MiB"] <= row["layer by layer, MiB"]
+    every = [row for row in outcome.rows if row["on devices"].startswith("every")]
+    assert all(row["preparation, ms"] > 0 for row in every)
+
+
+def test_passes_are_timed_only_where_they_agree() -> None:
+    """The benchmark of the passes has a figure for each form, of results that it compared."""
+    import exact_kernels
+
+    outcome = exact_kernels.run(quick=True)
+    assert {row["pass"] for row in outcome.rows} == {"mask", "unmask", "weigh, 3 x 3"}
+    assert all(row["numpy, ns a number"] > 0 for row in outcome.rows)

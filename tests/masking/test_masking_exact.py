@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,19 @@ import onnxruntime
 import pytest
 import torch
 from exact_models import attention_network, items, loaded, program_of, residual_network
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 from scipy import stats
 
 from siniantrust.errors import DataError, IntegrityError, PlanError, TrustError
 from siniantrust.graph import Model
 from siniantrust.masking.exact import ExactSession, Program, build_program, offerable
 from siniantrust.masking.exact._field import PRIME
+from siniantrust.masking.exact._finish import Finish
 from siniantrust.masking.exact._layer import Layer
+from siniantrust.masking.exact._pads import PadSource
+from siniantrust.masking.exact._query import Query
 from siniantrust.odla import CheckedExecutable, DeviceSpec
 
 CPU = DeviceSpec("cpu", options={"threads": 1})
@@ -91,19 +95,28 @@ def test_answers_are_the_quantised_models(model: Model, program: Program, batch:
     np.testing.assert_allclose(found, _in_the_clear(model, program, x), rtol=1e-6, atol=1e-6)
 
 
-def test_every_layers_answer_is_exact(residual: Program) -> None:
+def test_every_layers_answer_is_exact(residual: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     """Masked, computed in float64, folded and unmasked, each layer's integers are those of 64-bit arithmetic."""
+    made: dict[str, np.ndarray] = {}
+    go_on = Query._go_on
+
+    def keep(query: Query, values: Mapping[str, np.ndarray]) -> None:
+        made.update({name: value.copy() for name, value in values.items()})
+        go_on(query, values)
+
+    monkeypatch.setattr(Query, "_go_on", keep)
     model_input = np.random.default_rng(3).normal(size=(2, *residual.inputs[0].shape[1:])).astype(np.float32)
     with ExactSession(residual, [CPU]) as session:
         query = session.trusted.begin({"x": model_input})
         while query.request is not None:
             exchange = residual.exchanges[query.exchange]
-            entries = {layer.name: query.values[layer.entry] for layer in exchange.layers}
+            entries = {layer.name: query.values[layer.entry].copy() for layer in exchange.layers}
             query.accept(session._devices["cpu"][query.exchange].run(query.request))
-            for layer in exchange.layers:
-                made = query.values.get(layer.exit, query.outputs.get(layer.exit))
-                if made is not None:
-                    np.testing.assert_array_equal(made, _in_integers(layer, entries[layer.name]))
+            for layer, finish in zip(exchange.layers, exchange.finishes, strict=True):
+                wanted = _in_integers(layer, entries[layer.name])
+                wanted = wanted if finish.addend is None else wanted + made[finish.addend]
+                np.testing.assert_array_equal(made[finish.value], np.maximum(wanted, 0) if finish.relu else wanted)
+    assert made.keys() == {"r1", "c2", "r2", "y"}
 
 
 def test_quantisation_costs_little(model: Model, program: Program) -> None:
@@ -114,6 +127,58 @@ def test_quantisation_costs_little(model: Model, program: Program) -> None:
     with ExactSession(program, [CPU]) as session:
         found = session.run({"x": x})["y"]
     assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.999
+
+
+def test_what_follows_a_layer_goes_into_its_pass(residual: Program) -> None:
+    """Activations, and a sum whose other operand is there, are no longer in the segments."""
+    finishes = {finish.value: finish for exchange in residual.exchanges for finish in exchange.finishes}
+    assert finishes["r1"] == Finish("r1", relu=True)
+    assert finishes["c2"] == Finish("c2")
+    assert finishes["r2"] == Finish("r2", addend="c2", relu=True)
+    kept = [[node.op_type for node in part.proto.graph.node] for part in residual.segments if part is not None]
+    assert kept == [["GlobalAveragePool", "Flatten"]]
+
+
+@pytest.mark.parametrize("why", ["read twice", "an output", "another shape"])
+def test_what_others_need_stays_in_a_segment(tmp_path: Path, why: str) -> None:
+    """A value that more than one node or the caller reads is made, and a sum over another shape is left as it is."""
+    weight = np.ones((2, 3, 1, 1))
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
+        helper.make_node("Relu", ["c"], ["r"], name="relu"),
+        helper.make_node("Add", ["r", "m" if why == "another shape" else "c"], ["y"], name="add"),
+    ]
+    if why == "an output":
+        nodes, outputs = nodes[:2], ["c", "r"]
+    else:
+        outputs = ["y"]
+    if why == "another shape":
+        nodes = [
+            helper.make_node("ReduceMean", ["x"], ["m"], name="mean", axes=[1, 2, 3]),
+            nodes[0],
+            helper.make_node("Add", ["c", "m"], ["y"], name="add"),
+        ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 4, 4])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2, 4, 4]) for name in outputs],
+        [numpy_helper.from_array(weight.astype(np.float32), "w")],
+    )
+    model = loaded(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path)
+    (exchange,) = build_program(model, ["conv"], {"x": 0.1}).exchanges
+    assert exchange.finishes == (Finish("c"),)
+
+
+def test_answers_outlive_later_requests(residual: Program) -> None:
+    """What a caller got is not among the arrays that are used again."""
+    x = np.random.default_rng(8).normal(size=(2, 1, *residual.inputs[0].shape[1:])).astype(np.float32)
+    with ExactSession(residual, [CPU]) as session:
+        first = session.run({"x": x[0]})["y"]
+        kept = first.copy()
+        other = session.run({"x": x[1]})["y"]
+        np.testing.assert_array_equal(first, kept)
+        assert not np.array_equal(first, other)
 
 
 def test_layers_that_read_the_same_value_share_its_pad(residual: Program) -> None:
@@ -151,29 +216,83 @@ def test_what_a_device_sees_is_uniform(residual: Program) -> None:
     assert len({array.tobytes() for array in first}) == len(first)
 
 
-@settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_any_changed_byte_is_caught(residual: Program, data: st.DataObject) -> None:
-    """Whichever byte of whichever answer a host changes, the answer is refused and names the layer."""
-    x = np.random.default_rng(3).normal(size=(1, *residual.inputs[0].shape[1:])).astype(np.float32)
-    victim = data.draw(st.integers(0, len(residual.exchanges) - 1), label="exchange")
+def test_a_pad_that_is_drawn_again_is_the_one_prepared(residual: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a word is no residue, masking draws the same other one as preparing did, and the answer stays right."""
+    x = np.random.default_rng(6).normal(size=(1, *residual.inputs[0].shape[1:])).astype(np.float32)
     with ExactSession(residual, [CPU]) as session:
-        query = session.trusted.begin({"x": x})
-        while query.request is not None:
-            number = query.exchange
-            answer = session._devices["cpu"][number].run(query.request)
-            if number == victim:
-                name = data.draw(st.sampled_from(sorted(answer)), label="value")
-                raw = bytearray(answer[name].tobytes())
-                place = data.draw(st.integers(0, len(raw) - 1), label="byte")
-                raw[place] ^= data.draw(st.integers(1, 255), label="bits")
-                changed = np.frombuffer(bytes(raw), np.uint32).reshape(answer[name].shape)
-                if np.array_equal(changed.astype(np.int64) % PRIME, answer[name].astype(np.int64) % PRIME):
-                    return  # another name for the same residue is the same answer
-                with pytest.raises(IntegrityError, match="is not what layer"):
-                    query.accept({**answer, name: changed})
-                return
-            query.accept(answer)
+        wanted = session.run({"x": x})["y"]
+    encryptor = PadSource._encryptor
+
+    class Unlucky:
+        def __init__(self, source: PadSource, query: int, value: int, block: int) -> None:
+            self._inner = encryptor(source, query, value, block)
+            self._unlucky = block == 0
+
+        def update_into(self, plain: memoryview, into: memoryview) -> None:
+            self._inner.update_into(plain, into)
+            if self._unlucky:
+                into[:4] = b"\xff" * 4
+
+    def unlucky(source: PadSource, query: int, value: int, block: int) -> Unlucky:
+        return Unlucky(source, query, value, block)
+
+    monkeypatch.setattr(PadSource, "_encryptor", unlucky)
+    with ExactSession(residual, [CPU]) as session:
+        spy = _Eavesdropper(session._devices["cpu"][0])
+        session._devices["cpu"][0] = spy  # type: ignore[call-overload]
+        np.testing.assert_array_equal(session.run({"x": x})["y"], wanted)
+        assert spy.seen[0].max() < PRIME
+
+
+def test_memory_that_a_device_has_seen_holds_nothing_else(residual: Program) -> None:
+    """Arrays of requests are used again for requests only: a device that keeps one finds no plain value there."""
+    x = np.zeros((1, *residual.inputs[0].shape[1:]), np.float32)
+    kept: list[np.ndarray] = []
+
+    class Keeper(_Eavesdropper):
+        def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            kept.extend(inputs.values())
+            return super().run(inputs)
+
+    with ExactSession(residual, [CPU]) as session:
+        keepers = [Keeper(opened) for opened in session._devices["cpu"]]
+        session._devices["cpu"] = keepers  # type: ignore[assignment]
+        for _ in range(3):
+            session.run({"x": x})
+        private = session.trusted.arena._free
+        assert private
+        assert not any(np.may_share_memory(array, buffer) for array in kept for buffer in private)
+
+
+@pytest.fixture(scope="module")
+def waiting(residual: Program) -> Iterator[list[tuple[Query, dict[str, np.ndarray]]]]:
+    """Return for every exchange a request that waits for its answer, and the right answer."""
+    x = np.random.default_rng(3).normal(size=(1, *residual.inputs[0].shape[1:])).astype(np.float32)
+    found = []
+    with ExactSession(residual, [CPU]) as session:
+        for number in range(len(residual.exchanges)):
+            query = session.trusted.begin({"x": x})
+            for earlier in session._devices["cpu"][:number]:
+                query.accept(earlier.run(query.request or {}))
+            found.append((query, session._devices["cpu"][number].run(query.request or {})))
+        yield found
+        for query, answer in found:
+            query.accept(answer)  # what was refused before was what was wrong with it
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_changed_byte_is_caught(waiting: list[tuple[Query, dict[str, np.ndarray]]], data: st.DataObject) -> None:
+    """Whichever byte of whichever answer a host changes, the answer is refused and names the layer."""
+    query, answer = data.draw(st.sampled_from(waiting), label="exchange")
+    name = data.draw(st.sampled_from(sorted(answer)), label="value")
+    raw = bytearray(answer[name].tobytes())
+    raw[data.draw(st.integers(0, len(raw) - 1), label="byte")] ^= data.draw(st.integers(1, 255), label="bits")
+    changed = np.frombuffer(bytes(raw), np.uint32).reshape(answer[name].shape)
+    # Another name for the same residue is the same answer.
+    assume(not np.array_equal(changed.astype(np.int64) % PRIME, answer[name].astype(np.int64) % PRIME))
+    with pytest.raises(IntegrityError, match="is not what layer"):
+        query.accept({**answer, name: changed})
 
 
 @pytest.mark.parametrize("fault", ["missing", "more", "shape", "dtype", "stale", "zero"])

@@ -7,13 +7,18 @@ outputs = session.run({"input": x})
 """
 
 from siniantrust.masking.exact._calibrate import calibrate
+from siniantrust.masking.exact._choose import Choice, choose_layers
+from siniantrust.masking.exact._costs import Costs, measure_costs
 from siniantrust.masking.exact._ledger import PadLedger
 from siniantrust.masking.exact._pads import PadSource
+from siniantrust.masking.exact._passes import best_passes
 from siniantrust.masking.exact._program import Exchange, Program, build_program, offerable
 from siniantrust.masking.exact._session import ExactSession
 from siniantrust.masking.exact._trusted import Meter, Trusted
 
 __all__ = [
+    "Choice",
+    "Costs",
     "ExactSession",
     "Exchange",
     "Meter",
@@ -21,7 +26,10 @@ __all__ = [
     "PadSource",
     "Program",
     "Trusted",
+    "best_passes",
     "build_program",
     "calibrate",
+    "choose_layers",
+    "measure_costs",
     "offerable",
 ]

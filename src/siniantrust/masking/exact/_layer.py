@@ -83,23 +83,3 @@ class Layer:
         """Return how the products are split so that float64 adds each share of them exactly."""
         most = _field.most_terms(int(np.abs(self.weight.astype(np.int64)).max(initial=0)))
         return [slice(start, min(start + most, self.terms)) for start in range(0, self.terms, most)]
-
-
-def quantised(values: np.ndarray, scale: float) -> np.ndarray:
-    """Return float32 ``values`` as steps of ``scale``, int8, rounded to even and clipped to +-127.
-
-    Raises:
-        PlanError: if a value is not finite.
-    """
-    if not np.isfinite(values).all():
-        raise PlanError("quantisation: a value is not finite")
-    steps = np.rint(values * np.float32(1 / scale))
-    return np.clip(steps, -_field.QUANTISED_MAX, _field.QUANTISED_MAX).astype(np.int8)
-
-
-def dequantised(layer: Layer, results: np.ndarray) -> np.ndarray:
-    """Return a layer's integer results (int32) as float32 values, with its bias."""
-    shape = (1, -1, 1, 1) if layer.window is not None else (-1,)
-    values: np.ndarray = results.astype(np.float32) * layer.scale.reshape(shape)
-    values += layer.bias.reshape(shape)
-    return values

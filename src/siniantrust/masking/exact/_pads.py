@@ -6,8 +6,10 @@ The generator is the one of NIST SP 800-38A, section 6.5, from a kept library. W
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 from siniantrust.errors import TrustError
 from siniantrust.masking.exact._field import PRIME
@@ -15,7 +17,9 @@ from siniantrust.masking.exact._field import PRIME
 KEY_BYTES = 32
 MAX_QUERY = (1 << 64) - 1
 MAX_VALUE = (1 << 32) - 1
-_WORD_BYTES = 4
+# 128 KiB: a second-level cache holds the words and what they are added to.
+_SHARE_WORDS = 1 << 15
+_ZEROS = memoryview(bytes(4 * _SHARE_WORDS))
 # The last of a stretch's 2^32 counter values begin the second draws.
 _REDRAW_BLOCK = 1 << 31
 _MOST_WORDS = _REDRAW_BLOCK * 4
@@ -35,20 +39,40 @@ class PadSource:
         Raises:
             TrustError: if a number is out of the counter's range: wrapping around would use a pad twice.
         """
-        if not (0 <= query <= MAX_QUERY and 0 <= value <= MAX_VALUE and 0 <= count <= _MOST_WORDS):
-            raise TrustError(f"pads: query {query}, value {value}, {count} words are beyond the counter's range")
-        words = self._words(query, value, 0, count)
+        _check(query, value, count)
+        words = self._words(query, value, 0, count) & np.uint32(PRIME)
         odd = np.flatnonzero(words == PRIME)
         block = _REDRAW_BLOCK
         while len(odd):
-            words[odd] = self._words(query, value, block, len(odd))
+            words[odd] = self._words(query, value, block, len(odd)) & np.uint32(PRIME)
             block += -(-len(odd) // 4)
             odd = odd[words[odd] == PRIME]
         return words
 
+    def words(self, query: int, value: int, count: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield the 32-bit words that a pad is made of, before any is drawn again, in shares that stay in a cache.
+
+        Each share is overwritten by the next. Raises TrustError as ``pad``.
+        """
+        _check(query, value, count)
+        encryptor = self._encryptor(query, value, 0)
+        share = np.empty(min(count, _SHARE_WORDS), dtype="<u4")
+        for start in range(0, count, _SHARE_WORDS):
+            words = share[: count - start]
+            encryptor.update_into(_ZEROS[: words.nbytes], words.data.cast("B"))
+            yield slice(start, start + len(words)), words
+
     def _words(self, query: int, value: int, block: int, count: int) -> np.ndarray:
-        counter = query.to_bytes(8, "big") + value.to_bytes(4, "big") + block.to_bytes(4, "big")
-        encryptor = Cipher(self._algorithm, modes.CTR(counter)).encryptor()
-        words = np.frombuffer(bytearray(encryptor.update(bytes(_WORD_BYTES * count))), dtype="<u4")
-        words &= np.uint32(PRIME)
+        words = np.empty(count, dtype="<u4")
+        if count:
+            self._encryptor(query, value, block).update_into(bytes(words.nbytes), words.data.cast("B"))
         return words
+
+    def _encryptor(self, query: int, value: int, block: int) -> CipherContext:
+        counter = query.to_bytes(8, "big") + value.to_bytes(4, "big") + block.to_bytes(4, "big")
+        return Cipher(self._algorithm, modes.CTR(counter)).encryptor()
+
+
+def _check(query: int, value: int, count: int) -> None:
+    if not (0 <= query <= MAX_QUERY and 0 <= value <= MAX_VALUE and 0 <= count <= _MOST_WORDS):
+        raise TrustError(f"pads: query {query}, value {value}, {count} words are beyond the counter's range")

@@ -1,7 +1,8 @@
 """A model as stages that alternate: what the enclave computes in floating point, and layers that devices compute.
 
 The layers are offered as early as their inputs are there: all that are ready at the same time make one exchange, and
-those that read the same value share its pad. Everything else stays in the enclave, in as few pieces as possible.
+those that read the same value share its pad. Everything else stays in the enclave, in as few pieces as possible; sums
+and activations that directly follow a layer go into the pass that unmasks it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import onnx
 
 from siniantrust.errors import PlanError
 from siniantrust.graph import Model, Part, Tensor, part_from_proto
-from siniantrust.masking.exact._device_part import device_part, shapes_of
+from siniantrust.masking.exact._device_part import device_part
+from siniantrust.masking.exact._finish import Finish, take_finishes
 from siniantrust.masking.exact._layer import Layer
 from siniantrust.masking.exact._offer import make_layer, why_not
+from siniantrust.masking.exact._thin import thin
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,17 @@ class Exchange:
     """One round trip: masked entries out, results of the layers back.
 
     ``number`` counts exchanges; ``entries`` maps each value that is sent to its number in the whole program, which its
-    pad is drawn with.
+    pad is drawn with; ``steps`` says of which of them only every so many rows and columns are sent. ``finishes`` says
+    for every layer what unmasking it gives, and ``shapes`` holds the shapes of entries and results for one item, as
+    they cross.
     """
 
     number: int
     entries: Mapping[str, int]
     layers: tuple[Layer, ...]
+    finishes: tuple[Finish, ...]
+    steps: Mapping[str, tuple[int, int]]
+    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
     part: Part = field(repr=False)
 
 
@@ -36,14 +44,28 @@ class Exchange:
 class Program:
     """Stages in the order in which they run; ``segments[i]`` comes before ``exchanges[i]``, the last one at the end.
 
-    A segment is None where nothing is to be computed. ``shapes`` holds the shape of every value for one item.
+    A segment is None where nothing is to be computed.
     """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     segments: tuple[Part | None, ...] = field(repr=False)
     exchanges: tuple[Exchange, ...] = field(repr=False)
-    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
+
+    def last_reads(self) -> dict[str, int]:
+        """Return at which step each value is read for the last time: segment ``i`` is 2i, exchange ``i`` 2i + 1.
+
+        The model's outputs are read at the end, which is one step after the last segment.
+        """
+        read: dict[str, int] = {}
+        for number, exchange in enumerate(self.exchanges):
+            segment = self.segments[number]
+            read |= dict.fromkeys((tensor.name for tensor in segment.inputs) if segment else (), 2 * number)
+            read |= dict.fromkeys(exchange.entries, 2 * number + 1)
+            read |= {finish.addend: 2 * number + 1 for finish in exchange.finishes if finish.addend is not None}
+        last = self.segments[-1]
+        read |= dict.fromkeys((tensor.name for tensor in last.inputs) if last else (), 2 * len(self.exchanges))
+        return read | dict.fromkeys((tensor.name for tensor in self.outputs), 2 * len(self.exchanges) + 1)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -78,18 +100,27 @@ def build_program(model: Model, offered: Sequence[str], input_scales: Mapping[st
         )
         for name in offered
     }
-    shapes = shapes_of(model)
     groups, rounds = _schedule(model, set(layers))
+    groups, finishes = take_finishes(model, groups, rounds)
     segments = tuple(_segment(model, groups, index) for index in range(len(groups)))
     exchanges: list[Exchange] = []
     known = 0
     for number, indices in enumerate(rounds):
-        ready = tuple(layers[index] for index in indices)
+        ready, steps = thin([layers[index] for index in indices])
         names = dict.fromkeys(layer.entry for layer in ready)
         entries = {name: known + place for place, name in enumerate(names)}
         known += len(entries)
-        exchanges.append(Exchange(number, entries, ready, device_part(f"exchange{number}", ready, shapes)))
-    return Program(model.inputs, model.outputs, segments, tuple(exchanges), shapes)
+        shapes = {name: _thinned(model.tensors[name].shape, steps.get(name)) for name in entries}
+        shapes |= {layer.exit: model.tensors[layer.exit].shape for layer in ready}
+        part = device_part(f"exchange{number}", ready, shapes)
+        exchanges.append(Exchange(number, entries, ready, finishes[number], steps, shapes, part))
+    return Program(model.inputs, model.outputs, segments, tuple(exchanges))
+
+
+def _thinned(shape: tuple[int, ...], steps: tuple[int, int] | None) -> tuple[int, ...]:
+    if steps is None:
+        return shape
+    return (*shape[:2], *(-(-size // step) for size, step in zip(shape[2:], steps, strict=True)))
 
 
 def _schedule(model: Model, offered: set[int]) -> tuple[list[list[int]], list[list[int]]]:

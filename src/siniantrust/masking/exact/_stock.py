@@ -1,7 +1,11 @@
-"""Corrections that were worked out ahead of time: outside the enclave, where there is room, under AES-256-GCM.
+"""Corrections, worked out ahead of time: outside the enclave, where there is room, under AES-256-OCB (RFC 7253).
 
 A correction is what a layer makes of a pad; with it and the host's answer anyone has the layer's result. It costs as
 many multiplications as the layer itself: preparing moves work to idle time, and removes none.
+
+They are authenticated, although a changed one would fail the layer's check like a changed answer. Else the host could
+flip a bit of one that it cannot read, change the answer as if the bit had been 0, and learn the bit from whether the
+check passes.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from collections.abc import MutableMapping, Sequence
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESOCB3
 
 from siniantrust.errors import TrustError
 
@@ -25,7 +29,7 @@ class Stock:
     """
 
     def __init__(self, key: bytes, outside: MutableMapping[bytes, bytes]) -> None:
-        self._cipher = AESGCM(key)
+        self._cipher = AESOCB3(key)
         self._outside = outside
         self._ready: deque[int] = deque()
         self._lock = threading.Lock()
@@ -44,7 +48,7 @@ class Stock:
         """Add a prepared query: a correction (uint32) for every layer of the program, in order."""
         for layer, array in enumerate(corrections):
             name = _name(query, layer)
-            self._outside[name] = self._cipher.encrypt(name, array.tobytes(), None)
+            self._outside[name] = self._cipher.encrypt(name, array.data.cast("B"), None)
         with self._lock:
             self._ready.append(query)
 
@@ -53,8 +57,8 @@ class Stock:
         with self._lock:
             return self._ready.popleft() if self._ready else None
 
-    def open(self, query: int, layer: int, shape: tuple[int, ...]) -> np.ndarray:
-        """Return one correction of a taken query, uint32 of ``shape``, and forget it.
+    def open(self, query: int, layer: int, correction: np.ndarray) -> None:
+        """Decrypt one correction of a taken query into ``correction`` (uint32), and forget it.
 
         Raises:
             TrustError: if the host lost it, changed it or gives another one.
@@ -64,7 +68,7 @@ class Stock:
         if sealed is None:
             raise TrustError(f"pad stock: the correction of layer {layer} for query {query} is gone; the host lost it")
         try:
-            return np.frombuffer(self._cipher.decrypt(name, sealed, None), dtype=np.uint32).reshape(shape)
+            self._cipher.decrypt_into(name, sealed, None, correction.data.cast("B"))
         except (InvalidTag, ValueError):
             raise TrustError(
                 f"pad stock: the correction of layer {layer} for query {query} does not open; the host changed it"

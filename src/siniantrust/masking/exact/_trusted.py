@@ -9,20 +9,22 @@ outputs = query.outputs
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from siniantrust.errors import DataError, IntegrityError, TrustError
+from siniantrust.errors import DataError, TrustError
 from siniantrust.graph import Part
 from siniantrust.masking.exact import _field
-from siniantrust.masking.exact._layer import Layer, dequantised, quantised
+from siniantrust.masking.exact._arena import Arena
 from siniantrust.masking.exact._ledger import PadLedger
 from siniantrust.masking.exact._pads import KEY_BYTES, PadSource
+from siniantrust.masking.exact._passes import DRAW_AGAIN, NOT_FINITE, best_passes
 from siniantrust.masking.exact._program import Exchange, Program
+from siniantrust.masking.exact._query import Query
 from siniantrust.masking.exact._stock import Stock
 from siniantrust.masking.exact._verify import DEFAULT_SOUNDNESS_BITS, LayerCheck
 
@@ -32,7 +34,10 @@ RunPart = Callable[[Arrays], dict[str, np.ndarray]]
 
 @dataclass
 class Meter:
-    """What the trusted side did so far, in seconds and counts. ``prepare_s`` is the offline cost, never left out."""
+    """What the trusted side did so far, in seconds and counts. ``prepare_s`` is the offline cost, never left out.
+
+    Seconds are processor time of the thread that calls: what neighbours on the machine do does not count.
+    """
 
     queries: int = 0
     prepared: int = 0
@@ -78,10 +83,27 @@ class Trusted:
         self._pads = PadSource(_derived(key, b"pads"))
         self._stock = Stock(_derived(key, b"stock"), {} if outside is None else outside)
         self._ledger = ledger
+        self.arena = Arena()
+        # What a device has seen is used again for what a device will see, and for nothing else: one that still reads a
+        # request that was answered by another one finds masked values there.
+        self.sent_arena = Arena()
+        self.last_reads = program.last_reads()
         self._wait_when_dry = wait_when_dry
         self._segments = [None if part is None else open_part(part) for part in program.segments]
         self._local = [open_part(exchange.part) for exchange in program.exchanges]
-        self._checks = {layer.name: LayerCheck(layer, soundness_bits=soundness_bits) for layer in program.layers}
+        self._passes = best_passes()
+        self.checks = {
+            layer.name: LayerCheck(
+                layer,
+                entry=exchange.shapes[layer.entry],
+                exit_=exchange.shapes[layer.exit],
+                relu=finish.relu,
+                passes=self._passes,
+                soundness_bits=soundness_bits,
+            )
+            for exchange in program.exchanges
+            for layer, finish in zip(exchange.layers, exchange.finishes, strict=True)
+        }
         self._first_layer = {}
         counted = 0
         for exchange in program.exchanges:
@@ -105,23 +127,23 @@ class Trusted:
             TrustError: if the ledger hands out no number.
         """
         for _ in range(count):
-            start = time.perf_counter()
+            start = time.thread_time()
             query = self._ledger.take()
             self._stock.put(query, self._corrections(query))
             self.meter.prepared += 1
-            self.meter.prepare_s += time.perf_counter() - start
+            self.meter.prepare_s += time.thread_time() - start
 
     def _corrections(self, query: int) -> list[np.ndarray]:
         made: list[np.ndarray] = []
         for exchange, run in zip(self.program.exchanges, self._local, strict=True):
             pads = {name: self.pad(query, exchange, name) for name in exchange.entries}
             found = run(pads)
-            made += [found[layer.exit] for layer in exchange.layers]
+            made += [_field.reduced(found[layer.exit]) for layer in exchange.layers]
         return made
 
     def pad(self, query: int, exchange: Exchange, entry: str) -> np.ndarray:
         """Return the pad of one entry in one query, shaped like one item."""
-        shape = (1, *self.program.shapes[entry][1:])
+        shape = (1, *exchange.shapes[entry][1:])
         return self._pads.pad(query, exchange.entries[entry], int(np.prod(shape))).reshape(shape)
 
     def begin(self, inputs: Arrays) -> Query:
@@ -159,126 +181,58 @@ class Trusted:
             raise TrustError("pad stock: other requests took what was prepared; try again")
         return query
 
-    def correction(self, query: int, exchange: Exchange, place: int) -> np.ndarray:
-        """Return the correction of the ``place``-th layer of an exchange in one query, shaped like one item."""
-        layer = exchange.layers[place]
-        shape = (1, *self.program.shapes[layer.exit][1:])
-        return self._stock.open(query, self._first_layer[exchange.number] + place, shape)
+    def correction(self, query: int, exchange: Exchange, place: int, into: np.ndarray) -> None:
+        """Put the correction of the ``place``-th layer of an exchange in one query into an array of one item."""
+        self._stock.open(query, self._first_layer[exchange.number] + place, into)
 
     def segment(self, number: int, values: Arrays) -> dict[str, np.ndarray]:
         """Compute what stays inside before exchange ``number``."""
         run, part = self._segments[number], self.program.segments[number]
         if run is None or part is None:
             return {}
-        start = time.perf_counter()
-        found = run({tensor.name: values[tensor.name] for tensor in part.inputs})
-        self.meter.segment_s += time.perf_counter() - start
+        start = time.thread_time()
+        inputs = {tensor.name: values[tensor.name] for tensor in part.inputs}
+        found = run(inputs)
+        # A runtime may hand back its input under another name; the arena must not give that away.
+        for name, array in found.items():
+            if any(np.may_share_memory(array, other) for other in inputs.values()):
+                found[name] = array.copy()
+        self.meter.segment_s += time.thread_time() - start
         return found
 
-    def compute(self, exchange: Exchange, steps: Arrays) -> dict[str, np.ndarray]:
-        """Return the integer results of an exchange's layers, by name, computed on this side."""
-        bare = {name: _field.masked(values, np.zeros(1, np.uint32)) for name, values in steps.items()}
-        found = self._local[exchange.number](bare)
-        return {layer.name: _field.unmasked(found[layer.exit], np.zeros(1, np.uint32)) for layer in exchange.layers}
-
-    def check(self, layer: Layer, entry: np.ndarray, results: np.ndarray) -> bool:
-        """Return whether a device's results are a layer's."""
-        start = time.perf_counter()
-        good = self._checks[layer.name].holds(entry, results)
-        self.meter.verify_s += time.perf_counter() - start
-        return good
-
-
-@dataclass
-class Query:
-    """One request on its way: ``request`` is what a device gets next, None when ``outputs`` are there."""
-
-    trusted: Trusted = field(repr=False)
-    values: dict[str, np.ndarray] = field(repr=False)
-    queries: list[int]
-    exchange: int = 0
-    request: dict[str, np.ndarray] | None = field(default=None, repr=False)
-    outputs: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
-    _steps: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
-    _corrections: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
-
-    def __post_init__(self) -> None:
-        """Compute up to the first exchange."""
-        self._advance()
-
-    def accept(self, answers: Arrays) -> None:
-        """Check and unmask what a device answered to ``request``, and compute up to the next one.
+    def mask(
+        self, queries: Sequence[int], exchange: Exchange, entry: str, values: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return one entry's values as quantised, int8, and as a device gets them, uint32.
 
         Raises:
-            IntegrityError: if an answer is missing, of another form, or not the layers'; nothing of it was used. The
-                same request may be put to another device: what it holds says no more when it is seen twice.
-            TrustError: if a prepared correction does not open.
+            DataError: if a value is not finite.
         """
-        exchange = self.trusted.program.exchanges[self.exchange]
-        meter = self.trusted.meter
-        if answers.keys() != {layer.exit for layer in exchange.layers}:
-            raise self._refused(f"expected {sorted(layer.exit for layer in exchange.layers)}, found {sorted(answers)}")
-        results = {}
-        for place, layer in enumerate(exchange.layers):
-            answer = answers[layer.exit]
-            shape = (len(self.queries), *self.trusted.program.shapes[layer.exit][1:])
-            if answer.dtype != np.uint32 or answer.shape != shape:
-                raise self._refused(
-                    f"'{layer.exit}': expected uint32{list(shape)}, found {answer.dtype}{list(answer.shape)}"
-                )
-            start = time.perf_counter()
-            held = self._held(exchange, place)
-            results[layer.name] = _field.unmasked(answer, held)
-            meter.unmask_s += time.perf_counter() - start
-            meter.received_bytes += answer.nbytes
-        for layer in exchange.layers:
-            if not self.trusted.check(layer, self._steps[layer.entry], results[layer.name]):
-                raise self._refused(f"'{layer.exit}' is not what layer '{layer.name}' gives")
-        self._go_on(exchange, results)
+        start = time.thread_time()
+        scale = next(layer.input_scale for layer in exchange.layers if layer.entry == entry)
+        if entry in exchange.steps:
+            rows, columns = exchange.steps[entry]
+            values = values[:, :, ::rows, ::columns]
+        floats = np.ascontiguousarray(values).reshape(len(queries), -1)
+        sent, steps = self.sent_arena.take(floats.shape, np.uint32), self.arena.take(floats.shape, np.int8)
+        for item, query in enumerate(queries):
+            flags, count = 0, floats.shape[1]
+            mask = self._passes.masker(floats[item], scale, sent[item], steps[item])
+            for share, words in self._pads.words(query, exchange.entries[entry], count):
+                flags |= mask(share, words)
+            if flags & NOT_FINITE:
+                raise DataError(f"exact masks: value '{entry}' is not finite")
+            if flags & DRAW_AGAIN:
+                mask(slice(0, count), self._pads.pad(query, exchange.entries[entry], count))
+        self.meter.mask_s += time.thread_time() - start
+        self.meter.sent_bytes += sent.nbytes
+        return steps.reshape(values.shape), sent.reshape(values.shape)
 
-    def compute_here(self) -> None:
-        """Compute the exchange's layers on this side, where no device is left to ask."""
-        exchange = self.trusted.program.exchanges[self.exchange]
-        self._go_on(exchange, self.trusted.compute(exchange, self._steps))
-
-    def _go_on(self, exchange: Exchange, results: Mapping[str, np.ndarray]) -> None:
-        start = time.perf_counter()
-        for layer in exchange.layers:
-            self.values[layer.exit] = dequantised(layer, results[layer.name])
-        self.trusted.meter.unmask_s += time.perf_counter() - start
-        self._corrections.clear()
-        self.exchange += 1
-        self._advance()
-
-    def _held(self, exchange: Exchange, place: int) -> np.ndarray:
-        """Return a layer's corrections for all items; kept until an answer passes, since they open only once."""
-        if place not in self._corrections:
-            found = [self.trusted.correction(query, exchange, place) for query in self.queries]
-            self._corrections[place] = np.concatenate(found)
-        return self._corrections[place]
-
-    def _refused(self, what: str) -> IntegrityError:
-        self.trusted.meter.refused += 1
-        return IntegrityError(f"exchange {self.exchange}: a device's answer is refused: {what}")
-
-    def _advance(self) -> None:
-        program, meter = self.trusted.program, self.trusted.meter
-        self.values |= self.trusted.segment(self.exchange, self.values)
-        if self.exchange == len(program.exchanges):
-            self.request = None
-            self.outputs = {tensor.name: self.values[tensor.name] for tensor in program.outputs}
-            self.values = {}
-            return
-        exchange = program.exchanges[self.exchange]
-        scales = {layer.entry: layer.input_scale for layer in exchange.layers}
-        start = time.perf_counter()
-        self._steps = {name: quantised(self.values[name], scales[name]) for name in exchange.entries}
-        self.request = {}
-        for name, steps in self._steps.items():
-            pads = np.concatenate([self.trusted.pad(query, exchange, name) for query in self.queries])
-            self.request[name] = _field.masked(steps, pads)
-            meter.sent_bytes += self.request[name].nbytes
-        meter.mask_s += time.perf_counter() - start
+    def compute(self, exchange: Exchange, steps: Arrays) -> dict[str, np.ndarray]:
+        """Return what a device would answer to unmasked entries, computed on this side."""
+        return self._local[exchange.number](
+            {name: _field.masked(values, np.zeros(1, np.uint32)) for name, values in steps.items()}
+        )
 
 
 def ledger_key(key: bytes) -> bytes:

@@ -2,83 +2,176 @@
 
 Freivalds (IFIP 1977): to check Z = W X, draw a random row vector s and compare s Z with (s W) X. Slalom does so on
 masked values; here it is done on the numbers behind the pad, which are small, so that nothing overflows: with
-Z = answer - u modulo p, an honest device gives Z = W X exactly, and any other answer differs from it by residues that s
-catches unless s, each number drawn from 2^k values, solves one linear equation modulo p: with probability at most 2^-k
-(Schwartz and Zippel).
+Z = answer - u modulo p, an honest device gives Z = W X exactly.
+
+For a convolution this would cost as many multiplications a position as a kernel has weights for one output. So the
+positions are drawn from as well: one number for each row of positions (a) and one for each column (b), and what is
+compared is the sum of s_m a_i b_j Z[m, i, j] over everything. Of a result it takes one multiplication for each number,
+of an input as many as the kernel is wide, and the sums s W stay as they were. Small images are one long row, with one
+random number for each position.
+
+An answer that is wrong differs from the right one by residues that are not all zero, and the comparison is a
+polynomial in s, a and b that has each of them once in every term. It misses only a root of it. The b are drawn from
+2^21 values, s and a from all residues (no value of them comes more often than with 2^-30), so that one comparison
+misses with a probability of at most 2^-21 + 2^-30 + 2^-30 (Schwartz and Zippel), and each further one multiplies it.
 """
 
 from __future__ import annotations
 
 import math
 import secrets
+from collections.abc import Sequence
 
 import numpy as np
 
+from siniantrust.errors import PlanError
 from siniantrust.masking.exact import _field
-from siniantrust.masking.exact._layer import Layer
+from siniantrust.masking.exact._layer import Layer, Window
+from siniantrust.masking.exact._passes import BLOCK, WEIGHT_BITS, Passes
 
 DEFAULT_SOUNDNESS_BITS = 40
-# Of one secret number: sums with results of up to 30 bits over this many rows stay below 2^62.
-_SECRET_BITS = 20
-_ROWS_AT_ONCE = 1 << 12
+# Of one comparison: 2^-21 + 2^-30 + 2^-30 is below 2^-20.
+_COMPARISON_BITS = 20
+_MOST_COMPARISONS = 8
+# Up to this size an image is one row of positions. An input then costs a multiplication for each weight of the kernel,
+# which is less than starting many short rows.
+_ONE_ROW = BLOCK
 
 
 class LayerCheck:
-    """The secret vectors of one layer in one session, and their products with its weights."""
+    """The secret numbers of one layer in one session, with the passes that use them.
 
-    def __init__(self, layer: Layer, *, soundness_bits: int = DEFAULT_SOUNDNESS_BITS) -> None:
-        self._layer = layer
-        repetitions = math.ceil(soundness_bits / _SECRET_BITS)
-        raw = np.frombuffer(secrets.token_bytes(4 * repetitions * layer.rows), dtype="<u4")
-        self._secret = (raw & np.uint32((1 << _SECRET_BITS) - 1)).astype(np.int64).reshape(repetitions, layer.rows)
-        flat = layer.weight.reshape(layer.rows, -1).astype(np.int64)
-        product = (self._secret @ flat) % _field.PRIME
-        product -= np.where(product > _field.HALF, _field.PRIME, 0)
-        self._product = product.reshape(repetitions, *layer.weight.shape[1:]).astype(np.float64)
+    Args:
+        layer: the layer.
+        entry: shape of its input for one item.
+        exit_: shape of its result for one item.
+        relu: whether what is unmasked has its values below zero made zero.
+        passes: what computes them.
+        soundness_bits: a wrong answer passes with a probability of at most 2 to minus this.
 
-    def holds(self, entry: np.ndarray, results: np.ndarray) -> bool:
-        """Return whether ``results`` (int32) are the layer's for ``entry`` (int8), wrongly with at most 2^-40 or so.
+    Raises:
+        PlanError: if so many bits are not to be had.
+    """
 
-        Args:
-            entry: (batch, channels, height, width), or (..., columns) for a matrix product.
-            results: (batch, rows, height, width), or (..., rows).
-        """
-        if self._layer.window is None:
-            claimed = self._claimed(results.reshape(-1, self._layer.rows).T).T.reshape(*results.shape[:-1], -1)
-            expected = entry.astype(np.float64) @ self._product.T
+    def __init__(
+        self,
+        layer: Layer,
+        *,
+        entry: Sequence[int],
+        exit_: Sequence[int],
+        relu: bool,
+        passes: Passes,
+        soundness_bits: int = DEFAULT_SOUNDNESS_BITS,
+    ) -> None:
+        count = math.ceil(soundness_bits / _COMPARISON_BITS)
+        if not 0 < count <= _MOST_COMPARISONS:
+            raise PlanError(
+                f"exact masks: expected a soundness of 1 to {_MOST_COMPARISONS * _COMPARISON_BITS} bits, found "
+                f"{soundness_bits}"
+            )
+        self._convolves = layer.window is not None
+        if layer.window is None:
+            across, down = _small(count, layer.rows), np.ones((count, 1), np.int64)
+            self._rows = across.astype(np.int64)
         else:
-            claimed = self._claimed(results.reshape(*results.shape[:2], -1))
-            expected = self._convolved(entry).reshape(claimed.shape)
-        return not np.any((claimed - expected.astype(np.int64)) % _field.PRIME)
-
-    def _claimed(self, rows: np.ndarray) -> np.ndarray:
-        """Return the secret vectors times results (..., rows, positions), modulo the prime."""
-        total = np.zeros((), dtype=np.int64)
-        for start in range(0, self._layer.rows, _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
-            total = (total + self._secret[:, part] @ rows[..., part, :].astype(np.int64)) % _field.PRIME
-        return total
-
-    def _convolved(self, entry: np.ndarray) -> np.ndarray:
-        """Convolve with the secret products: sums of at most 2^15 products below 2^37, exact in float64."""
-        window = self._layer.window
-        assert window is not None  # noqa: S101 - the caller has looked
-        top, left, bottom, right = window.pads
-        padded = np.pad(entry, ((0, 0), (0, 0), (top, bottom), (left, right))).astype(np.float64)
-        reach = [(size - 1) * step + 1 for size, step in zip(window.kernel, window.dilations, strict=True)]
-        high, wide = (
-            (size - span) // stride + 1
-            for size, span, stride in zip(padded.shape[2:], reach, window.strides, strict=True)
+            across, down, taps, down_taps = _positions(layer.window, count, entry[2:], exit_[2:])
+            self._rows = _residues(count, layer.rows)
+            self._weigh = passes.weigher(taps, down_taps)
+            self._entry_form = (-1, down_taps.shape[2], taps.shape[2])
+        self._form = (-1, down.shape[1], across.shape[1])
+        self._products = _products(self._rows, layer)
+        self._unmask = passes.unmasker(
+            layer.scale, layer.bias, by_column=not self._convolves, relu=relu, across=across, down=down
         )
-        total = np.zeros((len(entry), len(self._product), high * wide))
-        for row in range(window.kernel[0]):
-            for column in range(window.kernel[1]):
-                top_, left_ = row * window.dilations[0], column * window.dilations[1]
-                piece = padded[
-                    :,
-                    :,
-                    top_ : top_ + (high - 1) * window.strides[0] + 1 : window.strides[0],
-                    left_ : left_ + (wide - 1) * window.strides[1] + 1 : window.strides[1],
-                ]
-                total += self._product[:, :, row, column] @ piece.reshape(*piece.shape[:2], -1)
-        return total
+
+    def unmask(
+        self, answers: np.ndarray, corrections: np.ndarray, addend: np.ndarray | None, values: np.ndarray
+    ) -> np.ndarray:
+        """Put the layer's float32 values, with ``addend`` added, into ``values``, and return sums for ``holds``.
+
+        All arrays have the shape of the layer's result.
+        """
+        other = None if addend is None else np.ascontiguousarray(addend).reshape(self._form)
+        wide = np.ascontiguousarray(answers).reshape(self._form)
+        return self._unmask(wide, corrections.reshape(self._form), other, values.reshape(self._form))
+
+    def holds(self, steps: np.ndarray, sums: np.ndarray) -> bool:
+        """Return whether ``sums`` (from ``unmask``) are those of the layer's results for ``steps`` (int8)."""
+        if not self._convolves:
+            # Products below 2^37, at most 2^15 of them (see ``_layer``): exact in float64.
+            expected = (steps.reshape(-1, steps.shape[-1]).astype(np.float64) @ self._products.T).T
+            return not np.any((sums - expected.astype(np.int64)) % _field.PRIME)
+        weighed = self._weigh(steps.reshape(self._entry_form)).reshape(len(steps), -1, *self._products.shape[1:])
+        expected = (weighed * self._products % _field.PRIME).sum(axis=(1, 3))
+        claimed = (sums.reshape(len(self._rows), len(steps), -1) * self._rows[:, None] % _field.PRIME).sum(axis=2)
+        return not np.any((claimed.T - expected) % _field.PRIME)
+
+
+def _small(count: int, size: int) -> np.ndarray:
+    """Draw weights below 2^21, int32 (count, size)."""
+    raw = np.frombuffer(secrets.token_bytes(4 * count * size), dtype="<u4")
+    return (raw & np.uint32((1 << WEIGHT_BITS) - 1)).astype(np.int32).reshape(count, size)
+
+
+def _residues(count: int, size: int) -> np.ndarray:
+    """Draw residues, int64 (count, size): zero with a probability of 2^-30, every other one with 2^-31."""
+    raw = np.frombuffer(secrets.token_bytes(4 * count * size), dtype="<u4")
+    return ((raw & np.uint32(_field.PRIME)) % np.uint32(_field.PRIME)).astype(np.int64).reshape(count, size)
+
+
+def _positions(
+    window: Window, count: int, entry: Sequence[int], exit_: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Draw numbers for the positions of a convolution's results, and carry them over to its inputs.
+
+    A weight of the kernel brings an input to one position, if to any; so its sum over positions is a sum over inputs
+    with the same numbers, moved.
+
+    Returns:
+        For results: across (count, width) and down (count, rows); for inputs: across (count, taps, width) and down
+        (count, down taps, rows).
+    """
+    high, wide = (_moves(window, axis, entry[axis], exit_[axis]) for axis in (0, 1))
+    if window.kernel == (1, 1) or max(math.prod(entry), math.prod(exit_)) <= _ONE_ROW:
+        across = _small(count, math.prod(exit_))
+        grid = across.reshape(count, *exit_)
+        taps = np.zeros((count, *window.kernel, *entry), np.int32)
+        for row, (row_out, row_in) in enumerate(high):
+            for column, (column_out, column_in) in enumerate(wide):
+                taps[:, row, column, row_in[:, None], column_in] = grid[:, row_out[:, None], column_out]
+        ones = np.ones((count, 1, 1), np.int64)
+        return across, ones[:, 0], taps.reshape(count, -1, math.prod(entry)), ones
+    across, down = _small(count, exit_[1]), _residues(count, exit_[0])
+    taps = np.zeros((count, window.kernel[1], entry[1]), np.int32)
+    for column, (column_out, column_in) in enumerate(wide):
+        taps[:, column, column_in] = across[:, column_out]
+    down_taps = np.zeros((count, window.kernel[0], entry[0]), np.int64)
+    for row, (row_out, row_in) in enumerate(high):
+        down_taps[:, row, row_in] = down[:, row_out]
+    return across, down, taps, down_taps
+
+
+def _moves(window: Window, axis: int, size_in: int, size_out: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return for each step of the kernel along an axis the positions that see an input through it, and the inputs."""
+    outs = np.arange(size_out)
+    found = []
+    for tap in range(window.kernel[axis]):
+        ins = outs * window.strides[axis] + tap * window.dilations[axis] - window.pads[axis]
+        inside = (ins >= 0) & (ins < size_in)
+        found.append((outs[inside], ins[inside]))
+    return found
+
+
+def _products(rows: np.ndarray, layer: Layer) -> np.ndarray:
+    """Return ``rows`` (count, rows) times the layer's weights, modulo the prime.
+
+    For a convolution (channels, count, taps), residues; for a matrix product (count, columns) as float64, each the
+    residue of the smallest magnitude.
+    """
+    flat = layer.weight.reshape(layer.rows, -1)
+    starts = range(0, flat.shape[1], BLOCK)
+    product = np.concatenate([rows @ flat[:, start : start + BLOCK].astype(np.int64) for start in starts], axis=1)
+    product %= _field.PRIME
+    if layer.window is not None:
+        return np.ascontiguousarray(product.reshape(len(rows), layer.weight.shape[1], -1).transpose(1, 0, 2))
+    return (product - np.where(product > _field.HALF, _field.PRIME, 0)).astype(np.float64)

@@ -1,0 +1,181 @@
+"""What masking leaves to the trusted side: its own work per inference against the whole network on one core."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from networks import NETWORKS
+from results_file import Bar, Outcome
+from timing import ratio_interval
+
+from siniantrust import graph
+from siniantrust.masking.exact import (
+    Costs,
+    ExactSession,
+    Meter,
+    Program,
+    best_passes,
+    build_program,
+    calibrate,
+    choose_layers,
+    measure_costs,
+    offerable,
+)
+from siniantrust.odla import DeviceSpec, open_part
+
+_NETWORKS = ("vgg16", "resnet50", "mobilenet_v2")
+_RATIO_BARS = {"vgg16": 8.0, "resnet50": 3.0}
+_BYTES_BAR = 30.0
+_WORD_BYTES = 4
+_MIB = 1 << 20
+_ONE_THREAD = {"threads": 1}
+_KINDS = ("mask_s", "unmask_s", "verify_s", "segment_s")
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """Seconds (turns,) of the whole network, and of each field of the meter, with what the device took."""
+
+    whole_s: np.ndarray
+    device_s: np.ndarray
+    metered: dict[str, np.ndarray]
+
+    @property
+    def trusted_s(self) -> np.ndarray:
+        """All that the trusted side does while a request is under way."""
+        total: np.ndarray = np.sum([self.metered[kind] for kind in _KINDS], axis=0)
+        return total
+
+
+def run(*, quick: bool) -> Outcome:
+    """Measure networks with every layer on a device, and with those that cost chooses."""
+    costs = measure_costs(repeats=3 if quick else 15)
+    rows, bars = [], []
+    for key in _NETWORKS:
+        network = NETWORKS[key](32 if quick else 224)
+        model = graph.load_model(network.proto)
+        choices = choose_layers(model, costs)
+        every = [name for name, reason in offerable(model).items() if reason is None]
+        chosen = [name for name, choice in choices.items() if choice.offered]
+        for which, offered in {"every layer": every, "chosen": chosen}.items():
+            row, ratio, saved = _measured(model, offered, turns=2 if quick else 15)
+            rows.append({"network": network.name, "on devices": f"{which}: {len(offered)} of {len(every)}", **row})
+        if key in _RATIO_BARS:
+            what = f"{network.name}: whole network over the trusted side's work"
+            bars.append(Bar(what, _RATIO_BARS[key], ratio, at_most=False))
+        if key == "resnet50":
+            bars.append(Bar(f"{network.name}: bytes saved against layer by layer, %", _BYTES_BAR, saved, at_most=False))
+    return Outcome(
+        title="Exact masks",
+        method=(
+            "Processor time of one thread. *Whole* is the network in float32 in ONNX Runtime. *Trusted* is the sum of "
+            "the four columns before it, per inference: masking, unmasking (with the check's sums over results), the "
+            "rest of verification (to 2^-40), and what stays inside. *Preparation* is the corrections of one query, in "
+            "idle time; it is not in the ratio. *Device* is an untrusted device on the same processor, in float64; it "
+            "is not in the ratio either. *Layer by layer* is what goes and comes when every linear layer is sent and "
+            "returned by itself (Slalom). *Chosen* are the layers that take less time masked than inside, by costs "
+            "measured at the start; the bars are about them."
+        ),
+        rows=rows,
+        bars=bars,
+        remarks=[
+            f"Passes in {best_passes().name}. Costs: {_in_words(costs)}.",
+            "The trusted side runs in the benchmark's process: *simulated*. Crossing into an enclave is not in it.",
+            "On a processor that also plays the device, masking never pays: the figures are for a device that is fast.",
+        ],
+    )
+
+
+def _in_words(costs: Costs) -> str:
+    nanoseconds = {name.removesuffix("_s"): value * 1e9 for name, value in asdict(costs).items()}
+    break_even = (costs.mask_s + costs.unmask_s + costs.verify_s) / (2 * costs.product_s)
+    return (
+        ", ".join(f"{name} {value:.3g} ns" for name, value in nanoseconds.items())
+        + f"; a 1 x 1 convolution breaks even at {break_even:.0f} products for each number that crosses"
+    )
+
+
+def _measured(model: graph.Model, offered: list[str], *, turns: int) -> tuple[dict[str, Any], float, float]:
+    """Return a network's figures, the whole over the trusted side's work, and the percentage of bytes saved."""
+    generator = np.random.default_rng(0)
+    shape = model.inputs[0].shape[1:]
+    program = _program(model, offered, generator.normal(size=(4, *shape)).astype(np.float32))
+    found, stock_bytes = _in_turns(model, program, generator.normal(size=(1, *shape)).astype(np.float32), turns=turns)
+    ratio = float(np.median(found.whole_s) / np.median(found.trusted_s))
+    low, high = ratio_interval(found.whole_s, found.trusted_s)
+    sent, received = (float(found.metered[kind][0]) for kind in ("sent_bytes", "received_bytes"))
+    layer_by_layer = _layer_by_layer_bytes(model)
+    saved = 100 * (1 - (sent + received) / layer_by_layer)
+    row = {
+        "whole, ms": _ms(found.whole_s),
+        "mask, ms": _ms(found.metered["mask_s"]),
+        "unmask, ms": _ms(found.metered["unmask_s"]),
+        "verify, ms": _ms(found.metered["verify_s"]),
+        "segments, ms": _ms(found.metered["segment_s"]),
+        "trusted, ms": _ms(found.trusted_s),
+        "whole / trusted": f"{ratio:.2f} ({low:.2f} to {high:.2f})",
+        "preparation, ms": _ms(found.metered["prepare_s"]),
+        "stock, MiB": stock_bytes / _MIB,
+        "device, ms": _ms(found.device_s),
+        "sent, MiB": sent / _MIB,
+        "received, MiB": received / _MIB,
+        "layer by layer, MiB": layer_by_layer / _MIB,
+    }
+    return row, ratio, saved
+
+
+def _ms(seconds: np.ndarray) -> float:
+    return float(np.median(seconds) * 1e3)
+
+
+def _program(model: graph.Model, offered: list[str], samples: np.ndarray) -> Program:
+    """Return the model with the offered layers on a device."""
+    entries = [model.proto.graph.node[node.index].input[0] for node in model.nodes if node.name in offered]
+    return build_program(model, offered, calibrate(model, entries, {model.inputs[0].name: samples}))
+
+
+def _in_turns(model: graph.Model, program: Program, x: np.ndarray, *, turns: int) -> tuple[_Turns, int]:
+    """Run the whole network and a masked query by turns; return what each took, and the stock of one query."""
+    name = model.inputs[0].name
+    (whole,) = graph.split(model, ())
+    device, executable = open_part(DeviceSpec("whole", options=_ONE_THREAD), whole)
+    whole_s, device_s, metered = [], [], []
+    with ExactSession(program, [DeviceSpec("device", options=_ONE_THREAD)]) as session:
+        stock_bytes = 0
+        for turn in range(-1, turns):
+            spent_s = _seconds(lambda: executable.run({name: x})) if turn % 2 else 0.0
+            session.trusted.meter = meter = Meter()
+            session.trusted.prepare(1)
+            stock_bytes = session.trusted.stock_bytes
+            masked_s = _seconds(lambda: session.run({name: x}))
+            spent_s = spent_s or _seconds(lambda: executable.run({name: x}))
+            if turn >= 0:
+                figures = {each.name: float(getattr(meter, each.name)) for each in fields(meter)}
+                whole_s.append(spent_s)
+                metered.append(figures)
+                device_s.append(masked_s - sum(figures[kind] for kind in _KINDS))
+    executable.close()
+    device.close()
+    columns = {kind: np.array([each[kind] for each in metered]) for kind in metered[0]}
+    return _Turns(np.array(whole_s), np.array(device_s), columns), stock_bytes
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    start = time.thread_time()
+    function()
+    return time.thread_time() - start
+
+
+def _layer_by_layer_bytes(model: graph.Model) -> int:
+    """Return what crosses per inference when each linear layer's input and output travel by themselves."""
+    elements = 0
+    for name, reason in offerable(model).items():
+        if reason is None:
+            node = next(each for each in model.nodes if each.name == name)
+            proto = model.proto.graph.node[node.index]
+            elements += model.tensors[proto.input[0]].elements + model.tensors[proto.output[0]].elements
+    return elements * _WORD_BYTES

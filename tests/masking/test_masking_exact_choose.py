@@ -1,0 +1,157 @@
+"""Which layers are offered: the cheapest set by the costs given, with reasons, and no more of an image than is read."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from exact_models import attention_network, items, loaded, residual_network
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from siniantrust.graph import Model
+from siniantrust.masking.exact import Costs, ExactSession, build_program, choose_layers, measure_costs
+from siniantrust.odla import DeviceSpec
+
+CPU = DeviceSpec("cpu", options={"threads": 1})
+CHEAP = Costs(mask_s=1e-9, verify_s=1e-10, unmask_s=2e-9, layer_s=0.0, product_s=3e-11)
+COST = st.floats(0, 1e-6)
+
+
+def _convolutions(folder: Path, *layers: tuple[str, int, int, int]) -> Model:
+    """Return a model of convolutions (name, groups, kernel, stride) of 8 channels that all read the input."""
+    generator = np.random.default_rng(0)
+    nodes, weights = [], []
+    for name, groups, kernel, stride in layers:
+        weight = generator.normal(size=(8, 8 // groups, kernel, kernel)).astype(np.float32)
+        weights.append(numpy_helper.from_array(weight, f"{name}.w"))
+        inputs, pads = ["x", f"{name}.w"], [kernel // 2 if stride == 1 else 0] * 4
+        nodes.append(helper.make_node("Conv", inputs, [name], name=name, group=groups, strides=[stride] * 2, pads=pads))
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 8, 10, 11])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 8, None, None]) for name, *_ in layers],
+        weights,
+    )
+    return loaded(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder)
+
+
+def test_reasons_say_why(tmp_path: Path) -> None:
+    """A depthwise layer cannot be offered, a kernel of one pixel over few channels does not pay, a larger one does."""
+    model = _convolutions(tmp_path, ("depthwise", 8, 3, 1), ("small", 1, 1, 1), ("large", 1, 7, 1))
+    found = choose_layers(model, CHEAP)
+    assert found["depthwise"].reason == "Conv: it has several groups"
+    assert not found["depthwise"].offered
+    assert not found["small"].offered
+    assert found["small"].reason.startswith("Conv: 4 products for each number that crosses; masked 0.00 ms, inside")
+    assert found["large"].offered
+    assert found["large"].masked_s < found["large"].inside_s
+
+
+def test_an_input_that_is_shared_is_paid_for_once(tmp_path: Path) -> None:
+    """Two layers that are not worth masking their input alone are offered together, and the reason says so."""
+    costs = Costs(mask_s=6e-9, verify_s=0.0, unmask_s=1e-9, layer_s=0.0, product_s=1e-10)
+    alone = choose_layers(_convolutions(tmp_path, ("a", 1, 3, 1)), costs)
+    assert alone["a"].offered
+    dear = Costs(mask_s=7e-9, verify_s=0.0, unmask_s=1e-9, layer_s=0.0, product_s=1e-10)
+    assert not choose_layers(_convolutions(tmp_path, ("a", 1, 3, 1)), dear)["a"].offered
+    both = choose_layers(_convolutions(tmp_path, ("a", 1, 3, 1), ("b", 1, 3, 1)), dear)
+    assert both["a"].offered
+    assert both["b"].offered
+    assert "its input's pad shared by 2" in both["a"].reason
+
+
+def _total_s(model: Model, offered: Collection[str], costs: Costs) -> float:
+    """Return what the trusted side takes for all layers, counted anew."""
+    taps = {"stem": 9, "body": 9, "shortcut": 1, "dense": 1}
+    entries = {"stem": "x", "body": "r1", "shortcut": "r1", "dense": "f"}
+    exits = {"stem": "c1", "body": "c2", "shortcut": "c3", "dense": "y"}
+    terms = {"stem": 27, "body": 54, "shortcut": 6, "dense": 6}
+    total = sum(model.tensors[entry].elements * costs.mask_s for entry in {entries[name] for name in offered})
+    for name, weights in taps.items():
+        made = model.tensors[exits[name]].elements
+        if name in offered:
+            total += model.tensors[entries[name]].elements * weights * costs.verify_s
+            total += made * costs.unmask_s + costs.layer_s
+        else:
+            total += made * terms[name] * costs.product_s
+    return total
+
+
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Return the residual network."""
+    return loaded(residual_network(), tmp_path_factory.mktemp("residual"))
+
+
+@given(
+    costs=st.builds(
+        Costs, mask_s=COST, verify_s=COST, unmask_s=COST, layer_s=st.floats(0, 1e-3), product_s=st.floats(0, 1e-7)
+    )
+)
+def test_no_other_set_of_layers_is_cheaper(residual: Model, costs: Costs) -> None:
+    """Whatever the costs, the chosen set takes the least of all sets."""
+    chosen = [name for name, choice in choose_layers(residual, costs).items() if choice.offered]
+    names = ("stem", "body", "shortcut", "dense")
+    sets = itertools.chain.from_iterable(itertools.combinations(names, size) for size in range(len(names) + 1))
+    least_s = min(_total_s(residual, offered, costs) for offered in sets)
+    assert _total_s(residual, chosen, costs) == pytest.approx(least_s, rel=1e-6, abs=1e-15)
+
+
+def test_every_node_has_a_choice(tmp_path: Path) -> None:
+    """Also nodes that are not linear are listed, with the reason that they stay."""
+    model = loaded(attention_network(), tmp_path)
+    found = choose_layers(model, CHEAP)
+    assert list(found) == [node.name for node in model.nodes]
+    assert found["softmax"].reason == "Softmax is not linear with constant weights"
+
+
+def test_costs_are_measured() -> None:
+    """Each kind of work takes some time here."""
+    costs = measure_costs(repeats=1)
+    assert min(costs.mask_s, costs.verify_s, costs.unmask_s, costs.layer_s, costs.product_s) > 0
+
+
+def _sent_bytes(model: Model, offered: list[str]) -> tuple[int, dict[str, np.ndarray]]:
+    with ExactSession(build_program(model, offered, {"x": 0.03}), [CPU]) as session:
+        found = session.run({"x": items(model, 2)})
+        return session.trusted.meter.sent_bytes, found
+
+
+def test_pixels_that_no_layer_reads_are_not_sent(tmp_path: Path) -> None:
+    """Before a kernel of one pixel with a stride, the image is thinned, and the answers stay the same."""
+    model = _convolutions(tmp_path, ("strided", 1, 1, 2), ("other", 1, 1, 2), ("full", 1, 1, 1))
+    thinned, found = _sent_bytes(model, ["strided", "other"])
+    whole, also = _sent_bytes(model, ["strided", "other", "full"])
+    assert (thinned, whole) == (2 * 8 * 5 * 6 * 4, 2 * 8 * 10 * 11 * 4)
+    for name in ("strided", "other"):
+        np.testing.assert_array_equal(found[name], also[name])
+
+
+@pytest.mark.parametrize(
+    "layers", [(("a", 1, 1, 2), ("b", 1, 1, 3)), (("a", 1, 3, 2),), (("a", 1, 1, 2), ("b", 1, 3, 2))]
+)
+def test_pixels_that_some_layer_reads_are_sent(tmp_path: Path, layers: tuple[tuple[str, int, int, int], ...]) -> None:
+    """Where strides differ, or a kernel is larger, the whole image goes."""
+    model = _convolutions(tmp_path, *layers)
+    assert _sent_bytes(model, [name for name, *_ in layers])[0] == 2 * 8 * 10 * 11 * 4
+
+
+def test_a_network_that_no_layer_of_is_worth_it_stays_inside(residual: Model) -> None:
+    """With nothing offered, a session sends nothing and answers as the model does."""
+    import onnxruntime
+
+    dear = Costs(mask_s=1.0, verify_s=1.0, unmask_s=1.0, layer_s=1.0, product_s=1e-12)
+    offered = [name for name, choice in choose_layers(residual, dear).items() if choice.offered]
+    x = items(residual, 2)
+    with ExactSession(build_program(residual, offered, {}), []) as session:
+        found = session.run({"x": x})["y"]
+        assert session.trusted.meter.sent_bytes == 0
+    exact = onnxruntime.InferenceSession(onnx.ModelProto.SerializeToString(residual.proto))
+    np.testing.assert_allclose(found, exact.run(["y"], {"x": x})[0], rtol=1e-5)
