@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import time
@@ -153,7 +154,12 @@ def _attempt(target: Target, raw: bytes) -> None:
         assert "\n" not in str(fault)  # noqa: PT017 - the error is one of two allowed outcomes
     else:
         accepted = True
-    assert time.thread_time() - start_s < MAX_CPU_S
+    # A collection of garbage may fall into any one reading: what really takes long does so again.
+    if time.thread_time() - start_s >= MAX_CPU_S:
+        start_s = time.thread_time()
+        with contextlib.suppress(AttestationError):
+            target.accept(raw)
+        assert time.thread_time() - start_s < MAX_CPU_S
     if target.signed and accepted:
         assert target.form(raw) == target.form(target.genuine)
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,14 @@ from siniantrust.trust import Enclave
 READER = Path(memory_reader.__file__)
 NOBODY = "65534"
 WAYS = tuple(memory_reader.ATTEMPTS)
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(siniantrust.__file__).parents[1])}
+BYSTANDER = """
+import time
+from siniantrust.trust.process import _limits
+_limits.drop_privileges()
+print("ready", flush=True)
+time.sleep(60)
+"""
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can try as root and as other users")
 
@@ -35,8 +42,7 @@ def _pages(pid: int, wanted: str) -> int:
 
 def _read(pid: int, address: int, user: str) -> dict[str, str]:
     command = [sys.executable, str(READER), str(pid), f"{address:x}", user]
-    environment = os.environ | {"PYTHONPATH": str(Path(siniantrust.__file__).parents[1])}
-    ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=60)
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT, timeout=60)
     found: dict[str, str] = json.loads(ran.stdout)
     return found
 
@@ -49,14 +55,14 @@ def _pid(enclave: Enclave) -> int:
 
 @pytest.fixture
 def bystander() -> Iterator[subprocess.Popen[bytes]]:
-    """Return an ordinary process of this user, with nothing done to protect it."""
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    deadline = time.monotonic() + 20
-    while "[stack]" not in Path(f"/proc/{process.pid}/maps").read_text() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    """Return an ordinary process of this user: it has no privileges either, and nothing was done to protect it."""
+    process = subprocess.Popen([sys.executable, "-c", BYSTANDER], env=ENVIRONMENT, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
     yield process
     process.kill()
     process.wait()
+    process.stdout.close()
 
 
 @needs_root

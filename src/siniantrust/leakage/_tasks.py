@@ -81,29 +81,38 @@ class Tasks:
         cut_short = {cut_id: excess for cut_id, excess in probed.items() if excess is not None}
         seeds = range(setting.seed, setting.seed + max(setting.budget.seeds, 1))
         trials: dict[str, list[CutTrials]] = {cut.id: [] for cut in self._cuts}
-        first, last = self._in_order(cut_short, seeds)
+        first, last, repeated = self._in_order(cut_short, seeds)
         # Where no cut runs whole, the first seeds all run at once, and nothing is there yet that the others need.
         rounds = (first, last) if len(first) == self._seeds_apart else ([*first, *last],)
         for tasks in rounds:
             for found in run_all(attack_cut, tasks, workers=self._shares(len(tasks))[0], cluster=self._cluster):
-                fresh = tuple(t for t in found.trials if not trials[found.cut_id] or t.seed != setting.seed)
+                is_first = not trials[found.cut_id]
+                fresh = tuple(trial for trial in found.trials if is_first or trial.seed != setting.seed)
+                if is_first and (found.cut_short or found.cut_id not in repeated):
+                    done = len(seeds)
+                else:
+                    done = 0 if found.cut_short else 1
                 if found.cut_short:
                     cut_short.setdefault(found.cut_id, found.cut_short)
                 if fresh:
                     trials[found.cut_id].append(replace(found, trials=fresh))
-                    done = len(seeds) if found.cut_short else len({trial.seed for trial in fresh})
-                    self._step(f"{found.cut_id}: attacks", advance=done)
+                self._step(f"{found.cut_id}: attacks", advance=done)
         return trials, cut_short
 
-    def _in_order(self, cut_short: Mapping[str, str], seeds: range) -> tuple[list[Task], list[Task]]:
-        """Return the tasks that come first, and those that repeat what some of them came to.
+    def _in_order(self, cut_short: Mapping[str, str], seeds: range) -> tuple[list[Task], list[Task], set[str]]:
+        """Return the tasks that come first, those that repeat what some of them came to, and at which cuts.
 
         Cuts that get the whole suite take longest, and those where much crosses longer than others. What is left for
         the end is short, so that no worker waits long for another.
         """
         by_length = sorted(self._cuts, key=lambda cut: (cut.id in cut_short, -cut.size_bytes))
         whole, apart = by_length[: len(by_length) - self._seeds_apart], by_length[len(by_length) - self._seeds_apart :]
-        again = [(cut, seeds[place : place + 1]) for cut in apart for place in range(1, len(seeds))]
+        again = [
+            (cut, seeds[place : place + 1])
+            for cut in apart
+            if cut.id not in cut_short
+            for place in range(1, len(seeds))
+        ]
         first = [*((cut, seeds[:0]) for cut in apart), *((cut, seeds[1:]) for cut in whole)]
         threads = self._shares(max(1, len(again)))[1] if not whole else self._threads
 
@@ -114,7 +123,8 @@ class Tasks:
 
         return (
             [task(cut, more, self._threads) for cut, more in first],
-            [task(cut, more, threads) for cut, more in again if cut.id not in cut_short],
+            [task(cut, more, threads) for cut, more in again],
+            {cut.id for cut, _ in again},
         )
 
 
