@@ -320,24 +320,3 @@ def test_speech_is_understood_at_a_shallow_cut_and_not_behind_a_pad() -> None:
     for figure in _figures(*problem_of(pad, sounds, SMALL, **data), SMALL).values():
         assert figure.lower is not None
         assert figure.lower <= 0 <= figure.upper
-
-
-@NEEDS_SPEECH
-@pytest.mark.slow
-def test_an_audit_of_speech_bounds_the_words_understood_at_every_cut(tmp_path: Path) -> None:
-    """A whole audit of sounds climbs to nearly all words at the first cut, and says how little the last one gives."""
-    sounds, texts = speech.spoken(360)
-    model = load_model(write_network(tmp_path / "model.onnx", speech.listening_network()))
-    found = audit(
-        model,
-        Data(sounds, None, "wave", transcript=texts, sample_rate_hz=speech.RATE),
-        cuts=enumerate_cuts(model),
-        out=tmp_path / "audit",
-        budget=replace(SMALL, steps=40, width=24, seeds=1),
-        attacks=["transcript"],
-        screens=[],
-    )
-    first, last = (next(cut for cut in found.cuts if cut.tensors == (name,)) for name in ("early", "mean"))
-    assert first.leakage["word"].mean > 0.9
-    assert last.leakage["word"].mean < 0.5
-    assert len(first.attacks["transcript"].rungs) == 3
