@@ -14,7 +14,7 @@ from siniantrust.errors import AttestationError
 from siniantrust.trust._labels import Provenance
 from siniantrust.trust.attestation._certificates import check_chain, load_certificate, load_pem_chain
 from siniantrust.trust.attestation._compare import Comparison
-from siniantrust.trust.attestation._result import Tier
+from siniantrust.trust.attestation._result import AttestationResult, Tier, TrustClaim
 from siniantrust.trust.attestation._roles import EvidenceBundle, ReferenceValues
 from siniantrust.trust.attestation._strict import one_line
 from siniantrust.trust.attestation.verifiers._collateral import COLLATERAL, read_collateral, root_key
@@ -23,6 +23,7 @@ from siniantrust.trust.attestation.verifiers._quote_frame import certificate_cha
 ROOT = "intel-root"
 _MAX_QUOTE_BYTES = 64 << 10
 _UP_TO_DATE = "UpToDate"
+_REQUIRED = frozenset({TrustClaim.CONFIGURATION, TrustClaim.EXECUTABLES, TrustClaim.HARDWARE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,43 @@ def _platform(claims: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def tcb_tier(status: str, comparison: Comparison) -> Tier:
+def conclude(
+    kind: str,
+    quote: Quote,
+    claims: Mapping[str, str],
+    *executables: tuple[str, ...],
+    reference: ReferenceValues,
+    now: datetime,
+) -> AttestationResult:
+    """Compare the claims of an authentic, bound quote with the reference values.
+
+    Args:
+        kind: the kind of evidence.
+        quote: the quote.
+        claims: what it says, the platform's claims included.
+        executables: alternatives of claims, one of which says what runs if all of it is matched.
+        reference: the reference values.
+        now: when.
+    """
+    comparison = Comparison(kind, claims, reference)
+    hardware = _tcb_tier(claims["tcb-status"], comparison)
+    return AttestationResult(
+        kind=kind,
+        provenance=quote.provenance,
+        vector={
+            TrustClaim.INSTANCE_IDENTITY: comparison.tier(("ppid",)),
+            TrustClaim.CONFIGURATION: Tier.AFFIRMING,
+            TrustClaim.EXECUTABLES: comparison.tier(*executables),
+            TrustClaim.HARDWARE: hardware,
+            TrustClaim.RUNTIME_OPAQUE: hardware,
+        },
+        required=_REQUIRED,
+        claims=claims,
+        appraised_at=now,
+    )
+
+
+def _tcb_tier(status: str, comparison: Comparison) -> Tier:
     """Return how far the platform is trusted: affirmed if it is up to date, or the reference accepts its status.
 
     Any other status is a warning; a platform that was revoked never comes here, since the library refuses it.

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from siniantrust.errors import AttestationError
-from siniantrust.trust.attestation._compare import Comparison, check_binding
-from siniantrust.trust.attestation._result import AttestationResult, Tier, TrustClaim
+from siniantrust.trust.attestation._compare import check_binding
+from siniantrust.trust.attestation._result import AttestationResult
 from siniantrust.trust.attestation._roles import EvidenceBundle, ReferenceValues
-from siniantrust.trust.attestation.verifiers._intel import authenticate, tcb_tier
+from siniantrust.trust.attestation.verifiers._intel import authenticate, conclude
 
 _FORM = "SgxEnclave"
-_REQUIRED = frozenset({TrustClaim.CONFIGURATION, TrustClaim.EXECUTABLES, TrustClaim.HARDWARE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +38,14 @@ class SgxVerifier:
             "attributes": report["attributes"],
             "misc-select": str(report["misc_select"]),
         }
-        comparison = Comparison(self.kind, claims, reference)
-        hardware = tcb_tier(claims["tcb-status"], comparison)
-        return AttestationResult(
-            kind=self.kind,
-            provenance=quote.provenance,
-            vector={
-                TrustClaim.INSTANCE_IDENTITY: comparison.tier(("ppid",)),
-                TrustClaim.CONFIGURATION: Tier.AFFIRMING,
-                TrustClaim.EXECUTABLES: comparison.tier(("mrenclave",), ("mrsigner", "isv-prod-id", "isv-svn")),
-                TrustClaim.HARDWARE: hardware,
-                TrustClaim.RUNTIME_OPAQUE: hardware,
-            },
-            required=_REQUIRED,
-            claims=claims,
-            appraised_at=now,
+        return conclude(
+            self.kind,
+            quote,
+            claims,
+            ("mrenclave",),
+            ("mrsigner", "isv-prod-id", "isv-svn"),
+            reference=reference,
+            now=now,
         )
 
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from siniantrust.errors import AttestationError
-from siniantrust.trust.attestation._compare import Comparison, check_binding
-from siniantrust.trust.attestation._result import AttestationResult, Tier, TrustClaim
+from siniantrust.trust.attestation._compare import check_binding
+from siniantrust.trust.attestation._result import AttestationResult
 from siniantrust.trust.attestation._roles import EvidenceBundle, ReferenceValues
-from siniantrust.trust.attestation.verifiers._intel import authenticate, tcb_tier
+from siniantrust.trust.attestation.verifiers._intel import authenticate, conclude
 
 _FORM = "TD1"  # TD10, TD15 and their extensions
-_REQUIRED = frozenset({TrustClaim.CONFIGURATION, TrustClaim.EXECUTABLES, TrustClaim.HARDWARE})
 _MEASUREMENTS = ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3")
 _FIELDS = {
     "mrtd": "mr_td",
@@ -49,22 +48,7 @@ class TdxVerifier:
         report = {**quote.report.get("base", {}), **quote.report}
         check_binding("tdx quote", bytes.fromhex(report["report_data"]), binding)
         claims = {**quote.platform, **{name: report[field] for name, field in _FIELDS.items()}}
-        comparison = Comparison(self.kind, claims, reference)
-        hardware = tcb_tier(claims["tcb-status"], comparison)
-        return AttestationResult(
-            kind=self.kind,
-            provenance=quote.provenance,
-            vector={
-                TrustClaim.INSTANCE_IDENTITY: comparison.tier(("ppid",)),
-                TrustClaim.CONFIGURATION: Tier.AFFIRMING,
-                TrustClaim.EXECUTABLES: comparison.tier(_MEASUREMENTS),
-                TrustClaim.HARDWARE: hardware,
-                TrustClaim.RUNTIME_OPAQUE: hardware,
-            },
-            required=_REQUIRED,
-            claims=claims,
-            appraised_at=now,
-        )
+        return conclude(self.kind, quote, claims, _MEASUREMENTS, reference=reference, now=now)
 
 
 VERIFIER = TdxVerifier()
