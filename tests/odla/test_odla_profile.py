@@ -15,15 +15,14 @@ from siniantrust.odla import DeviceSpec, Profiler, open_device, profile
 from siniantrust.odla._ort_profile import _attributed, _median_kernels
 
 
-def test_profile_covers_every_node_and_sums_to_the_total() -> None:
-    """Each node has its seconds, fused ones none, and together they are the latency of a whole run."""
+def test_profile_covers_every_node() -> None:
+    """Each node of the part has its seconds, and the basis says how many runs they are medians of."""
     part = conv_part()
     device = open_device(DeviceSpec("cpu", options={"threads": 1}))
     assert isinstance(device, Profiler)
     measured = profile(device, part, random_inputs(part), repeats=5)
     assert set(measured.latency_s) == set(part.node_names)
-    assert measured.total_s > 0
-    assert sum(measured.latency_s.values()) == pytest.approx(measured.total_s)
+    assert sum(measured.latency_s.values()) > 0
     assert "median of 5" in measured.basis
 
 

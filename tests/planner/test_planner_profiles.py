@@ -86,7 +86,7 @@ def test_a_damaged_profile_is_measured_anew(tmp_path: Path, measured: list[str],
     ("change", "said"),
     [
         ({"identity": "onnxruntime-1.0/elsewhere"}, "it was measured on onnxruntime-1.0/elsewhere, and this is onnxr"),
-        ({"version": 1}, "it has version 1, 2 is read"),
+        ({"version": 1}, "it has version 1, 3 is read"),
     ],
 )
 def test_a_profile_that_is_out_of_date_is_named_and_measured_anew(

@@ -135,6 +135,17 @@ def test_what_the_enclave_cannot_run_is_refused_by_name(chain: tuple[Model, CutS
         solve(model, cuts, policy=hidden, audit=None, costs=costs)
 
 
+def test_what_the_enclave_cannot_run_is_named_in_long_models_too() -> None:
+    """With more cuts than a machine word has bits, a node that the enclave cannot run is still found and named."""
+    model = chain_model(100)
+    costs = make_costs(model)
+    first, last = model.nodes[0].name, model.nodes[-1].name
+    lacking = {first: "no kernel", last: "no kernel"}
+    costs = costs.model_copy(update={"trusted": costs.trusted.model_copy(update={"unsupported": lacking})})
+    with pytest.raises(NoPlanError, match=f"cannot run 2 of these nodes, such as '{first}': no kernel"):
+        solve(model, enumerate_cuts(model), policy=make_policy(), audit=None, costs=costs)
+
+
 def test_public_inputs_demand_no_audit(chain: tuple[Model, CutSet]) -> None:
     """When every input is public, every cut is allowed without an audit, its values are public, and the plan warns."""
     model, cuts = chain

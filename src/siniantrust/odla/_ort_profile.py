@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,17 +33,14 @@ class _Origin:
     inputs: tuple[str, ...]
 
 
-def profile_part(
-    part: Part, config: SessionConfig, inputs: Arrays, *, repeats: int, run: Callable[[], object]
-) -> NodeProfile:
-    """Measure ``part``: ``repeats`` runs under the profiler for the shares, ``repeats`` bare ones for the total.
+def profile_part(part: Part, config: SessionConfig, inputs: Arrays, *, repeats: int) -> NodeProfile:
+    """Measure ``part`` under the profiler.
 
     Args:
         part: The part.
-        config: How the session under the profiler is made.
+        config: How the session is made.
         inputs: Arrays that fit the part.
-        repeats: Runs to take medians over.
-        run: Runs the part once on the same inputs without the profiler.
+        repeats: Runs to take medians over, after one that does not count.
 
     Raises:
         DeviceError: if ONNX Runtime refuses the part or writes no usable profile.
@@ -55,25 +51,10 @@ def profile_part(
             session.run(None, dict(inputs))
         events = json.loads(Path(session.end_profiling()).read_bytes())
     kernels = _median_kernels(events, part)
-    measured = _attributed(part, kernels)
-    total_s = _median_latency(run, repeats)
-    scale = total_s / (sum(measured.values()) or 1.0)
     return NodeProfile(
-        latency_s={name: seconds * scale for name, seconds in measured.items()},
-        total_s=total_s,
-        basis=f"ONNX Runtime profile on {config.provider}, {config.threads} threads, median of {repeats} runs, "
-        "scaled to the median of bare runs",
+        latency_s=_attributed(part, kernels),
+        basis=f"ONNX Runtime profile on {config.provider}, {config.threads} threads, median of {repeats} runs",
     )
-
-
-def _median_latency(run: Callable[[], object], repeats: int) -> float:
-    run()
-    taken = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
 
 
 def _median_kernels(events: Iterable[dict[str, Any]], part: Part) -> list[tuple[str, str, float]]:

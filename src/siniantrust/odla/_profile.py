@@ -16,12 +16,11 @@ class NodeProfile:
     """Seconds per node.
 
     ``latency_s`` has every node of the part; one that the runtime folded away or fused into another has 0, and its
-    cost stands at the node that took it in. The values sum to ``total_s``, the median latency of a whole run without
-    profiling. ``basis`` says in words how they were measured.
+    cost stands at the node that took it in. They are seconds under the profiler, which adds its own share to each: only
+    their ratios may be taken for those of a bare run. ``basis`` says in words how they were measured.
     """
 
     latency_s: Mapping[str, float]
-    total_s: float
     basis: str
 
 
@@ -30,7 +29,7 @@ class Profiler(Protocol):
     """A device that can tell how long each node takes."""
 
     def profile(self, part: Part, inputs: Arrays, *, repeats: int) -> NodeProfile:
-        """Run ``part`` on ``inputs`` ``repeats`` times with and without profiling."""
+        """Run ``part`` on ``inputs`` ``repeats`` times under the profiler."""
 
 
 def profile(device: Device, part: Part, inputs: Arrays, *, repeats: int = 10) -> NodeProfile:

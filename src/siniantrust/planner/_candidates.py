@@ -105,13 +105,18 @@ class CandidateTable:
 
     def enclave_lack(self, start: int, end: int) -> str:
         """Say what the enclave cannot run of the nodes before ``start`` and behind ``end``."""
-        unsupported, masks = self.costs.trusted.unsupported, self.flow.node_masks
-        names = [
-            node.name
-            for node in self.flow.model.nodes
-            if node.name in unsupported and (masks[node.index] >> start & 1 or not masks[node.index] >> end & 1)
-        ]
-        return f"the enclave cannot run {len(names)} of these nodes, such as '{names[0]}': {unsupported[names[0]]}"
+        blocked, masks = self._enclave_blocked, self.flow.node_masks
+        count = int(blocked[start] + blocked[self.flow.whole] - blocked[end])
+        name = next(name for index, name in self._lacking if masks[index] >> start & 1 or not masks[index] >> end & 1)
+        return (
+            f"the enclave cannot run {count} of these nodes, such as '{name}': {self.costs.trusted.unsupported[name]}"
+        )
+
+    @cached_property
+    def _lacking(self) -> list[tuple[int, str]]:
+        """Index and name of the nodes that the enclave cannot run."""
+        unsupported = self.costs.trusted.unsupported
+        return [(node.index, node.name) for node in self.flow.model.nodes if node.name in unsupported]
 
     def compute(self, device: str) -> Compute:
         """Seconds of every prefix in the enclave and on ``device``."""
@@ -250,7 +255,9 @@ class CandidateTable:
             reasons.append((enclave_bytes > limit, memory))
         lacking = self.enclave_blocked(start, ends)
         if lacking.any():
-            lacks = [self.enclave_lack(start, end) if lacks else "" for end, lacks in zip(ends, lacking, strict=True)]
+            # Python's own integers: a node's mask has more bits than numpy's.
+            pairs = zip(ends.tolist(), lacking, strict=True)
+            lacks = [self.enclave_lack(start, end) if lacks else "" for end, lacks in pairs]
             reasons.append((lacking, lacks))
         if device.memory_bytes is not None:
             held = self.memory.between(start, ends, limit_bytes=device.memory_bytes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,7 +12,7 @@ from siniantrust.odla import CallCost, Device, Profiler, measure_call, measure_s
 from siniantrust.planner._costs import AffineCost, ComputeCost, DeviceProfile
 from siniantrust.planner._pieces import MOST_PIECES, Specimen, moved_bytes
 from siniantrust.planner._regression import LEAST_GROUPS, fit_nodes
-from siniantrust.planner._timed import Timed, time_parts
+from siniantrust.planner._timed import time_parts
 
 # Some compilers take many seconds for a piece.
 _COMPILE_TIME_S = 15.0
@@ -42,13 +41,12 @@ def profile_device(device: Device, specimen: Specimen, here_s: Mapping[str, floa
         raise DeviceError(f"this machine cannot run the model: node {refused[0].node!r}: {refused[0].reason}")
     if refused:
         return _profile_some(device, specimen, call, {each.node: each.reason for each in refused}, here_s or {})
-    start = time.perf_counter()
-    device.compile(specimen.whole).close()
-    compile_s = time.perf_counter() - start
-    pieces = specimen.pieces(int(np.clip(_COMPILE_TIME_S / max(compile_s, 1e-9), 1, MOST_PIECES)))
-    timed = time_parts(device, (specimen.whole, *pieces), [specimen.inputs, *specimen.fed(pieces)])
-    whole_s, *pieces_s = (float(value) for value in timed.compute_s(call))
-    shares, basis = _shares(device, specimen, timed, pieces_s, here_s or {})
+    whole = time_parts(device, [specimen.whole], [specimen.inputs])
+    pieces = specimen.pieces(int(np.clip(_COMPILE_TIME_S / whole.open_s, 1, MOST_PIECES)))
+    apart = time_parts(device, pieces, specimen.fed(pieces))
+    whole_s = float(whole.compute_s(call)[0])
+    pieces_s = [float(value) for value in apart.compute_s(call)]
+    shares, basis = _shares(device, specimen, whole.repeats, pieces, pieces_s, here_s or {})
     excess_s = sum(pieces_s) - whole_s
     # In a piece as it was measured, over all pieces as in the whole.
     scale = whole_s / sum(pieces_s)
@@ -62,14 +60,18 @@ def profile_device(device: Device, specimen: Specimen, here_s: Mapping[str, floa
 
 
 def _shares(
-    device: Device, specimen: Specimen, timed: Timed, pieces_s: Sequence[float], here_s: Mapping[str, float]
+    device: Device,
+    specimen: Specimen,
+    repeats: int,
+    pieces: Sequence[Part],
+    pieces_s: Sequence[float],
+    here_s: Mapping[str, float],
 ) -> tuple[Mapping[str, float], str]:
     """Return seconds per node, of which only their ratios within a piece matter, and how they were found."""
-    pieces = timed.parts[1:]
-    taken = f"scaled to {len(pieces)} pieces and the whole (medians of up to {timed.repeats} runs)"
+    taken = f"scaled to {len(pieces)} pieces and the whole (medians of {repeats} runs or more)"
     if isinstance(device, Profiler):
         try:
-            found = profile(device, specimen.whole, specimen.inputs, repeats=timed.repeats)
+            found = profile(device, specimen.whole, specimen.inputs, repeats=repeats)
         except DeviceLostError:
             raise
         except DeviceError:  # it has made one kernel of many nodes

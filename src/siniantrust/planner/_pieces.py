@@ -22,6 +22,7 @@ class Specimen:
     cuts: CutSet
     seed: int
     here: Device = field(repr=False)
+    _fed: dict[tuple[tuple[str, ...], ...], list[Arrays]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def whole(self) -> Part:
@@ -48,11 +49,17 @@ class Specimen:
         return {node.name: node for node in self.model.nodes}
 
     def fed(self, parts: tuple[Part, ...]) -> list[Arrays]:
-        """Return the inputs of each part, by running one after the other here.
+        """Return the inputs of each part, by running one after the other here, once for the same parts.
 
         Raises:
             DeviceError: if this machine cannot run one of them.
         """
+        key = tuple(part.node_names for part in parts)
+        if key not in self._fed:
+            self._fed[key] = self._run_through(parts)
+        return self._fed[key]
+
+    def _run_through(self, parts: tuple[Part, ...]) -> list[Arrays]:
         values = dict(self.inputs)
         found: list[Arrays] = []
         for part in parts:

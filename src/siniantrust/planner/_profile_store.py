@@ -14,7 +14,7 @@ from siniantrust.odla import DeviceInfo, DeviceSpec
 from siniantrust.planner._costs import DeviceProfile
 
 # How profiles are measured; a profile of another number does not hold.
-_VERSION = 2
+_VERSION = 3
 
 
 class _Kept(BaseModel):

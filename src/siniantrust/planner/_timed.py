@@ -17,8 +17,8 @@ from siniantrust.planner._pieces import moved_bytes
 
 _RUNS = 3
 _MOST_REPEATS = 20
-# The runs of a device take about so long together; a profile writes an event per node.
-_TIME_S = 2.0
+# The runs of a part take about so long together; a profile writes an event per node.
+_PART_S = 0.2
 _EVENTS = 5000
 # Noise must not make a piece free that takes little beyond the call.
 _LEAST_SHARE = 0.02
@@ -26,11 +26,12 @@ _LEAST_SHARE = 0.02
 
 @dataclass(frozen=True)
 class Timed:
-    """Parts that were timed, and the seconds of each, the call included; ``repeats`` is that of the last."""
+    """Parts that were timed, and the seconds of each, the call included; the rest is that of the last one."""
 
     parts: tuple[Part, ...]
     seconds: tuple[float, ...]
     repeats: int
+    open_s: float
 
     def compute_s(self, call: CallCost) -> np.ndarray:
         """Return the seconds without the call."""
@@ -46,17 +47,20 @@ def time_parts(device: Device, parts: Sequence[Part], inputs: Sequence[Arrays]) 
     No two of them are open at a time: threads of idle ones may wait for work in a busy loop, and take the cores.
     """
     repeats = _MOST_REPEATS
+    open_s = 0.0
     seconds = []
     nodes = max((len(part.node_names) for part in parts), default=1)
     for part, arrays in zip(parts, inputs, strict=True):
         with ExitStack() as stack:
+            start = time.perf_counter()
             call = _opened(stack, device, part, arrays)
+            open_s = time.perf_counter() - start
             start = time.perf_counter()
             call()
             once_s = max(time.perf_counter() - start, 1e-9)
-            repeats = int(np.clip(min(_TIME_S / len(parts) / once_s, _EVENTS / nodes), _RUNS, _MOST_REPEATS))
+            repeats = int(np.clip(min(_PART_S / once_s, _EVENTS / nodes), _RUNS, _MOST_REPEATS))
             seconds += median_seconds([call], repeats=repeats)
-    return Timed(tuple(parts), tuple(seconds), repeats)
+    return Timed(tuple(parts), tuple(seconds), repeats, open_s)
 
 
 def _opened(stack: ExitStack, device: Device, part: Part, inputs: Arrays) -> Callable[[], object]:
