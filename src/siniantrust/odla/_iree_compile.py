@@ -12,13 +12,10 @@ from siniantrust._extras import require
 from siniantrust.graph import Part
 from siniantrust.odla._by_node import blamed_nodes
 from siniantrust.odla._device import Unsupported
+from siniantrust.odla._iree_wrong import RULES
 from siniantrust.odla._text import one_line
+from siniantrust.odla._wrong_nodes import wrongly_computed
 
-# Compiled without complaint, and computed wrongly: found by the conformance table.
-_WRONG = {
-    "Det": "IREE computes determinants that are off",
-    "SpaceToDepth CRD": "IREE ignores the order of the channels",
-}
 _BACKENDS = {"llvm-cpu": "llvm-cpu", "vulkan": "vulkan-spirv"}
 _ERROR = re.compile(r"^<stdin>:(\d+):\d+: error: (.*)$", re.MULTILINE)
 _OPERATOR = re.compile(r'torch\.operator "onnx\.(\w+)"')
@@ -35,10 +32,15 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class CompileError:
-    """Why a part does not compile. ``lines`` are (the node's place among the operators, the reason)."""
+    """Why a part does not compile.
+
+    ``lines`` are (the node's place among the operators, the reason) from the compiler; ``refused`` are nodes that it
+    was not asked about.
+    """
 
     reason: str
     lines: tuple[tuple[int, str], ...] = ()
+    refused: tuple[Unsupported, ...] = ()
 
 
 def compile_part(part: Part, target: Target) -> bytes | CompileError:
@@ -49,10 +51,9 @@ def compile_part(part: Part, target: Target) -> bytes | CompileError:
     Raises:
         MissingExtraError: if IREE's compiler is not installed.
     """
-    operators = [_called(node) for node in part.proto.graph.node if node.op_type != "Constant"]
-    wrong = tuple((place, _WRONG[operator]) for place, operator in enumerate(operators) if operator in _WRONG)
+    wrong = wrongly_computed(part, RULES)
     if wrong:
-        return CompileError(wrong[0][1], wrong)
+        return CompileError(wrong[0].reason, refused=tuple(wrong))
     require("iree.compiler", extra="iree")
     from iree.compiler import tools
 
@@ -73,14 +74,10 @@ def compile_part(part: Part, target: Target) -> bytes | CompileError:
     return bytes(compiled)
 
 
-def _called(node: onnx.NodeProto) -> str:
-    """Return a node's operator, with its mode where that decides whether it is computed rightly."""
-    modes = [attribute.s.decode() for attribute in node.attribute if attribute.name == "mode"]
-    return f"{node.op_type} {modes[0]}" if node.op_type == "SpaceToDepth" and modes else node.op_type
-
-
 def refused_nodes(part: Part, error: CompileError) -> list[Unsupported]:
     """Name the nodes that ``error`` is about; the empty name where it does not say."""
+    if error.refused:
+        return list(error.refused)
     nodes = [node for node in part.proto.graph.node if node.op_type != "Constant"]
     named = {
         place: Unsupported(nodes[place].name, nodes[place].op_type, reason)

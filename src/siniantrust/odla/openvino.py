@@ -17,10 +17,11 @@ from siniantrust.odla._by_node import blamed_nodes, unsupported_ports
 from siniantrust.odla._device import Arrays, DeviceInfo, DeviceSpec, Unsupported
 from siniantrust.odla._machine import instruction_set, processor
 from siniantrust.odla._memory import MemoryUse, counted_memory
-from siniantrust.odla._openvino_wrong import wrongly_computed
+from siniantrust.odla._openvino_wrong import RULES
 from siniantrust.odla._options import read_options
 from siniantrust.odla._signature import signature_of
 from siniantrust.odla._text import one_line
+from siniantrust.odla._wrong_nodes import wrongly_computed
 
 OPTIONS: Mapping[str, str] = {
     "device": "OpenVINO's name of the device: CPU, GPU, GPU.1, NPU; default CPU",
@@ -90,7 +91,7 @@ class OpenVinoDevice:
 
     def supports(self, part: Part) -> list[Unsupported]:
         """Return the nodes that OpenVINO cannot read, or that the device's plug-in cannot compile."""
-        if refused := unsupported_ports(part) or wrongly_computed(part):
+        if refused := unsupported_ports(part) or wrongly_computed(part, RULES):
             return refused
         reason = self._refusal(part.proto)
         if reason is None:
@@ -132,7 +133,7 @@ class OpenVinoDevice:
         """Do nothing: a plug-in holds nothing beyond its executables."""
 
     def _check(self, part: Part) -> None:
-        for refused in wrongly_computed(part):
+        for refused in wrongly_computed(part, RULES):
             raise DeviceError(f"part {part.name!r}: node {refused.node!r} ({refused.op_type}): {refused.reason}")
 
     def _compiled(self, proto: onnx.ModelProto) -> Any:

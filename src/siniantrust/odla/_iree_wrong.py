@@ -1,0 +1,51 @@
+"""Nodes that IREE compiles without complaint and computes wrongly, found by the conformance table."""
+
+from __future__ import annotations
+
+from siniantrust.odla._wrong_nodes import (
+    Rules,
+    Seen,
+    aligns_corners,
+    always,
+    has_peepholes,
+    reorders_channels,
+    shifts_signed,
+)
+
+_WEIGHTS = 2
+_MATRIX = 2
+_EUCLIDEAN = 2
+
+
+def _rounds_up_dilated(seen: Seen) -> bool:
+    return (
+        any(step > 1 for step in seen.attributes.get("dilations", ()))
+        and bool(seen.attributes.get("ceil_mode", 0))
+        and bool(seen.attributes.get("count_include_pad", 0))
+    )
+
+
+def _euclidean(seen: Seen) -> bool:
+    return bool(seen.attributes.get("p", _EUCLIDEAN) == _EUCLIDEAN)
+
+
+def _batched(seen: Seen) -> bool:
+    return seen.rank_of(0) != _MATRIX
+
+
+def _weighted_mean(seen: Seen) -> bool:
+    return bool(seen.attributes.get("reduction", b"mean") == b"mean") and seen.has_input(_WEIGHTS)
+
+
+RULES: Rules = {
+    "AveragePool": ((_rounds_up_dilated, "IREE counts padding that dilated windows do not reach"),),
+    "BitShift": ((shifts_signed, "IREE shifts signed integers, and beyond their width, in another way"),),
+    "Det": ((always, "IREE computes determinants that are off"),),
+    "GridSample": ((lambda seen: seen.attributes.get("mode") == b"nearest", "IREE rounds half in another way"),),
+    "LSTM": ((has_peepholes, "IREE leaves the peepholes out"),),
+    "LpNormalization": ((_euclidean, "IREE divides by a norm of zero"),),
+    "QLinearMatMul": ((_batched, "IREE is off where there are more than two dimensions"),),
+    "Resize": ((aligns_corners, "IREE measures the corners in the rounded output size"),),
+    "SoftmaxCrossEntropyLoss": ((_weighted_mean, "IREE returns NaN for the mean by weights"),),
+    "SpaceToDepth": ((reorders_channels, "IREE ignores the order of the channels"),),
+}
