@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from siniantrust.bundle import Bundle, KeyStore, TrustedPart
+from siniantrust.bundle import Bundle, KeyStore, TrustedPart, admit
 from siniantrust.errors import DeviceError, EnclaveError, SinianError
 from siniantrust.odla import DeviceSpec
 from siniantrust.planner import ENCLAVE, Policy
@@ -111,7 +111,8 @@ class EnclaveHolder:
         """Return the live enclave, launching one if there is none.
 
         Raises:
-            TrustError: if it cannot be launched, does not attest, or refuses a part.
+            TrustError: if it cannot be launched, does not attest, or refuses a part; or a newer bundle was
+                opened before.
             SinianError: if the session was closed: a request that was on its way then launches nothing.
         """
         with self._lock:
@@ -147,7 +148,9 @@ class EnclaveHolder:
             if self._bundle.plan.policy.enclave.keys == "broker":
                 _load_brokered(enclave, parts, self._bundle.id)
             else:
-                # Keys leave the key store only here: the enclave has attested.
+                # Keys leave the key store only here: the enclave has attested, and older bundles are refused for good.
+                manifest, tpm = self._bundle.manifest, self._bundle.plan.policy.enclave.rollback_tpm
+                admit(self._keystore, lineage=manifest.lineage, version=manifest.version, tpm=tpm)
                 key = self._keystore.weight_key(self._bundle.id)
                 for part in parts:
                     enclave.load(part.name, part.skeleton, part.sealed, key, context=part.context)
