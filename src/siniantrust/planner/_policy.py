@@ -55,6 +55,12 @@ class EnclavePolicy(_Section):
         default="keystore",
         description="who gives the enclave the weights' key: this side's key store, or the enclave's own key broker",
     )
+    idle_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="after so long without a request, the enclave and its keys are gone; the next one attests anew",
+    )
+    lifetime_s: float = Field(default=43200.0, gt=0, description="the same after so long in any case")
     rollback_tpm: str | None = Field(
         default=None,
         description="TPM, such as `/dev/tpmrm0`, whose counter refuses older bundles; with keys of the key store",
