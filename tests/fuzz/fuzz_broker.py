@@ -15,7 +15,13 @@ from siniantrust.trust.broker import Store
 from siniantrust.trust.broker._client import _nonce
 from siniantrust.trust.broker._jwe import decrypt_key, encrypt_key
 from siniantrust.trust.broker._log import HEAD, LOG, DecisionLog
-from siniantrust.trust.broker._request import new_request, parse_request, request_binding
+from siniantrust.trust.broker._request import (
+    GivingUp,
+    new_request,
+    parse_giving_up,
+    parse_request,
+    request_binding,
+)
 from siniantrust.trust.tls import Identity
 
 _LOG_KEY = b"l" * 32
@@ -38,6 +44,17 @@ def _request(_: Path) -> Target:
         return fields.key_id, fields.enclave_key, fields.recipient_key, fields.signature
 
     return Target(read, (genuine.to_json(),), refusals=(ChannelError, AttestationError, TrustError), form=form)
+
+
+def _giving_up(_: Path) -> Target:
+    nonce, broker = b"n" * 32, b"the broker's key"
+    genuine = GivingUp.by(Identity.fresh(), "why", nonce=nonce, broker_key=broker)
+
+    def read(raw: bytes) -> None:
+        if not parse_giving_up(raw).is_signed(nonce, broker):
+            raise TrustError("not signed")
+
+    return Target(read, (genuine.to_json(),), refusals=(ChannelError, TrustError), form=parse_giving_up)
 
 
 def _client_nonce(_: Path) -> Target:
@@ -111,6 +128,7 @@ def _identity_pem(_: Path) -> Target:
 
 BROKER: dict[str, MakeTarget] = {
     "key request": _request,
+    "notice of giving up": _giving_up,
     "key broker's nonce": _client_nonce,
     "key broker's answer (JWE)": _jwe,
     "key broker's log": lambda folder: _log(folder, LOG),
