@@ -1,5 +1,6 @@
-"""The same targets under a coverage-guided fuzzer: ``pip install atheris``, then
+"""The same targets under a coverage-guided fuzzer, atheris.
 
+pip install atheris
 python tests/fuzz/coverage_guided.py NAME [-runs=100000] [-max_total_time=60] [a folder for the corpus]
 
 What it finds is a traceback, and a file ``crash-…`` with the input. Options are libFuzzer's.

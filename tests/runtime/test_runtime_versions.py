@@ -7,7 +7,7 @@ import pytest
 from runtime_deployments import Deployment, deploy, simulated_policy, vectors
 from tpm_world import NOW, Authority, certified_attester, need
 
-from siniantrust.bundle import KeyStore, build_bundle, newest_version, set_up_tpm
+from siniantrust.bundle import KeyStore, build_bundle, load_bundle, newest_version, set_up_tpm
 from siniantrust.errors import TrustError
 from siniantrust.runtime import open_session
 from siniantrust.trust import Provenance
@@ -62,6 +62,21 @@ def test_a_bundle_whose_enclave_is_not_accepted_retires_nothing(tmp_path: Path) 
         open_session(path, keystore=deployment.keystore)
     assert newest_version(deployment.keystore, deployment.model.name) == 0
     deployment.open().close()
+
+
+def test_a_bundle_is_counted_before_its_key_leaves(tmp_path: Path) -> None:
+    """Whatever goes wrong once a key may have left: older bundles are refused from then on, and this one opens."""
+    deployment = deploy(vectors(), tmp_path, cut="t3")
+    newer = _build(deployment, tmp_path, 2)
+    path = deployment.keystore.path / "weights" / f"{load_bundle(newer, keystore=deployment.keystore).id}.key"
+    key = path.read_bytes()
+    path.write_bytes(bytes(32))
+    with pytest.raises(TrustError, match="they do not open"):
+        open_session(newer, keystore=deployment.keystore)
+    with pytest.raises(TrustError, match="expected version 2 or newer, found 1"):
+        deployment.open()
+    path.write_bytes(key)
+    _opens(newer, deployment.keystore, deployment)
 
 
 def test_a_session_counts_in_the_tpm_that_the_policy_names(tmp_path: Path) -> None:
