@@ -182,6 +182,8 @@ def build(
     audit: str | Path | None = None,
     keystore: bundle.KeyStore | None = None,
     ahead_of_time: bool | Sequence[odla.DeviceSpec] = False,
+    lineage: str | None = None,
+    version: int | None = None,
 ) -> Path:
     """Write the deployable folder: parts, sealed weights, plan, audit, manifest and signature.
 
@@ -193,11 +195,15 @@ def build(
         keystore: signs, and keeps the new weight key; None for the default place.
         ahead_of_time: also compile the untrusted parts now: for their devices in the plan if true; or for each device
             whose name the plan has, such as one that compiles for another architecture.
+        lineage: name of what has versions; None for the model's name.
+        version: once it was opened, older ones of its lineage are refused; None for the newest that was opened with
+            this key store.
 
     Raises:
         DeviceError: if a part cannot be compiled ahead of time.
         PlanError: if the plan is not valid for the model and audit.
         BundleError: if it cannot be written; nothing is left behind then.
+        TrustError: if a newer version was opened already.
     """
     if not isinstance(plan, planner.Plan):
         plan = planner.load_plan(Path(plan))
@@ -212,6 +218,8 @@ def build(
         keystore=keystore or bundle.KeyStore(),
         audit_folder=None if audit is None else Path(audit),
         export=export,
+        lineage=lineage,
+        version=version,
     )
 
 

@@ -169,12 +169,13 @@ def test_plan_explains_every_node(sinian: Command, workshop: Workshop, tmp_path:
 
 
 def test_build_gives_json(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:
-    """``build --json`` names the bundle and its files."""
+    """``build --json`` names the bundle, its version and its files."""
     out, keys = tmp_path / "deploy", tmp_path / "keys"
     found = sinian("build", workshop.model, workshop.plan, "-a", workshop.audit, "-o", out, "--keys", keys, "--json")
     assert (found.code, found.err) == (0, "")
     built = load_bundle(out, keystore=KeyStore(keys))
-    assert _json(found.out) == {"bundle_id": built.id, "path": str(out), "files": sorted(built.manifest.files)}
+    names = {"bundle_id": built.id, "lineage": built.manifest.lineage, "version": 1}
+    assert _json(found.out) == {**names, "path": str(out), "files": sorted(built.manifest.files)}
 
 
 def test_run_gives_json_and_the_uncut_models_outputs(sinian: Command, workshop: Workshop, tmp_path: Path) -> None:

@@ -50,6 +50,13 @@ def test_a_plan_without_replicas_is_still_a_plan() -> None:
     assert parse_plan(json.dumps(raw).encode(), origin="x") == _PLAN
 
 
+def test_a_policy_has_one_counter_against_old_bundles() -> None:
+    """Where the key broker gives the keys, it counts versions; a TPM's counter beside it is refused."""
+    parse_policy({"enclave": {"rollback_tpm": "/dev/tpmrm0"}}, origin="x")
+    with pytest.raises(PolicyError, match=r"policy x: enclave.rollback_tpm: the key broker counts versions itself"):
+        parse_policy({"enclave": {"rollback_tpm": "/dev/tpmrm0", "keys": "broker"}}, origin="x")
+
+
 @pytest.mark.parametrize("takeover", [["clod"], ["gpu", "gpu"], ["enclave"]])
 def test_a_device_that_cannot_take_over_is_refused(takeover: list[str]) -> None:
     """Only devices of the policy, each once, may be named to take over."""

@@ -85,7 +85,8 @@ def test_an_interrupted_call_does_not_spoil_the_next(
 ) -> None:
     """Ctrl-C in the middle of a call ends the enclave, because its answers could not be told apart; the next is new."""
     with vector_deployment.open() as session:
-        enclave = session._holder.get()
+        with session._holder.use() as enclave:
+            pass
 
         def interrupted() -> None:
             raise KeyboardInterrupt

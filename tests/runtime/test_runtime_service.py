@@ -75,7 +75,7 @@ def service(broker: KeyBroker) -> Iterator[Address]:
     """Return the address of a service that fetches its keys from the broker."""
     with running(BrokerServer(broker, LOOPBACK)) as at:
         client = BrokerClient(ATTESTER, at, pin=fingerprint(broker.store.identity.spki))
-        with running(EnclaveService(ATTESTER, LOOPBACK, fetch_key=client.fetch)) as address:
+        with running(EnclaveService(ATTESTER, LOOPBACK, keys=lambda: client)) as address:
             yield address
 
 

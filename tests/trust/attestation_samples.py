@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from siniantrust.trust.attestation import EvidenceBundle
+from siniantrust.errors import AttestationError
+from siniantrust.trust.attestation import AttestationResult, EvidenceBundle, ReferenceValues, verifier
 
 _ROOT = Path(__file__).resolve().parents[2]
 EVIDENCE = Path(os.environ.get("SINIAN_EVIDENCE", _ROOT.parent / "shared" / "evidence"))
@@ -85,3 +87,55 @@ def nvidia_gpu() -> Sample:
 
 
 SAMPLES: dict[str, Callable[[], Sample]] = {"sgx": sgx, "tdx": tdx, "sev-snp": sev_snp, "nvidia-gpu": nvidia_gpu}
+
+
+def appraise(sample: Sample, **reference: object) -> AttestationResult:
+    """Appraise a sample as of its own time, against reference values."""
+    values = ReferenceValues(kind=sample.evidence.kind, **reference)  # type: ignore[arg-type]
+    return verifier(sample.evidence.kind).appraise(
+        sample.evidence, binding=sample.binding, reference=values, now=sample.now
+    )
+
+
+def authenticate(sample: Sample) -> None:
+    """Check all that there is to check without reference values; the SNP sample's debug bit is looked at last."""
+    if sample.evidence.kind != "sev-snp":
+        appraise(sample)
+        return
+    with pytest.raises(AttestationError) as caught:
+        appraise(sample)
+    if "policy allows debugging" not in str(caught.value):
+        raise caught.value
+
+
+def refused(sample: Sample) -> bool:
+    """Return whether a sample is not authentic."""
+    try:
+        authenticate(sample)
+    except AttestationError:
+        return True
+    return False
+
+
+def flipped(raw: bytes, bit: int) -> bytes:
+    """Return bytes with one bit changed."""
+    flipped = bytearray(raw)
+    flipped[bit // 8] ^= 1 << bit % 8
+    return bytes(flipped)
+
+
+def with_body(sample: Sample, body: bytes) -> Sample:
+    """Return a sample with another body."""
+    return replace(sample, evidence=replace(sample.evidence, body=body))
+
+
+def with_endorsement(sample: Sample, name: str, raw: bytes) -> Sample:
+    """Return a sample with another endorsement."""
+    return replace(sample, evidence=replace(sample.evidence, endorsements={**sample.evidence.endorsements, name: raw}))
+
+
+def spread(count: int, total: int) -> Iterator[int]:
+    """Yield about ``count`` numbers below ``total``, evenly spread, each at a random place of its stretch."""
+    source = random.Random(total)
+    for start in range(0, total, max(1, total // count)):
+        yield min(total - 1, start + source.randrange(max(1, total // count)))

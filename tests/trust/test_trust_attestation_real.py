@@ -1,18 +1,30 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from attestation_samples import SAMPLES, Sample, nvidia_gpu, sev_snp, sgx, tdx, tdx_outdated
+from attestation_samples import (
+    SAMPLES,
+    Sample,
+    appraise,
+    flipped,
+    nvidia_gpu,
+    refused,
+    sev_snp,
+    sgx,
+    spread,
+    tdx,
+    tdx_outdated,
+    with_body,
+    with_endorsement,
+)
 
 from siniantrust.errors import AttestationError
 from siniantrust.trust import Provenance
 from siniantrust.trust.attestation import (
-    AttestationResult,
     EvidenceBundle,
     ReferenceValues,
     Tier,
@@ -26,57 +38,10 @@ KINDS = pytest.mark.parametrize("kind", SAMPLES)
 _ZEROS = "0" * 96
 
 
-def _appraise(sample: Sample, **reference: object) -> AttestationResult:
-    values = ReferenceValues(kind=sample.evidence.kind, **reference)  # type: ignore[arg-type]
-    return verifier(sample.evidence.kind).appraise(
-        sample.evidence, binding=sample.binding, reference=values, now=sample.now
-    )
-
-
-def _authenticate(sample: Sample) -> None:
-    """Check all that there is to check without reference values; the SNP sample's debug bit is looked at last."""
-    if sample.evidence.kind != "sev-snp":
-        _appraise(sample)
-        return
-    with pytest.raises(AttestationError) as caught:
-        _appraise(sample)
-    if "policy allows debugging" not in str(caught.value):
-        raise caught.value
-
-
-def _refused(sample: Sample) -> bool:
-    try:
-        _authenticate(sample)
-    except AttestationError:
-        return True
-    return False
-
-
-def _flipped(raw: bytes, bit: int) -> bytes:
-    flipped = bytearray(raw)
-    flipped[bit // 8] ^= 1 << bit % 8
-    return bytes(flipped)
-
-
-def _with_body(sample: Sample, body: bytes) -> Sample:
-    return replace(sample, evidence=replace(sample.evidence, body=body))
-
-
-def _with_endorsement(sample: Sample, name: str, raw: bytes) -> Sample:
-    return replace(sample, evidence=replace(sample.evidence, endorsements={**sample.evidence.endorsements, name: raw}))
-
-
-def _spread(count: int, total: int) -> Iterator[int]:
-    """Yield about ``count`` numbers below ``total``, evenly spread, each at a random place of its stretch."""
-    source = random.Random(total)
-    for start in range(0, total, max(1, total // count)):
-        yield min(total - 1, start + source.randrange(max(1, total // count)))
-
-
 @KINDS
 def test_real_evidence_is_authentic(kind: str) -> None:
     """Real evidence passes every check of its authenticity; the mutations below rest on that."""
-    assert not _refused(SAMPLES[kind]())
+    assert not refused(SAMPLES[kind]())
 
 
 @KINDS
@@ -84,7 +49,7 @@ def test_a_flipped_bit_of_the_evidence_is_refused(kind: str) -> None:
     """No bit of the evidence can be changed unseen: some 300, all over it."""
     sample = SAMPLES[kind]()
     body = sample.evidence.body
-    accepted = [bit for bit in _spread(300, 8 * len(body)) if not _refused(_with_body(sample, _flipped(body, bit)))]
+    accepted = [bit for bit in spread(300, 8 * len(body)) if not refused(with_body(sample, flipped(body, bit)))]
     assert accepted == []
 
 
@@ -99,9 +64,9 @@ def test_no_byte_of_evidence_or_endorsements_can_be_changed(kind: str) -> None:
         return (8 * place + place % 8 for place in range(len(raw)))
 
     body = sample.evidence.body
-    assert [bit for bit in bits(body) if not _refused(_with_body(sample, _flipped(body, bit)))] == []
+    assert [bit for bit in bits(body) if not refused(with_body(sample, flipped(body, bit)))] == []
     for name, raw in sample.evidence.endorsements.items():
-        accepted = [bit for bit in bits(raw) if not _refused(_with_endorsement(sample, name, _flipped(raw, bit)))]
+        accepted = [bit for bit in bits(raw) if not refused(with_endorsement(sample, name, flipped(raw, bit)))]
         assert accepted == [], name
 
 
@@ -111,9 +76,7 @@ def test_a_flipped_bit_of_an_endorsement_is_refused(kind: str) -> None:
     sample = SAMPLES[kind]()
     for name, raw in sample.evidence.endorsements.items():
         accepted = [
-            bit
-            for bit in _spread(200, 8 * len(raw))
-            if not _refused(_with_endorsement(sample, name, _flipped(raw, bit)))
+            bit for bit in spread(200, 8 * len(raw)) if not refused(with_endorsement(sample, name, flipped(raw, bit)))
         ]
         assert accepted == [], name
 
@@ -124,12 +87,12 @@ def test_evidence_that_was_cut_or_lengthened_is_refused(kind: str) -> None:
     sample = SAMPLES[kind]()
     body = sample.evidence.body
     needed = len(body.rstrip(b"\0"))
-    for size in _spread(50, needed):
-        assert _refused(_with_body(sample, body[:size])), size
+    for size in spread(50, needed):
+        assert refused(with_body(sample, body[:size])), size
     for tail in (b"\1", b"x" * 40, body):
-        assert _refused(_with_body(sample, body + tail))
-    for place in _spread(20, needed):
-        assert _refused(_with_body(sample, body[:place] + b"\0" + body[place:]))
+        assert refused(with_body(sample, body + tail))
+    for place in spread(20, needed):
+        assert refused(with_body(sample, body[:place] + b"\0" + body[place:]))
 
 
 @KINDS
@@ -138,10 +101,10 @@ def test_another_binding_is_refused(kind: str) -> None:
     sample = SAMPLES[kind]()
     for bit in range(0, 256, 7):
         with pytest.raises(AttestationError, match="not bound"):
-            _appraise(replace(sample, binding=_flipped(sample.binding, bit)))
+            appraise(replace(sample, binding=flipped(sample.binding, bit)))
     for binding in (b"", sample.binding[:16], bytes(64)):
         with pytest.raises(AttestationError, match="not bound"):
-            _appraise(replace(sample, binding=binding))
+            appraise(replace(sample, binding=binding))
 
 
 @KINDS
@@ -149,7 +112,7 @@ def test_evidence_of_another_kind_is_refused(kind: str) -> None:
     """A Verifier reads its own kind only, whatever the label says."""
     sample = SAMPLES[kind]()
     for other in SAMPLES.keys() - {kind}:
-        assert _refused(replace(sample, evidence=replace(sample.evidence, kind=other)))
+        assert refused(replace(sample, evidence=replace(sample.evidence, kind=other)))
 
 
 @KINDS
@@ -161,7 +124,7 @@ def test_out_of_time_is_refused(kind: str, years: int) -> None:
     if kind == "nvidia-gpu" and years > 0:
         pytest.skip("NVIDIA's certificates are valid to the last second of the year 9999")
     now = sample.now.replace(year=min(year, 9999))
-    assert _refused(replace(sample, now=now))
+    assert refused(replace(sample, now=now))
 
 
 @pytest.mark.parametrize("make", [sgx, tdx])
@@ -170,7 +133,7 @@ def test_stale_collateral_is_refused(make: type[Sample]) -> None:
     sample = make()  # type: ignore[call-arg]
     for days in (-2, 35, 365):
         with pytest.raises(AttestationError, match=r"future|xpired"):
-            _appraise(replace(sample, now=sample.now + timedelta(days=days)))
+            appraise(replace(sample, now=sample.now + timedelta(days=days)))
 
 
 def test_a_time_without_zone_is_refused() -> None:
@@ -178,7 +141,7 @@ def test_a_time_without_zone_is_refused() -> None:
     for make in SAMPLES.values():
         sample = make()
         with pytest.raises(AttestationError, match="time zone"):
-            _appraise(replace(sample, now=sample.now.replace(tzinfo=None)))
+            appraise(replace(sample, now=sample.now.replace(tzinfo=None)))
 
 
 def test_swapped_collateral_is_refused() -> None:
@@ -186,15 +149,15 @@ def test_swapped_collateral_is_refused() -> None:
     first, second = sgx(), tdx()
     own = json.loads(first.evidence.endorsements["collateral"])
     foreign = json.loads(second.evidence.endorsements["collateral"])
-    assert _refused(_with_endorsement(first, "collateral", second.evidence.endorsements["collateral"]))
-    assert _refused(_with_endorsement(second, "collateral", first.evidence.endorsements["collateral"]))
+    assert refused(with_endorsement(first, "collateral", second.evidence.endorsements["collateral"]))
+    assert refused(with_endorsement(second, "collateral", first.evidence.endorsements["collateral"]))
     for name in own:
         if own[name] != foreign[name]:
             mixed = json.dumps({**own, name: foreign[name]}).encode()
-            assert _refused(_with_endorsement(first, "collateral", mixed)), name
+            assert refused(with_endorsement(first, "collateral", mixed)), name
     lists = ("pck_crl", "pck_crl_issuer_chain")
     mixed = json.dumps({**own, **{name: foreign[name] for name in lists}}).encode()
-    assert _refused(_with_endorsement(first, "collateral", mixed))
+    assert refused(with_endorsement(first, "collateral", mixed))
 
 
 def test_collateral_in_other_words_is_refused() -> None:
@@ -211,14 +174,14 @@ def test_collateral_in_other_words_is_refused() -> None:
         {**own, "qe_identity": None},
     ]
     for other in others:
-        assert _refused(_with_endorsement(sample, "collateral", json.dumps(other).encode()))
-    assert _refused(replace(sample, evidence=replace(sample.evidence, endorsements={})))
+        assert refused(with_endorsement(sample, "collateral", json.dumps(other).encode()))
+    assert refused(replace(sample, evidence=replace(sample.evidence, endorsements={})))
 
 
 def test_an_older_tcb_is_refused() -> None:
     """A quote of a machine that is behind every level of its collateral is refused."""
     with pytest.raises(AttestationError, match="No matching TCB level"):
-        _appraise(tdx_outdated())
+        appraise(tdx_outdated())
 
 
 def test_swapped_amd_certificates_are_refused() -> None:
@@ -227,49 +190,49 @@ def test_swapped_amd_certificates_are_refused() -> None:
     chain = dict(sample.evidence.endorsements)
     for first, second in (("vcek", "ask"), ("ask", "ark"), ("vcek", "ark")):
         swapped = {**chain, first: chain[second], second: chain[first]}
-        assert _refused(replace(sample, evidence=replace(sample.evidence, endorsements=swapped)))
+        assert refused(replace(sample, evidence=replace(sample.evidence, endorsements=swapped)))
         doubled = {**chain, first: chain[second]}
-        assert _refused(replace(sample, evidence=replace(sample.evidence, endorsements=doubled)))
+        assert refused(replace(sample, evidence=replace(sample.evidence, endorsements=doubled)))
     for missing in chain:
         left = {name: raw for name, raw in chain.items() if name != missing}
-        assert _refused(replace(sample, evidence=replace(sample.evidence, endorsements=left)))
+        assert refused(replace(sample, evidence=replace(sample.evidence, endorsements=left)))
     as_vlek = {"vlek": chain["vcek"], "asvk": chain["ask"], "ark": chain["ark"]}
-    assert _refused(replace(sample, evidence=replace(sample.evidence, endorsements=as_vlek)))
+    assert refused(replace(sample, evidence=replace(sample.evidence, endorsements=as_vlek)))
 
 
 def test_real_sgx_claims_are_held_against_reference_values() -> None:
     """The sample is affirmed where its measurement and its platform's status are accepted, and else is not."""
     sample = sgx()
     accepted = {"mrenclave": frozenset({"33d8736db756ed4997e04ba358d27833188f1932ff7b1d156904d3f560452fbb"})}
-    doubtful = _appraise(sample, accepted=accepted)
+    doubtful = appraise(sample, accepted=accepted)
     assert (doubtful.tier, doubtful.affirmed) == (Tier.WARNING, False)
     assert doubtful.vector[TrustClaim.HARDWARE] is Tier.WARNING
     accepted["tcb-status"] = frozenset({"ConfigurationAndSWHardeningNeeded"})
-    affirmed = _appraise(sample, accepted=accepted)
+    affirmed = appraise(sample, accepted=accepted)
     assert affirmed.affirmed
     assert affirmed.provenance is Provenance.HARDWARE
     accepted["advisory-ids"] = frozenset({"INTEL-SA-00289"})
     with pytest.raises(AttestationError, match="advisory-ids"):
-        _appraise(sample, accepted=accepted)
+        appraise(sample, accepted=accepted)
     accepted["advisory-ids"] = frozenset({"INTEL-SA-00289", "INTEL-SA-00615"})
-    assert _appraise(sample, accepted=accepted).affirmed
+    assert appraise(sample, accepted=accepted).affirmed
     accepted["tcb-status"] = frozenset({"UpToDate"})
     with pytest.raises(AttestationError, match="tcb-status: expected UpToDate"):
-        _appraise(sample, accepted=accepted)
+        appraise(sample, accepted=accepted)
 
 
 def test_real_tdx_claims_are_held_against_reference_values() -> None:
     """The sample is affirmed only where all five measurements are accepted."""
     sample = tdx()
     names = ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3")
-    claims = _appraise(sample).claims
+    claims = appraise(sample).claims
     accepted = {name: frozenset({claims[name]}) for name in names}
-    assert _appraise(sample, accepted=accepted).affirmed
+    assert appraise(sample, accepted=accepted).affirmed
     for name in names:
         fewer = {each: values for each, values in accepted.items() if each != name}
-        assert not _appraise(sample, accepted=fewer).affirmed
+        assert not appraise(sample, accepted=fewer).affirmed
         with pytest.raises(AttestationError, match=f"{name}: expected"):
-            _appraise(sample, accepted={**accepted, name: frozenset({"ab" * 48})})
+            appraise(sample, accepted={**accepted, name: frozenset({"ab" * 48})})
 
 
 def test_the_real_sev_snp_report_is_authentic_but_its_debug_bit_is_refused() -> None:
@@ -279,17 +242,17 @@ def test_the_real_sev_snp_report_is_authentic_but_its_debug_bit_is_refused() -> 
     reference = ReferenceValues(kind="sev-snp")
     assert check_keys(sample.evidence, report, reference=reference, now=sample.now) == (Provenance.HARDWARE, False)
     with pytest.raises(AttestationError, match="policy allows debugging"):
-        _appraise(sample)
+        appraise(sample)
 
 
 def test_a_real_gpu_is_never_affirmed_offline() -> None:
     """Even with every measurement accepted, what rests on NVIDIA's services is unchecked and said to be so."""
     sample = nvidia_gpu()
-    bare = _appraise(sample)
+    bare = appraise(sample)
     assert (bare.claims["driver-version"], bare.claims["vbios-version"]) == ("550.90.07", "96.00.9F.00.01")
     assert len([name for name in bare.claims if name.startswith("measurement-")]) == 64
     accepted = {name: frozenset({value}) for name, value in bare.claims.items()}
-    result = _appraise(sample, accepted=accepted)
+    result = appraise(sample, accepted=accepted)
     assert result.vector[TrustClaim.EXECUTABLES] is Tier.AFFIRMING
     assert result.tier is Tier.NONE
     assert any("OCSP" in line for line in result.unchecked)
@@ -300,7 +263,7 @@ def test_a_bit_that_another_verifier_let_pass_is_refused() -> None:
     """A published package passes this TDX quote with bit 800 flipped, in the attester's measurement; this does not."""
     sample = tdx()
     with pytest.raises(AttestationError, match="not authentic"):
-        _appraise(_with_body(sample, _flipped(sample.evidence.body, 800)))
+        appraise(with_body(sample, flipped(sample.evidence.body, 800)))
 
 
 def test_evidence_of_no_known_kind_has_no_verifier() -> None:
@@ -313,4 +276,4 @@ def test_time_zones_do_not_matter() -> None:
     """The same moment in another zone gives the same result."""
     sample = tdx()
     other = replace(sample, now=datetime(2025, 6, 20, tzinfo=UTC).astimezone())
-    assert _appraise(other).claims == _appraise(sample).claims
+    assert appraise(other).claims == appraise(sample).claims

@@ -5,6 +5,7 @@ from siniantrust.bundle._keys import KeyStore, fingerprint
 from siniantrust.bundle._load import Bundle, TrustedPart, load_bundle
 from siniantrust.bundle._manifest import FileEntry, Manifest, parse_manifest
 from siniantrust.bundle._triton import export_triton
+from siniantrust.bundle._versions import admit, default_lineage, newest_version, set_up_tpm
 
 __all__ = [
     "Bundle",
@@ -12,9 +13,13 @@ __all__ = [
     "KeyStore",
     "Manifest",
     "TrustedPart",
+    "admit",
     "build_bundle",
+    "default_lineage",
     "export_triton",
     "fingerprint",
     "load_bundle",
+    "newest_version",
     "parse_manifest",
+    "set_up_tpm",
 ]

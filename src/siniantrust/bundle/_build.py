@@ -19,7 +19,8 @@ from siniantrust.bundle._keys import KeyStore, fingerprint
 from siniantrust.bundle._manifest import MANIFEST, SIGNATURE, FileEntry, Manifest, dump_manifest
 from siniantrust.bundle._part_file import dump_part_file
 from siniantrust.bundle._structure import dump_structure
-from siniantrust.errors import BundleError
+from siniantrust.bundle._versions import default_lineage, newest_version
+from siniantrust.errors import BundleError, TrustError
 from siniantrust.graph import Cut, Model, Part, split
 from siniantrust.odla import Artifact
 from siniantrust.planner import Plan, dump_plan, validate_plan
@@ -40,6 +41,8 @@ def build_bundle(
     keystore: KeyStore,
     audit_folder: Path | None = None,
     export: Export | None = None,
+    lineage: str | None = None,
+    version: int | None = None,
 ) -> Path:
     """Write the deployable folder for ``plan`` at ``out``; a bundle already there is replaced when all is written.
 
@@ -55,6 +58,9 @@ def build_bundle(
         keystore: signs, and keeps the new weight key.
         audit_folder: folder of ``audit.json``; needed when the plan rests on an audit.
         export: called with each untrusted part and its device's name; what it returns goes to ``partN/ahead/``.
+        lineage: name of what has versions; None for the model's name.
+        version: once it was opened, older ones of its lineage are refused; None for the newest one that was opened with
+            this keystore (1 if none was), beside which the new bundle stays usable.
 
     Returns:
         ``out``.
@@ -64,13 +70,15 @@ def build_bundle(
         AuditError: if the audit cannot be read.
         BundleError: if the audit is missing, ``out`` holds something else, or it cannot be written (then nothing is
             left behind).
-        TrustError: if the keystore refuses, or a part cannot be sealed.
+        TrustError: if the keystore refuses, a part cannot be sealed, or a newer version was opened already.
     """
     audit, audit_files = read_audit_folder(audit_folder) if audit_folder is not None else (None, {})
     if audit is None and any(value.label is Label.OBSCURED for value in plan.values):
         raise BundleError(f"bundle {out}: the plan rests on audit {plan.audit_id}; give the audit's folder too")
     validate_plan(plan, model, audit)
     _check_target(out)
+    lineage = default_lineage(model.name) if lineage is None else lineage
+    version = _choose_version(keystore, lineage, version)
     parts = _split(model, plan)
     bundle_id = secrets.token_hex(16)
     signing_key = keystore.signing_key()
@@ -83,6 +91,8 @@ def build_bundle(
         manifest = dump_manifest(
             Manifest(
                 bundle_id=bundle_id,
+                lineage=lineage,
+                version=version,
                 model_name=model.name,
                 model_sha256=model.sha256,
                 signer=fingerprint(signing_key.public_key()),
@@ -104,6 +114,16 @@ def build_bundle(
 def seal_context(bundle_id: str, part: str) -> bytes:
     """Return what the sealed weights of a part are bound to."""
     return f"siniantrust bundle {bundle_id} {part}".encode()
+
+
+def _choose_version(keystore: KeyStore, lineage: str, wanted: int | None) -> int:
+    newest = max(1, newest_version(keystore, lineage))
+    if wanted is not None and wanted < newest:
+        raise TrustError(
+            f"bundle, lineage {lineage}: expected a version from {newest}, the newest that was opened, found {wanted}; "
+            "give a higher one"
+        )
+    return newest if wanted is None else wanted
 
 
 def _check_target(out: Path) -> None:

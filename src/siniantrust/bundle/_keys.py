@@ -25,7 +25,8 @@ class KeyStore:
     """A folder of keys, readable by its owner only (mode 0700; private files 0600).
 
     ``signing.pem`` is the Ed25519 key (RFC 8032) that signs bundles, made on first use; ``trusted/`` holds the public
-    keys of other builders whose bundles may be loaded; ``weights/`` holds a 256-bit key for each bundle, by its id.
+    keys of other builders whose bundles may be loaded; ``weights/`` holds a 256-bit key for each bundle, by its id;
+    ``versions/`` says which versions were opened.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -120,6 +121,19 @@ class KeyStore:
         if not _BUNDLE_ID.fullmatch(bundle_id):
             raise BundleError(f"bundle id {bundle_id[:40]!r}: expected 32 hexadecimal digits")
         return self.path / "weights" / f"{bundle_id}.key"
+
+    def private_folder(self, name: str) -> Path:
+        """Return a folder of the key store, made where it is not there.
+
+        Raises:
+            TrustError: if others may look into it, or it cannot be made.
+        """
+        folder = self.path / name
+        try:
+            self._make_folder(folder)
+        except OSError as error:
+            raise TrustError(f"keystore {folder}: cannot be made ({error.strerror})") from None
+        return folder
 
     def _make_folder(self, folder: Path) -> None:
         for each in (self.path, folder):

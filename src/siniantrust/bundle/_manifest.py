@@ -9,11 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from siniantrust.errors import BundleError
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 SIGNATURE_BYTES = 64
 MAX_MANIFEST_BYTES = 4 << 20
+LINEAGE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _STEP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -33,8 +34,12 @@ class FileEntry(_Record):
 class Manifest(_Record):
     """The signed description of a bundle. ``files`` holds every file but the manifest and its signature."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     bundle_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    lineage: Annotated[str, StringConstraints(pattern=LINEAGE)] = Field(
+        description="name of what has versions; bundles of one lineage replace each other"
+    )
+    version: int = Field(ge=1, description="once a version was opened, older ones of its lineage are refused")
     model_name: str
     model_sha256: Sha256
     signer: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] = Field(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from siniantrust import __version__
-from siniantrust.cli import _attest, _bench, _demo, _deploy, _enclave, _gramine, _host, _keys, _study, _verify
+from siniantrust.cli import _attest, _bench, _counter, _demo, _deploy, _enclave, _gramine, _host, _keys, _study, _verify
 
 app = typer.Typer(
     name="sinian",
@@ -39,6 +39,7 @@ app.command()(_deploy.build)
 app.command()(_deploy.run)
 app.command()(_deploy.serve)
 app.command()(_deploy.export)
+app.command()(_counter.counter)
 app.command()(_study.report)
 app.command()(_host.devices)
 app.command()(_host.doctor)

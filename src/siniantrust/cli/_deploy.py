@@ -35,6 +35,13 @@ def build(
     ahead_of_time: Annotated[
         bool, typer.Option("--ahead-of-time", help="Also compile the untrusted parts now, for the plan's devices.")
     ] = False,
+    lineage: Annotated[str | None, typer.Option(help="Name of what has versions; default: the model's name.")] = None,
+    version: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Once opened, older ones are refused; default: the newest opened with this key store."
+        ),
+    ] = None,
     keys: Keys = None,
     dim: Dims = None,
     as_json: Json = False,
@@ -44,12 +51,23 @@ def build(
 
     keystore = KeyStore(keys)
     whole = st.load(model, dims=parse_dims(dim))
-    st.build(whole, plan, out, audit=audit_folder, keystore=keystore, ahead_of_time=ahead_of_time)
+    st.build(
+        whole,
+        plan,
+        out,
+        audit=audit_folder,
+        keystore=keystore,
+        ahead_of_time=ahead_of_time,
+        lineage=lineage,
+        version=version,
+    )
     built = load_bundle(out, keystore=keystore)
     if as_json:
-        show_json({"bundle_id": built.id, "path": str(out), "files": sorted(built.manifest.files)})
+        shown = {"bundle_id": built.id, "lineage": built.manifest.lineage, "version": built.manifest.version}
+        show_json({**shown, "path": str(out), "files": sorted(built.manifest.files)})
         return
     show_line(f"bundle {built.id} written to {out}; its weight key is in {keystore.path}")
+    show_line(f"version {built.manifest.version} of {built.manifest.lineage}: once opened, older ones are refused")
 
 
 def run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,17 +59,17 @@ def serve(
     if (broker is None) != (broker_key is None):
         raise SinianError("enclave serve: --broker and --broker-key go together: where it is, and whose word counts")
     made = open_endorsed(attester, endorsement)
-    fetch = None
+    keys = None
     if broker is not None and broker_key is not None:
-        fetch = BrokerClient(made, parse_address(broker), pin=broker_key).fetch
+        keys = partial(BrokerClient, made, parse_address(broker), pin=broker_key)
     if provision:
-        _provision(provision, fetch)
+        _provision(provision, None if keys is None else keys().fetch)
     service = EnclaveService(
         made,
         parse_address(listen),
         limits=Limits(sessions=sessions, idle_s=idle_s, lifetime_s=lifetime_s),
         threads=threads,
-        fetch_key=fetch,
+        keys=keys,
     )
     show_line(f"enclave service at {service.address} with {made.kind} evidence; stop with Ctrl-C")
     try:

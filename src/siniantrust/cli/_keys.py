@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -74,22 +73,18 @@ def add(
     bundle: BundleFolder,
     *,
     reference: ReferenceFile,
-    version: Version = 1,
-    lineage: Annotated[
-        str | None, typer.Option(help="Name of what has versions; default: the name of the bundle's model.")
-    ] = None,
     store: BrokerStore = None,
     keys: Keys = None,
 ) -> None:
-    """Add the weight key of a bundle, for enclaves whose evidence matches the reference values."""
+    """Add the weight key of a bundle, with its version, for enclaves whose evidence matches the reference values."""
     from siniantrust.bundle import KeyStore, load_bundle
 
     keystore = KeyStore(keys)
     loaded = load_bundle(bundle, keystore=keystore)
-    name = lineage or re.sub(r"[^A-Za-z0-9._-]", "-", loaded.manifest.model_name)
+    lineage, version = loaded.manifest.lineage, loaded.manifest.version
     key = keystore.weight_key(loaded.id)
-    add_key(store, loaded.id, key, reference=reference, lineage=name, version=version)
-    show_line(f"key {loaded.id} added: version {version} of {name}")
+    add_key(store, loaded.id, key, reference=reference, lineage=lineage, version=version)
+    show_line(f"key {loaded.id} added: version {version} of {lineage}")
 
 
 @keys_app.command()

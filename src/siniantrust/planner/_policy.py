@@ -55,6 +55,16 @@ class EnclavePolicy(_Section):
         default="keystore",
         description="who gives the enclave the weights' key: this side's key store, or the enclave's own key broker",
     )
+    idle_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="after so long without a request, the enclave and its keys are gone; the next one attests anew",
+    )
+    lifetime_s: float = Field(default=43200.0, gt=0, description="the same after so long in any case")
+    rollback_tpm: str | None = Field(
+        default=None,
+        description="TPM, such as `/dev/tpmrm0`, whose counter refuses older bundles; with keys of the key store",
+    )
     reference: ReferencePolicy | None = Field(
         default=None,
         description="what the evidence of such an enclave is compared with; "
@@ -160,8 +170,8 @@ def parse_policy(raw: dict[str, object], *, origin: str) -> Policy:
     """Check a policy that was already read; ``origin`` names it in errors.
 
     Raises:
-        PolicyError: if a field is unknown or out of range, two devices share a name, or a device that is to take over
-            is not there.
+        PolicyError: if a field is unknown or out of range, two devices share a name, a device that is to take over
+            is not there, or two counters were to refuse older bundles.
     """
     try:
         policy = Policy.model_validate(raw)
@@ -169,6 +179,11 @@ def parse_policy(raw: dict[str, object], *, origin: str) -> Policy:
         first = error.errors()[0]
         place = ".".join(str(step) for step in first["loc"]) or "the file"
         raise PolicyError(_one_line(f"policy {origin}: {place}: {first['msg']}")) from None
+    if policy.enclave.keys == "broker" and policy.enclave.rollback_tpm is not None:
+        raise PolicyError(
+            f"policy {origin}: enclave.rollback_tpm: the key broker counts versions itself; leave it out, or write "
+            '[enclave] keys = "keystore"'
+        )
     names = [device.name for device in policy.device]
     if "enclave" in names or len(set(names)) != len(names):
         raise PolicyError(f"policy {origin}: device: names must differ, and 'enclave' is reserved; found {names}")

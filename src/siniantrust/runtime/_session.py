@@ -14,11 +14,12 @@ from siniantrust.graph import Tensor
 from siniantrust.odla import DeviceInfo, DeviceSpec
 from siniantrust.planner import move_violations
 from siniantrust.runtime._device_stage import DeviceStage
+from siniantrust.runtime._holder import EnclaveHolder
 from siniantrust.runtime._interface import Arrays, Interface, Results
 from siniantrust.runtime._observe import Move, MoveLog, Observer, Observers
 from siniantrust.runtime._requests import Requests
 from siniantrust.runtime._run_through import run_through
-from siniantrust.runtime._stages import EnclaveHolder, EnclaveStage, Span, Stage, device_spec
+from siniantrust.runtime._stages import EnclaveStage, Span, Stage, device_spec
 from siniantrust.runtime._stream import stream_requests
 from siniantrust.trust import EnclaveInfo
 
@@ -77,7 +78,7 @@ class Session:
         self._holder = EnclaveHolder(bundle, keystore)
         self.stages: tuple[Stage, ...] = tuple(self._stage(index, devices) for index in range(len(bundle.parts)))
         try:
-            self._holder.get()
+            self._holder.info()  # launches it
             for stage in self._device_stages():
                 stage.infos()
         except BaseException:

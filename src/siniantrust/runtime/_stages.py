@@ -1,23 +1,20 @@
-"""The stages of a session: what every stage is, and the trusted one in its enclave."""
+"""The stages of a session: what every stage is, and the trusted one."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from siniantrust.bundle import Bundle, KeyStore, TrustedPart
-from siniantrust.errors import DeviceError, EnclaveError, SinianError
+from siniantrust.bundle import TrustedPart
+from siniantrust.errors import DeviceError
 from siniantrust.odla import DeviceSpec
 from siniantrust.planner import ENCLAVE, Policy
+from siniantrust.runtime._holder import EnclaveHolder
 from siniantrust.runtime._observe import Call, Observer
-from siniantrust.trust import BrokeredEnclave, Enclave, EnclaveInfo, EnclaveSpec, launch
-from siniantrust.trust.attestation import reference_from_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,77 +93,6 @@ class Stopwatch:
         return call
 
 
-class EnclaveHolder:
-    """The session's enclave: launched, attested and loaded when first needed, and again after it was lost."""
-
-    def __init__(self, bundle: Bundle, keystore: KeyStore) -> None:
-        self._spec = enclave_spec(bundle.plan.policy)
-        self._bundle = bundle
-        self._keystore = keystore
-        self._lock = threading.Lock()
-        self._enclave: Enclave | None = None
-        self._is_closed = False
-
-    def get(self) -> Enclave:
-        """Return the live enclave, launching one if there is none.
-
-        Raises:
-            TrustError: if it cannot be launched, does not attest, or refuses a part.
-            SinianError: if the session was closed: a request that was on its way then launches nothing.
-        """
-        with self._lock:
-            if self._is_closed:
-                raise SinianError("enclave: its session is closed; open the bundle again")
-            if self._enclave is None:
-                self._enclave = self._launch()
-            return self._enclave
-
-    def info(self) -> EnclaveInfo:
-        """Describe the enclave."""
-        return self.get().info()
-
-    def forget(self, lost: Enclave) -> None:
-        """Drop an enclave that failed, so that the next call launches another one."""
-        with self._lock:
-            if self._enclave is lost:
-                self._enclave = None
-        lost.close()
-
-    def close(self) -> None:
-        """End the enclave for good; calling it again does nothing."""
-        with self._lock:
-            self._is_closed = True
-            enclave, self._enclave = self._enclave, None
-        if enclave is not None:
-            enclave.close()
-
-    def _launch(self) -> Enclave:
-        enclave = launch(self._spec)
-        try:
-            parts = [part for part in self._bundle.parts if isinstance(part, TrustedPart)]
-            if self._bundle.plan.policy.enclave.keys == "broker":
-                _load_brokered(enclave, parts, self._bundle.id)
-            else:
-                # Keys leave the key store only here: the enclave has attested.
-                key = self._keystore.weight_key(self._bundle.id)
-                for part in parts:
-                    enclave.load(part.name, part.skeleton, part.sealed, key, context=part.context)
-        except BaseException:
-            enclave.close()
-            raise
-        return enclave
-
-
-def _load_brokered(enclave: Enclave, parts: Sequence[TrustedPart], bundle_id: str) -> None:
-    if not isinstance(enclave, BrokeredEnclave):
-        raise EnclaveError(
-            f"{enclave.info().provider} enclave: it has no key broker; write in the policy: "
-            '[enclave] keys = "keystore", or another provider'
-        )
-    for part in parts:
-        enclave.load_brokered(part.name, part.skeleton, part.sealed, bundle_id, context=part.context)
-
-
 class EnclaveStage:
     """A trusted part."""
 
@@ -189,15 +115,12 @@ class EnclaveStage:
             TrustError: if a frame does not authenticate; the next call launches another one.
         """
         watch = Stopwatch(self._observer, self.name, ENCLAVE, inputs, request, ready_s)
-        enclave = self._holder.get()
-        try:
-            outputs = enclave.run(self.name, inputs)
-        except BaseException as fault:
-            watch.failed(fault)
-            # Whatever ended it, a call that was interrupted included.
-            if not enclave.alive:
-                self._holder.forget(enclave)
-            raise
+        with self._holder.use() as enclave:
+            try:
+                outputs = enclave.run(self.name, inputs)
+            except BaseException as fault:
+                watch.failed(fault)
+                raise
         return watch.answered(outputs)
 
 
@@ -214,20 +137,3 @@ def device_spec(policy: Policy, name: str, overrides: Mapping[str, DeviceSpec]) 
     if name in overrides:
         return replace(overrides[name], name=name)
     return DeviceSpec(name=name, backend=entries[name].backend, options=dict(entries[name].options))
-
-
-def enclave_spec(policy: Policy) -> EnclaveSpec:
-    """Return which enclave the policy asks for."""
-    wanted = policy.enclave
-    return EnclaveSpec(
-        provider=wanted.provider,
-        memory_bytes=wanted.memory_bytes,
-        threads=wanted.threads,
-        accept=wanted.accept,
-        allow_missing=wanted.allow_missing,
-        address=wanted.address,
-        folder=None if wanted.folder is None else Path(wanted.folder),
-        reference=None
-        if wanted.reference is None
-        else reference_from_table(wanted.reference.model_dump(), origin="of the policy"),
-    )

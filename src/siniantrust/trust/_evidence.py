@@ -90,6 +90,7 @@ def parse_evidence(raw: bytes) -> Evidence:
             raise ValueError("its fields")  # noqa: TRY301 - every fault takes the same exit below
         if not all(isinstance(item, str) for pair in protections.items() for item in pair):
             raise ValueError("its protections")  # noqa: TRY301 - every fault takes the same exit below
+        "".join((*fields.values(), *protections, *protections.values())).encode()  # JSON may have half a character
         return Evidence(
             provider=fields["provider"],
             provenance=Provenance(fields["provenance"]),

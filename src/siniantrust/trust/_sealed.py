@@ -23,6 +23,10 @@ OVERHEAD_BYTES = HEAD_BYTES + _TAG_BYTES
 _CHUNK_BYTES = 256 << 10
 
 
+class SealError(TrustError):
+    """What is sealed does not open: it was changed, or is sealed under another key or for another context."""
+
+
 def _additional_data(skeleton: bytes | memoryview, context: bytes | memoryview) -> bytes:
     return MAGIC + hashlib.sha256(context).digest() + hashlib.sha256(skeleton).digest()
 
@@ -46,11 +50,12 @@ def open_in_place(
     """Decrypt ``sealed`` (writable) in place and return the view of the plain text in it.
 
     Raises:
-        TrustError: if key, skeleton or context is another one, or a byte was changed; the plain text is zeroed then.
+        SealError: if key, skeleton or context is another one, or a byte was changed; the plain text is zeroed then.
+        TrustError: if the key has another length.
     """
     _check_key(len(key))
     if len(sealed) < OVERHEAD_BYTES or sealed[: len(MAGIC)] != MAGIC:
-        raise TrustError(f"sealed weights: {len(sealed)} bytes are not in the sealed form {MAGIC!r}")
+        raise SealError(f"sealed weights: {len(sealed)} bytes are not in the sealed form {MAGIC!r}")
     nonce = bytes(sealed[len(MAGIC) : HEAD_BYTES])
     tag = bytes(sealed[-_TAG_BYTES:])
     body = sealed[HEAD_BYTES:-_TAG_BYTES]
@@ -65,7 +70,7 @@ def open_in_place(
         decryptor.finalize()
     except InvalidTag:
         body[:] = bytes(len(body))
-        raise TrustError(
+        raise SealError(
             "sealed weights: they do not open; the key or the context is another one, or the file was changed"
         ) from None
     return body

@@ -109,6 +109,8 @@ def check_chain(chain: Sequence[x509.Certificate], now: datetime, what: str) -> 
         raise AttestationError(f"{what}: expected a time with its time zone, found {now.isoformat()}")
     if not 1 <= len(chain) <= _MAX_CHAIN:
         raise AttestationError(f"{what}: expected 1 to {_MAX_CHAIN} certificates, found {len(chain)}")
+    if len(set(chain)) != len(chain):  # a root signs itself, as often as one likes
+        raise AttestationError(f"{what}: a certificate stands twice in it")
     for certificate in chain:
         if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
             raise AttestationError(

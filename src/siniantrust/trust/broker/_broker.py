@@ -9,7 +9,7 @@ from siniantrust.errors import AttestationError, TrustError
 from siniantrust.trust.attestation._rely import rely_on
 from siniantrust.trust.broker._jwe import encrypt_key
 from siniantrust.trust.broker._log import Entry
-from siniantrust.trust.broker._request import KeyRequest
+from siniantrust.trust.broker._request import GivingUp, KeyRequest
 from siniantrust.trust.broker._state import State
 from siniantrust.trust.broker._store import KeyEntry, Store
 
@@ -122,6 +122,21 @@ class KeyBroker:
                 version=released.version,
             )
             return answer
+
+    def give_up(self, notice: GivingUp, *, nonce: bytes) -> None:
+        """Revoke an enclave that says of itself that it failed, if it was ever given a key.
+
+        Raises:
+            RefusedError: if the enclave does not say so itself, or never had a key.
+        """
+        if not notice.is_signed(nonce, self.store.identity.spki):
+            raise self._refused("", "", "a notice of giving up is not signed by the enclave that it names")
+        with self.store.log.exclusive():
+            if not self._follow().holds_any(notice.enclave):
+                raise _refusal(
+                    self.store.log.append("refuse", enclave=notice.enclave, detail="it has nothing to give up")
+                )
+            self.store.log.append("revoke-enclave", enclave=notice.enclave, detail=f"it says itself: {notice.why}")
 
     def refuse(self, detail: str) -> RefusedError:
         """Write down that a request could not even be read; return what to answer."""

@@ -65,6 +65,10 @@ class Entry:
 _TYPES = {field.name: int if field.name in {"number", "version"} else str for field in fields(Entry)}
 
 
+def _line(entry: Entry) -> bytes:
+    return json.dumps(asdict(entry), sort_keys=True).encode()
+
+
 def _hash(entry: Entry) -> str:
     content = {name: value for name, value in asdict(entry).items() if name not in {"hash", "mac"}}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -136,7 +140,7 @@ class DecisionLog:
         )
         digest = _hash(bare)
         entry = Entry(**{**asdict(bare), "hash": digest, "mac": self._mac(digest)})
-        line = json.dumps(asdict(entry), sort_keys=True).encode() + b"\n"
+        line = _line(entry) + b"\n"
         with self._path.open("ab", buffering=0) as stream:
             stream.write(line)
             os.fsync(stream.fileno())
@@ -204,6 +208,8 @@ class DecisionLog:
         if not isinstance(found, dict) or {name: type(value) for name, value in found.items()} != _TYPES:
             raise TrustError(f"{start}: no entry of the log; it was altered; refused")
         entry = Entry(**found)
+        if _line(entry) != line:  # a name may stand twice in JSON, and would be read once
+            raise TrustError(f"{start}: not in the form in which this broker writes; it was altered; refused")
         if entry.number != number or entry.previous != self._last:
             raise TrustError(f"{start}: it does not follow the line before it; a line was removed or added; refused")
         if not hmac.compare_digest(entry.hash, _hash(entry)):

@@ -22,6 +22,7 @@ from siniantrust.trust.tls import Identity, fingerprint, public_key_der
 MAX_REQUEST_BYTES = 1 << 20
 _FIELDS = {"key_id", "enclave_key", "recipient_key", "evidence", "signature"}
 _DOMAIN = b"siniantrust key release 1\0"
+_GIVING_UP_DOMAIN = b"siniantrust giving up 1\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,7 @@ class KeyRequest:
 
     def is_signed(self, binding: bytes) -> bool:
         """Return whether who asks holds the enclave's key."""
-        try:
-            _public_key(self.enclave_key).verify(self.signature, binding, ec.ECDSA(SHA256()))
-        except InvalidSignature:
-            return False
-        return True
+        return _verifies(self.enclave_key, self.signature, binding)
 
     def recipient(self) -> ec.EllipticCurvePublicKey:
         """Return the key to encrypt to."""
@@ -99,10 +96,8 @@ def parse_request(raw: bytes | bytearray) -> KeyRequest:
         evidence=evidence_from_json(_binary(fields["evidence"])),
         signature=_binary(fields["signature"]),
     )
-    # In one form only, so that an enclave has one name.
     for key in (request.enclave_key, request.recipient_key):
-        if public_key_der(_public_key(key)) != key:
-            raise ChannelError("key request: a public key is not in its plain DER form")
+        _plain_public_key(key)
     return request
 
 
@@ -116,9 +111,73 @@ def parse_object(raw: bytes | bytearray, names: set[str]) -> dict[str, Any]:
         fields = json.loads(raw) if len(raw) <= MAX_REQUEST_BYTES else None
     except (ValueError, RecursionError):
         fields = None
-    if not isinstance(fields, dict) or fields.keys() != names or not all(isinstance(v, str) for v in fields.values()):
+    if not isinstance(fields, dict) or fields.keys() != names or not all(map(_is_text, fields.values())):
         raise ChannelError(f"key request: expected a JSON object of texts with {', '.join(sorted(names))}")
     return fields
+
+
+def _is_text(value: object) -> bool:
+    """Return whether a value of JSON is a text, in which it may write half a character."""
+    return isinstance(value, str) and value.encode(errors="replace").decode() == value
+
+
+@dataclass(frozen=True, slots=True)
+class GivingUp:
+    """An enclave's last word: it failed a check of its integrity, and is to get no key any more.
+
+    Attributes:
+        enclave_key: the enclave's lasting public key (DER), which signs.
+        why: the check, in words.
+        signature: of both, and of the broker's nonce and key (ECDSA with SHA-256).
+    """
+
+    enclave_key: bytes
+    why: str
+    signature: bytes
+
+    @property
+    def enclave(self) -> str:
+        """SHA-256 of the enclave's key in hexadecimal: its name in the log."""
+        return fingerprint(self.enclave_key)
+
+    @classmethod
+    def by(cls, identity: Identity, why: str, *, nonce: bytes, broker_key: bytes) -> GivingUp:
+        """Return the signed notice of an enclave."""
+        signed = _giving_up_binding(nonce, broker_key, identity.spki, why)
+        return cls(identity.spki, why, identity.key.sign(signed, ec.ECDSA(SHA256())))
+
+    def is_signed(self, nonce: bytes, broker_key: bytes) -> bool:
+        """Return whether the enclave itself says so, in answer to this nonce."""
+        return _verifies(
+            self.enclave_key, self.signature, _giving_up_binding(nonce, broker_key, self.enclave_key, self.why)
+        )
+
+    def to_json(self) -> bytes:
+        """Return it as it travels."""
+        return json.dumps(
+            {
+                "gives_up": base64.b64encode(self.enclave_key).decode(),
+                "why": self.why,
+                "signature": base64.b64encode(self.signature).decode(),
+            }
+        ).encode()
+
+
+def _giving_up_binding(nonce: bytes, broker_key: bytes, enclave_key: bytes, why: str) -> bytes:
+    parts = (broker_key, enclave_key, why.encode())
+    return bind(nonce, _GIVING_UP_DOMAIN + b"".join(hashlib.sha256(part).digest() for part in parts))
+
+
+def parse_giving_up(raw: bytes | bytearray) -> GivingUp:
+    """Read a notice, believing nothing of it.
+
+    Raises:
+        ChannelError: if it is malformed.
+    """
+    fields = parse_object(raw, {"gives_up", "why", "signature"})
+    notice = GivingUp(_binary(fields["gives_up"]), fields["why"], _binary(fields["signature"]))
+    _plain_public_key(notice.enclave_key)
+    return notice
 
 
 def new_request(
@@ -134,6 +193,20 @@ def _binary(text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise ChannelError("key request: a field is no base64") from None
+
+
+def _verifies(key: bytes, signature: bytes, signed: bytes) -> bool:
+    try:
+        _public_key(key).verify(signature, signed, ec.ECDSA(SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _plain_public_key(key: bytes) -> None:
+    """Refuse a key in another form than its plain one, so that an enclave has one name."""
+    if public_key_der(_public_key(key)) != key:
+        raise ChannelError("key request: a public key is not in its plain DER form")
 
 
 def _public_key(der: bytes) -> ec.EllipticCurvePublicKey:

@@ -9,9 +9,10 @@ from siniantrust._extras import require
 from siniantrust.errors import AttestationError, ChannelError, TrustError
 from siniantrust.trust.attestation._roles import NONCE_BYTES
 from siniantrust.trust.broker._broker import KeyBroker, RefusedError
-from siniantrust.trust.broker._request import MAX_REQUEST_BYTES, parse_request
+from siniantrust.trust.broker._request import MAX_REQUEST_BYTES, GivingUp, parse_giving_up, parse_request
 from siniantrust.trust.tls import Address, Connection, Identity, Limits, Server
 
+_GIVES_UP = b'{"gives_up": '
 LIMITS = Limits(
     frame_bytes=MAX_REQUEST_BYTES,
     payload_bytes=0,
@@ -78,9 +79,12 @@ class BrokerServer:
     def _answer(self, raw: bytes, nonce: bytes) -> bytes:
         try:
             try:
-                request = parse_request(raw)
+                request = parse_giving_up(raw) if raw.startswith(_GIVES_UP) else parse_request(raw)
             except (ChannelError, AttestationError) as fault:
                 raise self._broker.refuse(str(fault)) from None
+            if isinstance(request, GivingUp):
+                self._broker.give_up(request, nonce=nonce)
+                return json.dumps({"revoked": request.enclave}).encode()
             return json.dumps({"key": self._broker.release(request, nonce=nonce)}).encode()
         except RefusedError as refusal:
             return json.dumps({"refused": str(refusal)}).encode()

@@ -41,3 +41,7 @@ class State:
     def holds(self, enclave: str, key_id: str) -> bool:
         """Return whether an enclave was ever given a key."""
         return (enclave, key_id) in self._held
+
+    def holds_any(self, enclave: str) -> bool:
+        """Return whether an enclave was ever given any key."""
+        return any(holder == enclave for holder, _ in self._held)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from siniantrust.errors import ChannelError, DataError, EnclaveError, SinianError, TrustError
+from siniantrust.errors import AttestationError, ChannelError, DataError, EnclaveError, SinianError, TrustError
 from siniantrust.trust import _handshake, _protections
 from siniantrust.trust._channel import SLOTS, Channel, Payload, PeerClosedError, UnsendableError, payload
 from siniantrust.trust._codec import Operation
@@ -130,12 +130,16 @@ class ProcessEnclave:
         """Return fresh evidence for ``nonce`` (32 bytes), appraised against the same reference values as at launch.
 
         Raises:
-            AttestationError: if it does not pass.
+            AttestationError: if it does not pass; the enclave is ended then.
             EnclaveError: if the enclave refuses, for example a nonce of another length.
         """
         answer = self._call(Operation.EVIDENCE, "", [payload("nonce", np.frombuffer(nonce, np.uint8))])
-        fresh = parse_evidence(answer.get("evidence", np.empty(0)).tobytes())
-        self._appraise(fresh, nonce)
+        try:
+            fresh = parse_evidence(answer.get("evidence", np.empty(0)).tobytes())
+            self._appraise(fresh, nonce)
+        except AttestationError as fault:
+            self._finish(AttestationError(f"{self._name}: ended, because its evidence failed ({fault})"))
+            raise
         return fresh
 
     def load(self, name: str, skeleton: bytes, sealed: bytes, key: bytes, *, context: bytes) -> None:

@@ -7,15 +7,20 @@ from typing import Protocol
 
 import numpy as np
 
-from siniantrust.errors import DataError, EnclaveError, TrustError
+from siniantrust.errors import ChannelError, DataError, EnclaveError, TrustError
 from siniantrust.trust._channel import Destination, Payload, UnsendableError, as_bytes, payload
 from siniantrust.trust._codec import Message, Operation, TensorSpec
 from siniantrust.trust._evidence import NONCE_BYTES
+from siniantrust.trust._sealed import SealError
 from siniantrust.trust.process._common import MEMORY_REFUSAL
 from siniantrust.trust.process._parts import LoadedPart, one_line, open_sealed
 
 _MAX_PARTS = 64
 _OUT_OF_MEMORY = ("bad_alloc", "failed to allocate", "cannot allocate memory")
+
+
+class TamperedError(ChannelError):
+    """What was sealed does not open under the key that the broker keeps for it: somebody changed it on its way."""
 
 
 class Endpoint(Protocol):
@@ -63,13 +68,16 @@ class Server:
 
         Raises:
             PeerClosedError: when it has.
-            ChannelError: if a frame is not what the client sent, in the order in which it was sent.
+            ChannelError: if a frame is not what the client sent, in the order in which it was sent; or if sealed
+                weights were tampered with (``TamperedError``), which only with a broker's key is sure.
         """
         while True:
             message, arrays = self._channel.receive(self._destination)
             try:
                 payloads = [payload(name, array) for name, array in self._answer(message, arrays).items()]
                 prepared = self._channel.prepare(Operation.DONE, payloads=payloads)
+            except TamperedError:
+                raise
             except DataError as fault:
                 self._refuse(Operation.REFUSED_DATA, fault)
             except (EnclaveError, UnsendableError) as fault:
@@ -128,6 +136,10 @@ class Server:
                 context=context,
                 threads=self._threads,
             )
+        except SealError as fault:
+            if "key_id" in arrays:
+                raise TamperedError(f"part '{name}': {fault}") from None
+            raise
         except TrustError:
             raise
         except Exception as fault:  # noqa: BLE001 - ONNX Runtime raises classes of its own, all of which are refusals

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
-from siniantrust.errors import ChannelError
+from siniantrust.errors import ChannelError, TrustError
 from siniantrust.trust._channel import PeerClosedError
 from siniantrust.trust._cipher import KEY_BYTES
 from siniantrust.trust._codec import Operation
@@ -15,6 +16,16 @@ from siniantrust.trust.attestation._bundle_file import evidence_to_json
 from siniantrust.trust.process._serve import Server as PartServer
 from siniantrust.trust.service._channel import TlsChannel
 from siniantrust.trust.tls import Address, Connection, Identity, Limits, Server
+
+
+class KeySource(Protocol):
+    """Where one session gets keys from."""
+
+    def fetch(self, key_id: str) -> bytes:
+        """Return a key. Raises TrustError if it is refused."""
+
+    def give_up(self, why: str) -> None:
+        """Say that the session failed a check: it is to get no key any more. Raises TrustError if nobody listens."""
 
 
 class EnclaveService:
@@ -27,7 +38,7 @@ class EnclaveService:
         address: where to listen; port 0 takes a free one.
         limits: what a client may do.
         threads: threads that a part computes with.
-        fetch_key: asks the key broker for the key of an id; None for no broker.
+        keys: makes the client of the key broker that one session asks under a name of its own; None for no broker.
 
     Raises:
         ChannelError: if the address cannot be listened on.
@@ -40,11 +51,11 @@ class EnclaveService:
         *,
         limits: Limits | None = None,
         threads: int = 1,
-        fetch_key: Callable[[str], bytes] | None = None,
+        keys: Callable[[], KeySource] | None = None,
     ) -> None:
         self._attester = attester
         self._threads = threads
-        self._fetch_key = fetch_key
+        self._keys = keys
         self._server = Server(address, limits=limits or Limits(), identity=Identity.fresh, serve=self._serve)
 
     @property
@@ -66,16 +77,20 @@ class EnclaveService:
         def prove(nonce: bytes) -> bytes:
             return evidence_to_json(self._attester.evidence(bind(nonce, identity.spki)))
 
+        keys = None if self._keys is None else self._keys()
         with SecretMemory() as secret:
             parts = PartServer(
                 channel,
                 weights_key=secret.allocate(KEY_BYTES),
                 threads=self._threads,
                 prove=prove,
-                fetch_key=self._fetch_key,
+                fetch_key=None if keys is None else keys.fetch,
             )
             try:
                 parts.serve()
             except ChannelError as fault:
+                if keys is not None:
+                    with suppress(TrustError):  # the session ends either way
+                        keys.give_up(str(fault))
                 with suppress(ChannelError, PeerClosedError):
                     channel.send(channel.prepare(Operation.ENDED, str(fault)))

@@ -42,7 +42,7 @@ class ConfigfsTsmAttester:
         finally:
             entry.rmdir()
         if provider not in _KINDS:
-            raise AttestationError(f"{root}: provider {provider!r} is not known; there are: {', '.join(_KINDS)}")
+            raise AttestationError(f"{root}: provider {provider[:40]!r} is not known; there are: {', '.join(_KINDS)}")
         self.kind = _KINDS[provider]
 
     def evidence(self, binding: bytes) -> EvidenceBundle:

@@ -3,6 +3,7 @@
 from siniantrust.trust.attestation.tpm2._attester import KIND, Tpm2Attester
 from siniantrust.trust.attestation.tpm2._codes import TpmError
 from siniantrust.trust.attestation.tpm2._counter import FileCounter, RollbackCounter, TpmCounter, admit_version
+from siniantrust.trust.attestation.tpm2._counter_setup import CounterPlace, set_up_counter
 from siniantrust.trust.attestation.tpm2._credential import AkChallenge
 from siniantrust.trust.attestation.tpm2._device import DEFAULT_DEVICE, Tpm
 from siniantrust.trust.attestation.tpm2._enrolment import PendingEnrolment, begin_enrolment
@@ -10,6 +11,7 @@ from siniantrust.trust.attestation.tpm2._event_log import Event, EventLog, parse
 from siniantrust.trust.attestation.tpm2._identity import Identity, parse_identity
 from siniantrust.trust.attestation.tpm2._measure import accepted_events, deployment_events
 from siniantrust.trust.attestation.tpm2._pcr import DEFAULT_PCR
+from siniantrust.trust.attestation.tpm2._public import parse_public
 from siniantrust.trust.attestation.tpm2._seal import seal, unseal
 from siniantrust.trust.attestation.tpm2._swtpm import Swtpm
 from siniantrust.trust.attestation.tpm2._verifier import Tpm2Verifier, pin_clock
@@ -19,6 +21,7 @@ __all__ = [
     "DEFAULT_PCR",
     "KIND",
     "AkChallenge",
+    "CounterPlace",
     "Event",
     "EventLog",
     "FileCounter",
@@ -37,7 +40,9 @@ __all__ = [
     "deployment_events",
     "parse_event_log",
     "parse_identity",
+    "parse_public",
     "pin_clock",
     "seal",
+    "set_up_counter",
     "unseal",
 ]

@@ -68,7 +68,7 @@ class Tpm2Attester:
         self._lock = threading.Lock()
         self._identity: Identity | None = None
         self.enrolment = enrolment
-        self._ek_kind, self._certificate = _find_certificate(tpm)
+        self._ek_kind, self._certificate = find_certificate(tpm)
         if _commands.pcr_read(tpm, [pcr])[pcr] != log.value():
             raise AttestationError(
                 f"TPM {tpm.where}: PCR {pcr} holds something else than the event log says; give the log of what was "
@@ -139,7 +139,7 @@ class Tpm2Attester:
         return self._identity
 
 
-def _find_certificate(tpm: Tpm) -> tuple[KeyKind, bytes | None]:
+def find_certificate(tpm: Tpm) -> tuple[KeyKind, bytes | None]:
     """Return the endorsement key's algorithm and certificate: the first kind that has one, or P-256 without."""
     for kind, index in _CERTIFICATE_INDEX.items():
         public = _commands.nv_public(tpm, index)

@@ -6,6 +6,7 @@ from siniantrust.errors import AttestationError
 
 RETRYABLE = frozenset({0x908, 0x90A, 0x922})
 NO_SUCH_HANDLE = 0x0B
+NV_DEFINED = 0x14C
 
 _FORMAT_ONE = {
     0x01: "asymmetric algorithm not supported",

@@ -50,8 +50,8 @@ class RollbackCounter(Protocol):
         """Count up to ``version``, which is newer than any before."""
 
 
-def admit_version(counter: RollbackCounter, version: int) -> None:
-    """Admit a version that is the newest or newer, and remember it.
+def admit_version(counter: RollbackCounter, version: int, name: str = "bundle") -> None:
+    """Admit a version that is the newest or newer, and remember it; ``name`` is what has versions, for errors.
 
     Raises:
         TrustError: if a newer one was admitted before.
@@ -59,7 +59,7 @@ def admit_version(counter: RollbackCounter, version: int) -> None:
     newest = counter.value()
     if version < newest:
         raise TrustError(
-            f"bundle: expected version {newest} or newer, found {version}; it was rolled back, deploy the newest one"
+            f"{name}: expected version {newest} or newer, found {version}; it was rolled back, deploy the newest one"
         )
     if version > newest:
         counter.advance(version)
@@ -175,4 +175,4 @@ class FileCounter:
 
     def advance(self, version: int) -> None:
         """Write down ``version``."""
-        write_atomic(self._path, f"{version}\n".encode())
+        write_atomic(self._path, f"{version}\n".encode(), mode=0o600)
