@@ -134,7 +134,7 @@ def test_parts_are_counted(
     enclave: Enclave, load_part: LoadPart, conv_part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A session holds so many parts; loading one again in its place is no further part."""
-    monkeypatch.setattr(_serve, "_MAX_PARTS", 2)
+    monkeypatch.setattr(_serve, "MAX_PARTS", 2)
     for name in ("one", "two", "two"):
         load_part(enclave, name, conv_part)
     with pytest.raises(EnclaveError, match="2 parts are loaded, the limit; part 'three' is one too many"):
