@@ -7,8 +7,9 @@ from siniantrust.trust._labels import Label, Provenance, ThreatModel, may_see
 from siniantrust.trust._protections import PROTECTIONS, Protection
 from siniantrust.trust._registry import launch, set_up, unsupported_nodes
 from siniantrust.trust._seal import SealedPart, seal_file, seal_part, unseal_file, unseal_part
+from siniantrust.trust._sealed_data import SealedData, SealOrigin
 from siniantrust.trust._switch import measure_switch
-from siniantrust.trust._types import BrokeredEnclave, Check, CrossingCost, Enclave, EnclaveInfo, EnclaveSpec
+from siniantrust.trust._types import BrokeredEnclave, Check, CrossingCost, Enclave, EnclaveInfo, EnclaveLimits, EnclaveSpec
 
 __all__ = [
     "PROTECTIONS",
@@ -18,12 +19,15 @@ __all__ = [
     "CrossingCost",
     "Enclave",
     "EnclaveInfo",
+    "EnclaveLimits",
     "EnclaveSpec",
     "Evidence",
     "Label",
     "Protection",
     "Provenance",
     "ReferenceValues",
+    "SealOrigin",
+    "SealedData",
     "SealedPart",
     "ThreatModel",
     "appraise",

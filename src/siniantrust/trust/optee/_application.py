@@ -21,14 +21,15 @@ from siniantrust.trust._evidence import (
     appraise,
 )
 from siniantrust.trust._labels import Provenance
-from siniantrust.trust._sealed import HEAD_BYTES
+from siniantrust.trust._sealed import HEAD_BYTES, OVERHEAD_BYTES
 from siniantrust.trust._secret import SecretMemory
 from siniantrust.trust.optee._build import Application
 from siniantrust.trust.optee._cache import Machine
 from siniantrust.trust.optee._evidence import PROTECTIONS, PROVIDER, STATEMENT, measure
 from siniantrust.trust.optee._guest import OUT_OF_MEMORY, Guest, TeeFault
 
-# What the application's own channel.h and main.c say.
+# What the application's own channel.h, main.c and seal.h say.
+MAX_SEALED_BYTES = 16 << 10
 _HELLO, _CALL = 0, 1
 _RECORD_BYTES = 32 << 10
 _REPORT_MAGIC = b"SINIAN-OP-TEE-01"
@@ -49,6 +50,8 @@ class _Operation(IntEnum):
     RUN = 4
     OUTPUT = 5
     EVIDENCE = 6
+    SEAL = 7
+    UNSEAL = 8
 
 
 class Session:
@@ -80,6 +83,11 @@ class Session:
     def memory_bytes(self) -> int:
         """What the application's part holds."""
         return self._application.memory_bytes
+
+    @property
+    def measurement(self) -> str:
+        """What the application was attested to be."""
+        return self._reference.measurement
 
     def _open(self) -> int:
         application = self._application
@@ -180,6 +188,43 @@ class Session:
             if len(outputs) == answer_bytes:
                 return bytes(outputs)
             operation, payload, offset = _Operation.OUTPUT, _EMPTY, len(outputs)
+
+    def seal(self, data: bytes, *, context: bytes, origin: bytes) -> bytes:
+        """Have the application seal data, under the key that OP-TEE derives for it.
+
+        Raises:
+            EnclaveError: if they are too many.
+        """
+        if len(data) > MAX_SEALED_BYTES:
+            raise EnclaveError(
+                f"enclave 'optee': at most {MAX_SEALED_BYTES} bytes are sealed at once, found {len(data)}"
+            )
+        return self._other_form(_Operation.SEAL, data, context, origin, len(data) + OVERHEAD_BYTES)
+
+    def unseal(self, sealed: bytes, *, context: bytes, origin: bytes) -> bytes:
+        """Have the application open what it sealed.
+
+        Raises:
+            TrustError: if another application sealed it, or for something else, or a byte was changed.
+        """
+        if not OVERHEAD_BYTES <= len(sealed) <= MAX_SEALED_BYTES + OVERHEAD_BYTES:
+            raise TrustError(f"{len(sealed)} bytes are not in the sealed form")
+        return self._other_form(_Operation.UNSEAL, sealed, context, origin, len(sealed) - OVERHEAD_BYTES)
+
+    def _other_form(
+        self, operation: _Operation, block: bytes, context: bytes, origin: bytes, answer_bytes: int
+    ) -> bytes:
+        status, answer = self._call(
+            operation,
+            hashlib.sha256(context).digest(),
+            key=hashlib.sha256(origin).digest(),
+            offset=len(block),
+            payload=memoryview(block),
+            answer_bytes=answer_bytes,
+        )
+        if status != _DONE:
+            raise TrustError("the application refuses the seal")
+        return answer
 
     def _call(
         self,

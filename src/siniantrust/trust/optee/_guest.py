@@ -27,6 +27,8 @@ _INITRD_ADDRESS = 0x50000000
 _MEMORY_MIB = 768
 _REQUEST = struct.Struct("<5I")
 _ANSWER = struct.Struct("<2I")
+# As in the agent, guest/agent.c.
+MAX_SESSIONS = 64
 
 # Of the GlobalPlatform TEE Client API, table 4-2.
 OUT_OF_MEMORY = 0xFFFF000C

@@ -24,12 +24,13 @@ from siniantrust.lowering import Lowered, lower, pack, unpack
 from siniantrust.trust._evidence import Evidence
 from siniantrust.trust._labels import Provenance
 from siniantrust.trust._sealed import OVERHEAD_BYTES
-from siniantrust.trust._types import EnclaveInfo, EnclaveSpec
-from siniantrust.trust.optee._application import Session
+from siniantrust.trust._sealed_data import SealedData, SealOrigin, check_origin, not_opened
+from siniantrust.trust._types import EnclaveInfo, EnclaveLimits, EnclaveSpec
+from siniantrust.trust.optee._application import MAX_SEALED_BYTES, Session
 from siniantrust.trust.optee._build import build
 from siniantrust.trust.optee._cache import Machine, find_machine
 from siniantrust.trust.optee._evidence import PROTECTIONS, PROVIDER
-from siniantrust.trust.optee._guest import Guest
+from siniantrust.trust.optee._guest import MAX_SESSIONS, Guest
 
 # A part that computes nothing: its application is what is attested before the first real part is there.
 _NO_PART = Lowered(
@@ -106,6 +107,18 @@ class OpteeEnclave:
             memory_limit_bytes=self._spec.memory_bytes,
             pid=self._guest.pid,
             threads=self._spec.threads,
+            measurement=self._base.measurement,
+        )
+
+    def limits(self) -> EnclaveLimits:
+        """Return the limits. Tensors of any size travel in pieces, but have to fit the memory beside the part."""
+        return EnclaveLimits(
+            memory_bytes=self._spec.memory_bytes,
+            message_bytes=None,
+            tensors_bytes=self._spec.memory_bytes,
+            sealed_bytes=MAX_SEALED_BYTES,
+            parts=MAX_SESSIONS - 1,
+            sessions=1,
         )
 
     def evidence(self, nonce: bytes) -> Evidence:
@@ -184,6 +197,38 @@ class OpteeEnclave:
         if len(answers) == 1:
             return {entry: array.copy() for entry, array in answers[0].items()}
         return {slot.name: np.concatenate([answer[slot.name] for answer in answers]) for slot in part.lowered.outputs}
+
+    @property
+    def _origin(self) -> SealOrigin:
+        return SealOrigin(PROVIDER, self.provenance, self._base.measurement)
+
+    def seal(self, data: bytes, *, context: bytes) -> SealedData:
+        """Seal data in the application that holds no part, under the key that OP-TEE derives for it.
+
+        On this machine OP-TEE derives from a constant that everybody has, where hardware has one burnt in: **emulated**.
+
+        Raises:
+            EnclaveError: if they are too many.
+        """
+        with self._lock, self._ending_on_loss():
+            here = self._origin
+            return SealedData(here, b"", self._base.seal(data, context=context, origin=here.to_json()))
+
+    def unseal(self, sealed: SealedData, *, context: bytes) -> bytes:
+        """Return what ``seal`` sealed.
+
+        Raises:
+            AttestationError: if the policy does not accept where it was sealed.
+            TrustError: if another application sealed it, for another context, or a byte was changed.
+        """
+        check_origin(sealed, here=self._origin, accept=self._spec.accept)
+        with self._lock, self._ending_on_loss():
+            try:
+                return self._base.unseal(sealed.ciphertext, context=context, origin=sealed.origin.to_json())
+            except TrustError as fault:
+                if type(fault) is not TrustError:
+                    raise  # not of the seal, but of the session
+                raise not_opened(sealed, here=self._origin, reason=str(fault)) from None
 
     def _check_open(self) -> None:
         if self._end is not None:

@@ -61,8 +61,10 @@ class ServiceEnclave:
         self._end: SinianError | None = None
         self._connection = connect(address, limits=_LIMITS)
         self._channel = TlsChannel(self._connection)
+        self._limits: EnclaveLimits | None = None
         try:
             self._result, _ = self._attest(os.urandom(NONCE_BYTES))
+            self._limits = self.limits()
         except BaseException:
             self.close()
             raise
@@ -150,7 +152,10 @@ class ServiceEnclave:
 
         Raises:
             AttestationError: if it does not pass; the enclave is closed then.
+            EnclaveError: if the nonce has another length.
         """
+        if len(nonce) != NONCE_BYTES:
+            raise EnclaveError(f"{self._name}: evidence needs a nonce of {NONCE_BYTES} bytes, found {len(nonce)}")
         try:
             result, binding = self._attest(nonce)
         except AttestationError as fault:
@@ -227,6 +232,8 @@ class ServiceEnclave:
         with self._lock:
             self._check_open()
             plain = self._channel.prepare(operation, text, payloads)
+            if self._limits is not None:
+                _heed(self._limits, plain, payloads)
             try:
                 self._channel.send(plain, payloads)
                 message, arrays = self._channel.receive()
@@ -261,3 +268,18 @@ class ServiceEnclave:
         self._connection.cut()  # a call that is on its way in another thread ends first
         with self._lock:
             self._finish(EnclaveError(f"{self._name}: it is closed; launch another one"))
+
+
+def _heed(limits: EnclaveLimits, plain: bytes, payloads: list[Payload]) -> None:
+    """Refuse here what would end the session there.
+
+    Raises:
+        UnsendableError: naming the limit.
+    """
+    size_bytes = sum(len(data) for _, data in payloads)
+    for what, found, most in (
+        ("a message", len(plain), limits.message_bytes),
+        ("tensors", size_bytes, limits.tensors_bytes),
+    ):
+        if most is not None and found > most:
+            raise UnsendableError(f"{found} bytes of {what} are over the limit of {most}, which the service states")
