@@ -231,6 +231,8 @@ class OpteeEnclave:
                 raise not_opened(sealed, here=self._origin, reason=str(fault)) from None
 
     def _check_open(self) -> None:
+        if self._end is None and not self._guest.alive:
+            self._finish(EnclaveLostError(f"enclave 'optee' (pid {self._guest.pid}): its machine ended; launch another one"))
         if self._end is not None:
             raise type(self._end)(str(self._end))  # a new one, because each carries its own traceback
 
