@@ -4,6 +4,7 @@ from siniantrust.trust._checks import host_checks
 from siniantrust.trust._crossing import measure_crossing
 from siniantrust.trust._evidence import AttestationResult, Evidence, ReferenceValues, appraise
 from siniantrust.trust._labels import Label, Provenance, ThreatModel, may_see
+from siniantrust.trust._offers import Offer, provider_offers
 from siniantrust.trust._protections import PROTECTIONS, Protection
 from siniantrust.trust._registry import launch, set_up, unsupported_nodes
 from siniantrust.trust._seal import SealedPart, seal_file, seal_part, unseal_file, unseal_part
@@ -23,6 +24,7 @@ __all__ = [
     "EnclaveSpec",
     "Evidence",
     "Label",
+    "Offer",
     "Protection",
     "Provenance",
     "ReferenceValues",
@@ -36,6 +38,7 @@ __all__ = [
     "may_see",
     "measure_crossing",
     "measure_switch",
+    "provider_offers",
     "seal_file",
     "seal_part",
     "set_up",
