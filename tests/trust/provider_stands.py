@@ -1,4 +1,4 @@
-"""Where the conformance suite of enclave providers finds each of them: started, with a platform that tests can change."""
+"""Where the conformance suite finds each enclave provider: one that starts, with a platform that tests can change."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def optee_stand(patch: pytest.MonkeyPatch) -> Iterator[Stand]:
     def spoil(enclave: Enclave) -> None:
         assert isinstance(enclave, _host.OpteeEnclave)
         for session in (enclave._base, *(part.session for part in enclave._parts.values())):
-            _spoil_cipher(session._sealer)
+            _spoil_cipher(session._records.sealer)
 
     def change() -> None:
         other = dataclasses.replace(_host._NO_PART, source=_host._NO_PART.source + "\n/* another application */\n")

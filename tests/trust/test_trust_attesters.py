@@ -217,7 +217,7 @@ def test_outside_of_gramine_it_says_so(tmp_path: Path) -> None:
 
 
 def test_the_processors_sealing_key_is_taken(gramine: GraminePath) -> None:
-    """What is sealed with the key of this MRENCLAVE opens with it, and with no other; without one there is no sealing."""
+    """Keys come back with the processor's key for this MRENCLAVE, and with no other; without it there is no sealing."""
     file = gramine / "keys" / "_sgx_mrenclave"
     with pytest.raises(AttestationError, match="_sgx_mrenclave: cannot be read"):
         GramineAttester(gramine).sealing()

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ def stand(
     """Return a provider's stand."""
     folder = tmp_path_factory.mktemp(request.param)
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        stands = {
+        stands: dict[str, Callable[[], AbstractContextManager[Stand]]] = {
             "process": lambda: process_stand(folder, patch, allow_missing),
             "service": lambda: service_stand(folder, patch),
             "service-tpm2": tpm_stand,
@@ -226,9 +226,13 @@ def test_limits_are_enforced(
         enclave.seal(bytes(limits.sealed_bytes + 1), context=b"")
     shape = [1, limits.tensors_bytes // 4 + 1]
     large = make_part([helper.make_node("Relu", ["x"], ["y"])], [("x", _FLOAT, shape)], [("y", _FLOAT, shape)])
-    with pytest.raises((DataError, EnclaveError), match=f"{limits.tensors_bytes}|{limits.tensors_bytes:,}"):
+
+    def run_large() -> None:
         load_part(enclave, "large", large)
         enclave.run("large", {"x": np.zeros(shape, np.float32)})
+
+    with pytest.raises((DataError, EnclaveError), match=f"{limits.tensors_bytes}|{limits.tensors_bytes:,}"):
+        run_large()
     if limits.message_bytes is not None:
         with pytest.raises(DataError, match=f"over the limit of {limits.message_bytes}"):
             enclave.run("n" * limits.message_bytes, {})
@@ -290,7 +294,7 @@ def test_a_closed_enclave_refuses_everything(victim: Enclave, stand: Stand, conv
 
 
 def test_data_sealed_elsewhere_are_refused(sealing: Enclave, stand: Stand) -> None:
-    """Another platform, or another measurement, does not open the data. (It changes the stand: keep it last.)"""
+    """Another platform, or another measurement, does not open the data; it changes the stand, so keep it last."""
     sealed = sealing.seal(b"data", context=b"test")
     assert sealing.unseal(sealed, context=b"test") == b"data"
     stand.change()

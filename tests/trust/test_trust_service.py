@@ -306,17 +306,19 @@ def test_a_request_over_the_limit_is_refused_here(address: Address, monkeypatch:
 def test_a_service_states_its_limits() -> None:
     """The client knows what the service grants, and refuses by itself what would end the session."""
     granted = Limits(frame_bytes=100, payload_bytes=1000, sessions=3, requests_per_s=7, idle_s=8, lifetime_s=9)
-    with running(EnclaveService(ATTESTER, LOOPBACK, limits=granted)) as address:
-        with contextlib.closing(launch(spec_for(address))) as enclave:
-            limits = enclave.limits()
-            assert (limits.message_bytes, limits.tensors_bytes, limits.sessions) == (100, 1000, 3)
-            assert (limits.requests_per_s, limits.idle_s, limits.lifetime_s) == (7, 8, 9)
-            assert limits.memory_bytes is None
-            with pytest.raises(DataError, match="1024 bytes of tensors are over the limit of 1000, which the service"):
-                enclave.run("x", {"x": np.zeros(256, np.float32)})
-            with pytest.raises(DataError, match="bytes of a message are over the limit of 100, which the service"):
-                enclave.run("n" * 100, {})
-            assert enclave.alive
+    with (
+        running(EnclaveService(ATTESTER, LOOPBACK, limits=granted)) as address,
+        contextlib.closing(launch(spec_for(address))) as enclave,
+    ):
+        limits = enclave.limits()
+        assert (limits.message_bytes, limits.tensors_bytes, limits.sessions) == (100, 1000, 3)
+        assert (limits.requests_per_s, limits.idle_s, limits.lifetime_s) == (7, 8, 9)
+        assert limits.memory_bytes is None
+        with pytest.raises(DataError, match="1024 bytes of tensors are over the limit of 1000, which the service"):
+            enclave.run("x", {"x": np.zeros(256, np.float32)})
+        with pytest.raises(DataError, match="bytes of a message are over the limit of 100, which the service"):
+            enclave.run("n" * 100, {})
+        assert enclave.alive
 
 
 @pytest.mark.parametrize(

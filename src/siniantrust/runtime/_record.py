@@ -33,7 +33,7 @@ class Measured(_Record):
 
 
 class EnclaveRecord(_Record):
-    """The enclave that was used, and what admitted it: the policy's ``accept``, and the measurement that was compared."""
+    """The enclave that was used, and what admitted it: the policy's ``accept``, and the measurement compared."""
 
     provider: str
     provenance: Provenance

@@ -10,7 +10,15 @@ from siniantrust.trust._registry import launch, set_up, unsupported_nodes
 from siniantrust.trust._seal import SealedPart, seal_file, seal_part, unseal_file, unseal_part
 from siniantrust.trust._sealed_data import SealedData, SealOrigin
 from siniantrust.trust._switch import measure_switch
-from siniantrust.trust._types import BrokeredEnclave, Check, CrossingCost, Enclave, EnclaveInfo, EnclaveLimits, EnclaveSpec
+from siniantrust.trust._types import (
+    BrokeredEnclave,
+    Check,
+    CrossingCost,
+    Enclave,
+    EnclaveInfo,
+    EnclaveLimits,
+    EnclaveSpec,
+)
 
 __all__ = [
     "PROTECTIONS",

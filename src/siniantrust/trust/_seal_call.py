@@ -1,4 +1,4 @@
-"""Sealing by request: what the client sends to an enclave that has ONNX Runtime inside, and what it makes of the answer."""
+"""Sealing by request: what a client sends to an enclave that answers messages, and what it makes of the answer."""
 
 from __future__ import annotations
 

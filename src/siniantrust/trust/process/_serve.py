@@ -167,9 +167,7 @@ class Server:
 
     def _unseal(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         origin, context, kept, sealed = _needed("unsealing", arrays, "origin", "context", "kept", "sealed")
-        data = open_data(
-            self._sealing(), sealed, kept=bytes(kept), origin=bytes(origin), context=bytes(context)
-        )
+        data = open_data(self._sealing(), sealed, kept=bytes(kept), origin=bytes(origin), context=bytes(context))
         return {"data": np.frombuffer(data, np.uint8)}
 
 

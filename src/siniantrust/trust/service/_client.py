@@ -31,7 +31,7 @@ from siniantrust.trust.attestation import AttestationResult, ReferenceValues, Ti
 from siniantrust.trust.attestation._bundle_file import evidence_from_json
 from siniantrust.trust.attestation._rely import rely_on
 from siniantrust.trust.service._channel import TlsChannel
-from siniantrust.trust.service._limits import limits_from_json
+from siniantrust.trust.service._limits import heed, limits_from_json
 from siniantrust.trust.tls import Address, Limits, connect, fingerprint, parse_address
 
 _REFUSALS: dict[Operation, type[SinianError]] = {
@@ -233,7 +233,7 @@ class ServiceEnclave:
             self._check_open()
             plain = self._channel.prepare(operation, text, payloads)
             if self._limits is not None:
-                _heed(self._limits, plain, payloads)
+                heed(self._limits, plain, payloads)
             try:
                 self._channel.send(plain, payloads)
                 message, arrays = self._channel.receive()
@@ -268,18 +268,3 @@ class ServiceEnclave:
         self._connection.cut()  # a call that is on its way in another thread ends first
         with self._lock:
             self._finish(EnclaveError(f"{self._name}: it is closed; launch another one"))
-
-
-def _heed(limits: EnclaveLimits, plain: bytes, payloads: list[Payload]) -> None:
-    """Refuse here what would end the session there.
-
-    Raises:
-        UnsendableError: naming the limit.
-    """
-    size_bytes = sum(len(data) for _, data in payloads)
-    for what, found, most in (
-        ("a message", len(plain), limits.message_bytes),
-        ("tensors", size_bytes, limits.tensors_bytes),
-    ):
-        if most is not None and found > most:
-            raise UnsendableError(f"{found} bytes of {what} are over the limit of {most}, which the service states")

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from math import isfinite
 
 from siniantrust.errors import ChannelError, TrustError
+from siniantrust.trust._channel import Payload, UnsendableError
 from siniantrust.trust._codec import MAX_MESSAGE_BYTES
 from siniantrust.trust._sealing import MAX_SEALED_BYTES, sealing_of
 from siniantrust.trust._types import EnclaveLimits
@@ -60,3 +61,18 @@ def limits_from_json(raw: bytes) -> EnclaveLimits:
         return EnclaveLimits(**stated)
     except (ValueError, TypeError, RecursionError) as fault:
         raise ChannelError(f"limits: expected those that a service states, found a fault in them ({fault})") from None
+
+
+def heed(limits: EnclaveLimits, plain: bytes, payloads: list[Payload]) -> None:
+    """Refuse here what would end the session there.
+
+    Raises:
+        UnsendableError: naming the limit.
+    """
+    size_bytes = sum(len(data) for _, data in payloads)
+    for what, found, most in (
+        ("a message", len(plain), limits.message_bytes),
+        ("tensors", size_bytes, limits.tensors_bytes),
+    ):
+        if most is not None and found > most:
+            raise UnsendableError(f"{found} bytes of {what} are over the limit of {most}, which the service states")
