@@ -11,7 +11,6 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -300,11 +299,3 @@ def test_data_sealed_elsewhere_are_refused(sealing: Enclave, stand: Stand) -> No
     stand.change()
     with pytest.raises(TrustError, match="do not open here"):
         stand.start().unseal(sealed, context=b"test")
-
-
-def test_anything_else_is_no_sealed_data(tmp_path: Path) -> None:
-    """Bytes of another form are refused as such."""
-    file = tmp_path / "data"
-    file.write_bytes(b"SNDATA\x00\x01 and then something else")
-    with pytest.raises(TrustError, match="expected what an enclave sealed"):
-        SealedData.from_bytes(file.read_bytes())
