@@ -12,13 +12,21 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tpm_world import ANY_CLOCK, BOOT, ENROLLER, key_bytes
 
-from siniantrust.errors import AttestationError
+from siniantrust.errors import AttestationError, TrustError
 from siniantrust.trust import Provenance
 from siniantrust.trust.attestation import ReferenceValues, bind
 from siniantrust.trust.attestation._rely import rely_on
 from siniantrust.trust.attestation.attesters import EndorsedAttester, open_attester
 from siniantrust.trust.attestation.attesters.simulated import package_measurement
-from siniantrust.trust.attestation.tpm2 import Event, Swtpm, Tpm2Attester, accepted_events, begin_enrolment
+from siniantrust.trust.attestation.tpm2 import (
+    DEFAULT_PCR,
+    Event,
+    Swtpm,
+    Tpm2Attester,
+    accepted_events,
+    begin_enrolment,
+    seal,
+)
 
 _PACKAGE = Event("package", bytes.fromhex(package_measurement()))
 
@@ -93,6 +101,16 @@ def test_its_evidence_is_affirmed_once_enrolled(emulator: Swtpm) -> None:
             else:
                 with pytest.raises(AttestationError, match=refused):
                     rely_on(evidence, **decision)  # type: ignore[arg-type]
+
+
+def test_what_a_tpm_holds_may_be_no_key(emulator: Swtpm) -> None:
+    """Something else that was sealed to the same registers is not taken for the key of sealed data."""
+    with _opened(emulator) as attester:
+        key, kept = attester.sealing().new_key()
+        assert attester.sealing().key_again(kept) == key
+        other = seal(attester._tpm, b"x", {DEFAULT_PCR: attester.log.value()})
+        with pytest.raises(TrustError, match="expected a key of 32 bytes from the TPM, found 1"):
+            attester.sealing().key_again(other)
 
 
 @pytest.mark.parametrize("name", ["tpm2:/dev/nothing", "tpm2:swtpm:/nothing"])

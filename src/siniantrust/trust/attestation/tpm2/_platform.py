@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from siniantrust.errors import TrustError
 from siniantrust.trust.attestation.tpm2._device import Tpm
 from siniantrust.trust.attestation.tpm2._seal import seal, unseal
 
@@ -33,5 +34,9 @@ class TpmSealing:
 
         Raises:
             TpmError: if the registers hold other values now, or another TPM sealed it, or it was changed.
+            TrustError: if it holds no key.
         """
-        return unseal(self._tpm, kept)
+        key = unseal(self._tpm, kept)
+        if len(key) != _KEY_BYTES:
+            raise TrustError(f"sealed data: expected a key of {_KEY_BYTES} bytes from the TPM, found {len(key)}")
+        return key
