@@ -39,9 +39,9 @@ _ANYTHING_MISSING = tuple(protection.name for protection in PROTECTIONS)
 _EVENT = Event("package", bytes.fromhex(package_measurement()))
 _SLOW = ("optee",)
 _NO_HARDWARE = (
-    "Nothing here is the overhead of a hardware TEE, which encrypts memory, pages it, and leaves and enters its enclave "
-    "by instructions of its own: no row has the provenance *hardware*, and `cvm` and `gramine`, which would, were "
-    "never launched on such a machine."
+    "Nothing here is the overhead of a hardware TEE, which encrypts memory, pages it, and leaves and enters its "
+    "enclave by instructions of its own: no row has the provenance *hardware*, and `cvm` and `gramine`, which would, "
+    "were never launched on such a machine."
 )
 _SERVICE = (
     "`service` is the enclave service in this process, over TLS on this machine. An *empty* call is that of a part "
