@@ -12,6 +12,7 @@ from pathlib import Path
 
 import copies
 import cost_model
+import enclaves
 import exact_accuracy
 import exact_kernels
 import exact_masks
@@ -34,6 +35,7 @@ BENCHMARKS = {
     "solver": solver.run,
     "import_time": import_time.run,
     "tpm": tpm.run,
+    "enclaves": enclaves.run,
     "exact_masks": exact_masks.run,
     "exact_kernels": exact_kernels.run,
     "exact_accuracy": exact_accuracy.run,

@@ -147,6 +147,24 @@ def test_the_tpm_of_the_benchmark_is_emulated_and_says_so() -> None:
     assert "emulated" in outcome.bars[0].what
 
 
+def test_every_row_of_an_enclave_says_what_it_is_worth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each provider has a time for each step with its provenance; what cannot be launched here is named instead."""
+    import enclaves
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    outcome = enclaves.run(quick=True)
+    found = {(row["provider"], row["provenance"]) for row in outcome.rows}
+    assert found >= {("process", "simulated"), ("service", "simulated")}
+    assert "hardware" not in {provenance for _, provenance in found}
+    steps = {row["step"] for row in outcome.rows if row["provider"] == "process"}
+    assert steps >= {"launch", "load Part 1", "call, empty", "call, Part 1", "seal 32 bytes", "unseal 32 bytes"}
+    assert all(row["median, ms"] > 0 for row in outcome.rows)
+    assert any("`optee` was not measured" in remark and "not set up" in remark for remark in outcome.remarks)
+    if shutil.which("swtpm") is not None:
+        assert ("service, TPM evidence", "emulated") in found
+        assert "emulated" in outcome.bars[0].what
+
+
 @pytest.mark.slow
 def test_what_masking_costs_is_told_with_its_preparation() -> None:
     """Each network's trusted work is the sum of its kinds, and preparation, stock and bytes stand beside it."""

@@ -281,9 +281,13 @@ def test_doctor_says_what_is_missing(sinian: Command) -> None:
     told = _json(found.out)
     assert found.code == (1 if told["missing_protections"] else 0)
     assert {"process", "seccomp", "landlock", "tpm"} <= {check["name"] for check in told["checks"]}
+    provenances = {(offer["role"], offer["name"]): offer["provenance"] for offer in told["providers"]}
+    assert provenances["enclave", "process"] == "simulated"
+    assert provenances["enclave", "service"] is None
     shown = sinian("doctor")
     assert shown.code == found.code
-    assert "simulated" in shown.out
+    for role, name in provenances:
+        assert re.search(rf"^ *{name} +{role} ", shown.out, flags=re.MULTILINE)
 
 
 def test_a_pipe_gets_no_colours_and_no_bars(workshop: Workshop) -> None:

@@ -200,6 +200,8 @@ def make_run() -> dict[str, Any]:
         "enclave": {
             "provider": "process",
             "provenance": "simulated",
+            "accept": ["simulated", "hardware"],
+            "measurement": "5e" * 32,
             "protections": {"landlock": "active", "seccomp": "active", "memfd_secret": "missing: the kernel lacks it"},
             "memory_bytes": 268435456,
         },

@@ -149,6 +149,18 @@ def test_badge_says_where_the_enclaves_claims_come_from(tmp_path: Path, provenan
     assert ('<header class="hero within qualified">' in html) == (provenance != "hardware")
 
 
+def test_what_admitted_the_enclave_is_told(tmp_path: Path) -> None:
+    """The policy's line and the measurement stand beside the provenance; an older record says nothing of them."""
+    files = write_files(tmp_path)
+    shown = words(page(files, tmp_path / "report.html"))
+    assert 'line: [enclave] accept = ["simulated", "hardware"].' in shown
+    assert "admitted by the policy's accept" in shown
+    assert f"simulated or hardware; measurement {'5e' * 32}" in shown
+    enclave = json.loads(files.run.read_text())["enclave"]
+    edit(files.run, enclave={name: enclave[name] for name in ("provider", "provenance", "protections")})
+    assert "admitted" not in words(page(files, tmp_path / "older.html"))
+
+
 def test_badge_names_a_provenance_that_the_policy_refuses(tmp_path: Path) -> None:
     """An enclave that the plan's policy does not accept is called out."""
     files = write_files(tmp_path)

@@ -51,6 +51,8 @@ def test_a_run_is_held_against_the_uncut_model(vector_deployment: Deployment, se
     assert record.measured.terms[2].latency_s > 0
     assert 0 < record.measured.latency_s <= record.measured.latency_p95_s
     assert record.enclave.provenance.value == "simulated"
+    assert record.enclave.accept == ("simulated",)
+    assert len(record.enclave.measurement) == 64
     assert {span.stage for span in record.timeline} == {"part1", "part2"}
     assert min(span.start_s for span in record.timeline) >= 0
 

@@ -132,9 +132,9 @@ class IntelChain:
         }
         return ReferenceValues(**{**values, **changes})  # type: ignore[arg-type]
 
-    def quote(self, *, attributes: int = 0x05, tail: bytes = b"") -> bytes:
+    def quote(self, *, attributes: int = 0x05, tail: bytes = b"", binding: bytes = BINDING) -> bytes:
         """Return a signed quote of an enclave with these attributes."""
-        report = _enclave_report(attributes, MRENCLAVE, MRSIGNER, (ISV_PROD_ID, ISV_SVN), BINDING)
+        report = _enclave_report(attributes, MRENCLAVE, MRSIGNER, (ISV_PROD_ID, ISV_SVN), binding)
         return self._sign(_header(3, 0) + report, "SGX", tail)
 
     def td_quote(self, *, attributes: int = 0x10000000, tdx_1_5: bool = False) -> bytes:

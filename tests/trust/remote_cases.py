@@ -89,6 +89,8 @@ class Proxy:
         target: the server.
         identity: if given, the proxy ends TLS on both sides with this key, as a man in the middle has to; if not, it
             passes bytes on as they are, and keeps those that the client sent.
+
+    With ``spoils``, it changes a bit of what the client sends.
     """
 
     def __init__(self, target: Address, *, identity: Identity | None = None) -> None:
@@ -97,6 +99,7 @@ class Proxy:
         self._listener = socket.create_server(LOOPBACK)
         self.address = Address(*self._listener.getsockname()[:2])
         self.sent = bytearray()
+        self.spoils = False
 
     def run(self) -> None:
         """Pass on one connection after the other."""
@@ -110,7 +113,6 @@ class Proxy:
             client.close()
 
     def _pass_on(self, client: socket.socket, server: socket.socket) -> None:
-        keep: Callable[[bytes], object] = self.sent.extend
         if self._identity is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._identity.load_into(context)
@@ -118,12 +120,16 @@ class Proxy:
             outward.check_hostname = False
             outward.verify_mode = ssl.CERT_NONE
             client, server = context.wrap_socket(client, server_side=True), outward.wrap_socket(server)
-        back = threading.Thread(target=_copy, args=(server, client, lambda _: None), daemon=True)
+        back = threading.Thread(target=_copy, args=(server, client, bytes), daemon=True)
         back.start()
-        _copy(client, server, keep)
+        _copy(client, server, self._keep)
         back.join(10)
         client.close()
         server.close()
+
+    def _keep(self, data: bytes) -> bytes:
+        self.sent += data
+        return data[:-1] + bytes([data[-1] ^ 1]) if self.spoils else data
 
     def close(self) -> None:
         """Stop."""
@@ -131,11 +137,10 @@ class Proxy:
         self._listener.close()
 
 
-def _copy(source: socket.socket, target: socket.socket, keep: Callable[[bytes], object]) -> None:
+def _copy(source: socket.socket, target: socket.socket, through: Callable[[bytes], bytes]) -> None:
     with suppress(OSError):
         while data := source.recv(1 << 16):
-            keep(data)
-            target.sendall(data)
+            target.sendall(through(data))
     for end in (source, target):
         with suppress(OSError):
             socket.socket.shutdown(end, socket.SHUT_RDWR)

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
 import errno
-import os
-import struct
-from collections.abc import Callable
 from pathlib import Path, PosixPath
-from typing import Any, ClassVar
-from uuid import UUID
 
 import pytest
+from fake_platforms import CERTIFICATES, GraminePath, TsmPath, certificate_table
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,76 +17,6 @@ from siniantrust.trust.attestation.attesters.gramine import GramineAttester
 from siniantrust.trust.attestation.attesters.simulated import SimulatedAttester, package_measurement
 
 BINDING = bytes(range(64))
-_GUIDS = {
-    "vcek": "63da758d-e664-4564-adc5-f4b93be8accd",
-    "vlek": "a8074bc2-a25a-483e-aae6-39c045a0b8a1",
-    "ask": "4ab7b379-bbac-4fe4-a02f-05aef327c782",
-    "ark": "c0b406a4-a803-4952-9743-3fb6014cd0ae",
-    "crl": "92f81bc3-5811-4d3d-97ff-d19f88dc67ea",
-    "other": "11111111-2222-3333-4444-555555555555",
-}
-
-
-def certificate_table(certificates: dict[str, bytes]) -> bytes:
-    """Return the table of certificates that a host would hand out."""
-    offset = 24 * (len(certificates) + 1)
-    head, body = b"", b""
-    for name, data in certificates.items():
-        head += struct.pack("<16sII", UUID(_GUIDS[name]).bytes, offset + len(body), len(data))
-        body += data
-    return head + bytes(24) + body
-
-
-class TsmPath(PosixPath):
-    """Files that behave as those of configfs-tsm: what is read is made from what was written, at that moment.
-
-    ``kernel`` is shared by all paths below one root, as the kernel is.
-    """
-
-    kernel: ClassVar[dict[str, Any]] = {}
-
-    def mkdir(self, *arguments: Any, **options: Any) -> None:
-        """Make an entry, in which the kernel puts its attributes."""
-        super().mkdir(*arguments, **options)
-        self.kernel.update(generation=0, inblob=None, made=self.kernel.get("made", 0) + 1)
-
-    def rmdir(self) -> None:
-        """Remove an entry with its attributes."""
-        super().rmdir()
-        self.kernel["removed"] = self.kernel.get("removed", 0) + 1
-
-    def write_bytes(self, data: Any) -> int:
-        """Write an attribute."""
-        assert self.name == "inblob", f"{self.name} cannot be written"
-        if len(data) > 64:
-            raise OSError(errno.EINVAL, "Invalid argument")
-        self.kernel.update(generation=self.kernel["generation"] + 1, inblob=bytes(data))
-        self.kernel.get("after_write", lambda: None)()
-        return len(data)
-
-    def read_bytes(self) -> bytes:
-        """Read an attribute."""
-        if not self.parent.is_dir():
-            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(self))
-        answers: dict[str, Callable[[], bytes]] = {
-            "provider": lambda: self.kernel.get("provider", b"tdx_guest\n"),
-            "generation": lambda: b"%d\n" % self.kernel["generation"],
-            "outblob": self._report,
-            "auxblob": self._added,
-        }
-        return answers[self.name]()
-
-    def _report(self) -> bytes:
-        if (fault := self.kernel.get("fault")) is not None:
-            raise OSError(fault, os.strerror(fault))
-        if self.kernel["inblob"] is None:
-            raise OSError(errno.EINVAL, "Invalid argument")
-        return b"" if self.kernel.get("empty") else b"report of " + bytes(self.kernel["inblob"])
-
-    def _added(self) -> bytes:
-        if "auxblob" not in self.kernel:
-            raise OSError(errno.ENXIO, "No such device or address")
-        return bytes(self.kernel["auxblob"])
 
 
 @pytest.fixture
@@ -217,7 +143,7 @@ def test_a_binding_of_another_length_is_refused(root: TsmPath, binding: bytes, t
 
 
 @given(
-    st.lists(st.sampled_from(sorted(_GUIDS)), unique=True).flatmap(
+    st.lists(st.sampled_from(sorted(CERTIFICATES)), unique=True).flatmap(
         lambda names: st.fixed_dictionaries({name: st.binary(min_size=1, max_size=50) for name in names})
     )
 )
@@ -250,17 +176,6 @@ def test_an_entry_that_points_outside_is_refused() -> None:
     """An entry longer than the table was cut."""
     with pytest.raises(AttestationError, match="points out of the table"):
         read_certificates(certificate_table({"vcek": b"x" * 10})[:-1])
-
-
-class GraminePath(PosixPath):
-    """Files that behave as Gramine's: ``quote`` holds what ``user_report_data`` was written with."""
-
-    def read_bytes(self) -> bytes:
-        """Read a pseudo-file."""
-        if self.name != "quote":
-            return super().read_bytes()
-        data = (self.parent / "user_report_data").read_bytes()
-        return b"h" * 48 + b"r" * 320 + data.ljust(64, b"\0") + b"signature"
 
 
 @pytest.fixture
@@ -299,6 +214,21 @@ def test_outside_of_gramine_it_says_so(tmp_path: Path) -> None:
     """Where there are no pseudo-files, the error says what it needs."""
     with pytest.raises(AttestationError, match="needs an enclave of Gramine"):
         GramineAttester(tmp_path / "attestation")
+
+
+def test_the_processors_sealing_key_is_taken(gramine: GraminePath) -> None:
+    """Keys come back with the processor's key for this MRENCLAVE, and with no other; without it there is no sealing."""
+    file = gramine / "keys" / "_sgx_mrenclave"
+    with pytest.raises(AttestationError, match="_sgx_mrenclave: cannot be read"):
+        GramineAttester(gramine).sealing()
+    file.write_bytes(b"k" * 15)
+    with pytest.raises(AttestationError, match="expected a key of 16 bytes, found 15"):
+        GramineAttester(gramine).sealing()
+    file.write_bytes(b"k" * 16)
+    key, kept = GramineAttester(gramine).sealing().new_key()
+    assert GramineAttester(gramine).sealing().key_again(kept) == key
+    file.write_bytes(b"o" * 16)
+    assert GramineAttester(gramine).sealing().key_again(kept) != key
 
 
 def test_a_key_is_provisioned(gramine: GraminePath) -> None:
@@ -349,7 +279,8 @@ def test_attesters_are_opened_by_name() -> None:
 @pytest.mark.parametrize("name", sorted(set(ATTESTERS) - {"simulated"}))
 def test_an_attester_without_its_hardware_is_refused(name: str) -> None:
     """On a machine that is no TEE, opening the attester of one is an error that says what it needs."""
-    if name == "configfs-tsm" and Path("/sys/kernel/config/tsm/report").is_dir():
-        pytest.skip("this machine has configfs-tsm")
-    with pytest.raises(AttestationError, match="needs"):
+    places = {"configfs-tsm": "/sys/kernel/config/tsm/report", "gramine": "/dev/attestation", "tpm2": "/dev/tpmrm0"}
+    if Path(places[name]).exists():
+        pytest.skip(f"this machine has {places[name]}")
+    with pytest.raises(AttestationError, match=r"needs|check that it is there"):
         open_attester(name)

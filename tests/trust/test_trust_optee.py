@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hmac
 import os
 import secrets
 import signal
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import onnx
@@ -24,7 +26,7 @@ from siniantrust.errors import AttestationError, ChannelError, DataError, Enclav
 from siniantrust.graph import Part, enumerate_cuts, load_model, split
 from siniantrust.lowering import lower
 from siniantrust.trust import Enclave, EnclaveSpec, Provenance, launch, measure_crossing, seal_part, set_up
-from siniantrust.trust._sealed import OVERHEAD_BYTES, seal_bytes
+from siniantrust.trust._sealed import OVERHEAD_BYTES, open_in_place, seal_bytes
 from siniantrust.trust.optee import _guest, _host
 from siniantrust.trust.optee._application import Session
 from siniantrust.trust.optee._build import build
@@ -309,6 +311,53 @@ def test_an_application_that_nobody_expects_gets_no_key(victim: OpteeEnclave, de
         victim.load("demo", sealed.skeleton, sealed.sealed, bytes(32), context=CONTEXT)
     assert commands == [0]  # the hello
     assert not victim.alive
+
+
+def _secure_memory(enclave: OpteeEnclave) -> bytes:
+    """Return the secure world's RAM (16 MiB), which whoever owns this machine can read out of QEMU."""
+    pid, size_bytes = enclave._guest.pid, 16 << 20
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        start, end = (int(address, 16) for address in line.split()[0].split("-"))
+        if end - start == size_bytes and " rw-p " in line:
+            with Path(f"/proc/{pid}/mem").open("rb") as memory:
+                memory.seek(start)
+                found = memory.read(size_bytes)
+            if b"OP-TEE" in found:
+                return found
+    pytest.fail("QEMU has no secure memory")
+
+
+def test_nothing_of_a_part_is_left_at_its_end(victim: OpteeEnclave, load_part: LoadPart, make_part: MakePart) -> None:
+    """When a part's session ends, its weights, inputs, outputs and what lay between are gone from the secure memory."""
+    random = np.random.default_rng(0)
+    x, weights = (random.normal(size=(1, 64)).astype(np.float32) for _ in range(2))
+    nodes = [
+        helper.make_node("Add", ["x", "w"], ["sum"]),
+        helper.make_node("Concat", ["sum", "x"], ["both"], axis=1),
+        helper.make_node("Relu", ["both"], ["y"]),
+    ]
+    part = make_part(nodes, [("x", _FLOAT, [1, 64])], [("y", _FLOAT, [1, 128])], {"w": weights})
+    load_part(victim, "part", part)
+    (y,) = victim.run("part", {"x": x}).values()
+    private = {"weights": weights, "inputs": x, "between": x + weights, "outputs": y}
+    held = _secure_memory(victim)
+    assert {name for name, array in private.items() if array.tobytes() in held} == private.keys()
+    victim._parts["part"].session.close()
+    left = _secure_memory(victim)
+    assert {name for name, array in private.items() if array.tobytes()[:64] in left} == set()
+
+
+def test_an_emulated_seal_keeps_nothing_from_who_knows_op_tee(enclave: OpteeEnclave) -> None:
+    """OP-TEE derives sealing keys from a constant where QEMU has no fuse, so that anybody can open what was sealed."""
+    sealed = enclave.seal(b"the data", context=b"test")
+    uuid = UUID(build(find_machine(), _host._NO_PART, skeleton=b"", plain_bytes=0).uuid)
+    usage = (3).to_bytes(4, "little")  # HUK_SUBKEY_UNIQUE_TA
+    key = hmac.digest(bytes(16), usage + uuid.bytes_le + b"siniantrust sealing 1", "sha256")
+    opened = open_in_place(
+        memoryview(bytearray(sealed.ciphertext)), skeleton=sealed.origin.to_json(), key=key, context=b"test"
+    )
+    assert bytes(opened) == b"the data"
+    assert enclave.info().protections["sealing_key"].startswith("missing")
 
 
 @pytest.mark.parametrize("attack", ["change", "replay"])

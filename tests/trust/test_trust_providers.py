@@ -1,3 +1,5 @@
+"""What only some providers have: a bound on memory, a setup, a lowering. What all do is in the conformance suite."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -7,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 from trust_parts import MakePart
 
-from siniantrust.errors import AttestationError, EnclaveError
+from siniantrust.errors import EnclaveError
 from siniantrust.graph import enumerate_cuts, load_model, split
 from siniantrust.lowering import OPERATORS, lower
 from siniantrust.trust import EnclaveSpec, Provenance, launch, seal_part, set_up, unsupported_nodes
@@ -22,12 +24,6 @@ def test_more_memory_than_a_provider_has_is_refused_before_the_start() -> None:
     spec = EnclaveSpec(provider="optee", memory_bytes=512 << 20, accept=(Provenance.EMULATED,))
     with pytest.raises(EnclaveError, match=r"536,870,912 bytes.*has 10,485,760.*memory_bytes = 10485760"):
         launch(spec)
-
-
-def test_emulated_claims_are_refused_unless_the_policy_accepts_them() -> None:
-    """An emulated enclave is not started for a policy that accepts simulated ones only."""
-    with pytest.raises(AttestationError, match="is emulated, the policy accepts: simulated"):
-        launch(EnclaveSpec(provider="optee", memory_bytes=1 << 20, accept=(Provenance.SIMULATED,)))
 
 
 def test_an_enclave_that_is_not_set_up_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import threading
@@ -37,6 +38,7 @@ from siniantrust.trust.attestation import Attester, EvidenceBundle, ReferenceVal
 from siniantrust.trust.attestation.attesters.simulated import SimulatedAttester
 from siniantrust.trust.process import _serve
 from siniantrust.trust.service import EnclaveService, _client
+from siniantrust.trust.service._limits import limits_from_json, limits_to_json
 from siniantrust.trust.tls import Address, Connection, Identity, Limits, Server
 
 _FLOAT = TensorProto.FLOAT
@@ -134,7 +136,7 @@ def test_parts_are_counted(
     enclave: Enclave, load_part: LoadPart, conv_part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A session holds so many parts; loading one again in its place is no further part."""
-    monkeypatch.setattr(_serve, "_MAX_PARTS", 2)
+    monkeypatch.setattr(_serve, "MAX_PARTS", 2)
     for name in ("one", "two", "two"):
         load_part(enclave, name, conv_part)
     with pytest.raises(EnclaveError, match="2 parts are loaded, the limit; part 'three' is one too many"):
@@ -153,7 +155,7 @@ def test_fresh_evidence_is_bound_to_the_nonce(enclave: Enclave) -> None:
     assert first.nonce == nonce
     assert first.report_data != second.report_data
     assert MEASUREMENT in first.measurement
-    with pytest.raises(AttestationError, match="32 bytes"):
+    with pytest.raises(EnclaveError, match="32 bytes"):
         enclave.evidence(b"short")
 
 
@@ -301,11 +303,46 @@ def test_a_request_over_the_limit_is_refused_here(address: Address, monkeypatch:
         assert enclave.evidence(os.urandom(32))
 
 
+def test_a_service_states_its_limits() -> None:
+    """The client knows what the service grants, and refuses by itself what would end the session."""
+    granted = Limits(frame_bytes=100, payload_bytes=1000, sessions=3, requests_per_s=7, idle_s=8, lifetime_s=9)
+    with (
+        running(EnclaveService(ATTESTER, LOOPBACK, limits=granted)) as address,
+        contextlib.closing(launch(spec_for(address))) as enclave,
+    ):
+        limits = enclave.limits()
+        assert (limits.message_bytes, limits.tensors_bytes, limits.sessions) == (100, 1000, 3)
+        assert (limits.requests_per_s, limits.idle_s, limits.lifetime_s) == (7, 8, 9)
+        assert limits.memory_bytes is None
+        with pytest.raises(DataError, match="1024 bytes of tensors are over the limit of 1000, which the service"):
+            enclave.run("x", {"x": np.zeros(256, np.float32)})
+        with pytest.raises(DataError, match="bytes of a message are over the limit of 100, which the service"):
+            enclave.run("n" * 100, {})
+        assert enclave.alive
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"[]", b"{}", b"\xff", limits_to_json(Limits(), ATTESTER).replace(b"16", b"-1"), b"{" * 5000],
+    ids=["nothing", "a list", "no fields", "no text", "negative", "deep"],
+)
+def test_limits_that_are_none_are_refused(raw: bytes) -> None:
+    """A service that states no limits, or negative ones, is refused."""
+    with pytest.raises(ChannelError, match="limits: expected those that a service states"):
+        limits_from_json(raw)
+
+
+def test_limits_are_read_as_written() -> None:
+    """What has no limit is said to have none."""
+    found = limits_from_json(limits_to_json(Limits(idle_s=math.inf, requests_per_s=math.inf), ATTESTER))
+    assert (found.idle_s, found.requests_per_s, found.lifetime_s) == (None, None, 12 * 3600.0)
+
+
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
         (Limits(payload_bytes=1000), "1024 bytes of tensors are over the limit of 1000"),
-        (Limits(requests_per_s=1e-6, burst=2), "over 1e-06 requests a second"),
+        (Limits(requests_per_s=1e-6, burst=3), "over 1e-06 requests a second"),
         (Limits(frame_bytes=64), "over the limit of 64"),
     ],
     ids=["payload", "rate", "frame"],
@@ -314,6 +351,7 @@ def test_a_service_names_the_limit_that_ended_a_session(limits: Limits, reason: 
     """A request over a limit of the service ends the session; the client learns which limit, and that it can go on."""
     with running(EnclaveService(ATTESTER, LOOPBACK, limits=limits)) as address:
         enclave = launch(spec_for(address))
+        enclave._limits = None  # type: ignore[attr-defined] # a client that does not heed them
         with pytest.raises(EnclaveError, match="no part"):
             enclave.run("x", {})
         with pytest.raises(EnclaveLostError, match=f"it ended the session .*{reason}"):

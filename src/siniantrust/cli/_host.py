@@ -29,7 +29,7 @@ Setup = Annotated[
 
 
 def doctor(*, as_json: Json = False, setup: Setup = None) -> None:
-    """Say what this machine has for trusted execution, what it lacks, and what follows.
+    """Say which enclave providers and attesters this machine has, what it lacks, and what follows.
 
     Exit code 1 if the process enclave would lack a protection here.
     """
@@ -39,11 +39,32 @@ def doctor(*, as_json: Json = False, setup: Setup = None) -> None:
         trust.set_up(setup, show_line)
         return
     checks = trust.host_checks()
+    offers = trust.provider_offers(checks)
     wanted = {protection.name for protection in trust.PROTECTIONS} | {"process"}
     missing = [check.name for check in checks if not check.ok and check.name in wanted]
     if as_json:
-        show_json({"checks": [asdict(check) for check in checks], "missing_protections": missing})
+        show_json(
+            {
+                "providers": [asdict(offer) for offer in offers],
+                "checks": [asdict(check) for check in checks],
+                "missing_protections": missing,
+            }
+        )
     else:
+        show_table(
+            ("provider", "role", "provenance", "here", "detail", "how to get it"),
+            (
+                (
+                    each.name,
+                    each.role,
+                    each.provenance or "its evidence's",
+                    "yes" if each.here else "NO",
+                    each.detail,
+                    each.remedy,
+                )
+                for each in offers
+            ),
+        )
         show_table(
             ("check", "found", "detail", "what follows"),
             (

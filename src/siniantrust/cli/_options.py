@@ -24,7 +24,8 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything ran
 Keys = Annotated[Path | None, typer.Option("--keys", help="Key store; default $SINIAN_KEYS or ~/.config/siniantrust.")]
 
 Attester = Annotated[
-    str, typer.Option("--attester", help="What makes evidence here: configfs-tsm, gramine or simulated.")
+    str,
+    typer.Option("--attester", help="What makes evidence here: configfs-tsm, gramine, tpm2[:swtpm:...] or simulated."),
 ]
 Endorsements = Annotated[
     list[str] | None,

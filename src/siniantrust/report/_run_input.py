@@ -25,10 +25,15 @@ class MeasuredRead(Record):
 
 
 class EnclaveRead(Record):
-    """The enclave that the run used. ``protections`` maps a name to ``active`` or to why it is missing."""
+    """The enclave that the run used. ``protections`` maps a name to ``active`` or to why it is missing.
+
+    Older records do not say what admitted it.
+    """
 
     provider: str
     provenance: Provenance
+    accept: tuple[Provenance, ...] = ()
+    measurement: str = ""
     protections: dict[str, str]
     memory_bytes: Bytes | None = None
 

@@ -72,6 +72,9 @@ def judge(sources: Sources, cuts: Sequence[CutView]) -> Verdict:
     badge_title, badge_detail = _BADGES[badge]
     if sources.run and badge not in sources.plan.policy.enclave.accept:
         badge_detail += " The plan's policy does not accept such an enclave."
+    elif sources.run and sources.run.enclave.accept:
+        words = ", ".join(f'"{each}"' for each in sources.run.enclave.accept)
+        badge_detail += f" What admitted it is the policy's line: [enclave] accept = [{words}]."
     return Verdict(
         status=status,
         headline=headline,

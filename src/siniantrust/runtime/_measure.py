@@ -95,6 +95,8 @@ def record_run(
             enclave=EnclaveRecord(
                 provider=enclave.provider,
                 provenance=enclave.provenance,
+                accept=session.bundle.plan.policy.enclave.accept,
+                measurement=enclave.measurement,
                 protections=dict(enclave.protections),
                 memory_bytes=enclave.memory_limit_bytes,
             ),

@@ -33,10 +33,12 @@ class Measured(_Record):
 
 
 class EnclaveRecord(_Record):
-    """The enclave that was used."""
+    """The enclave that was used, and what admitted it: the policy's ``accept``, and the measurement compared."""
 
     provider: str
     provenance: Provenance
+    accept: tuple[Provenance, ...]
+    measurement: str
     protections: dict[str, str]
     memory_bytes: int
 

@@ -4,11 +4,21 @@ from siniantrust.trust._checks import host_checks
 from siniantrust.trust._crossing import measure_crossing
 from siniantrust.trust._evidence import AttestationResult, Evidence, ReferenceValues, appraise
 from siniantrust.trust._labels import Label, Provenance, ThreatModel, may_see
+from siniantrust.trust._offers import Offer, provider_offers
 from siniantrust.trust._protections import PROTECTIONS, Protection
 from siniantrust.trust._registry import launch, set_up, unsupported_nodes
 from siniantrust.trust._seal import SealedPart, seal_file, seal_part, unseal_file, unseal_part
+from siniantrust.trust._sealed_data import SealedData, SealOrigin
 from siniantrust.trust._switch import measure_switch
-from siniantrust.trust._types import BrokeredEnclave, Check, CrossingCost, Enclave, EnclaveInfo, EnclaveSpec
+from siniantrust.trust._types import (
+    BrokeredEnclave,
+    Check,
+    CrossingCost,
+    Enclave,
+    EnclaveInfo,
+    EnclaveLimits,
+    EnclaveSpec,
+)
 
 __all__ = [
     "PROTECTIONS",
@@ -18,12 +28,16 @@ __all__ = [
     "CrossingCost",
     "Enclave",
     "EnclaveInfo",
+    "EnclaveLimits",
     "EnclaveSpec",
     "Evidence",
     "Label",
+    "Offer",
     "Protection",
     "Provenance",
     "ReferenceValues",
+    "SealOrigin",
+    "SealedData",
     "SealedPart",
     "ThreatModel",
     "appraise",
@@ -32,6 +46,7 @@ __all__ = [
     "may_see",
     "measure_crossing",
     "measure_switch",
+    "provider_offers",
     "seal_file",
     "seal_part",
     "set_up",

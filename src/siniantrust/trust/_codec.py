@@ -53,6 +53,9 @@ class Operation(IntEnum):
     LOAD = 1
     RUN = 2
     EVIDENCE = 3
+    SEAL = 4
+    UNSEAL = 5
+    LIMITS = 6
     DONE = 16
     REFUSED_TRUST = 17
     REFUSED_DATA = 18

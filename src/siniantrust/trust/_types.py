@@ -13,7 +13,8 @@ from siniantrust.errors import EnclaveError
 from siniantrust.trust._evidence import Evidence
 from siniantrust.trust._labels import Provenance
 
-if TYPE_CHECKING:  # the process enclave has this module inside, but not that one
+if TYPE_CHECKING:  # the process enclave has this module inside, but not those
+    from siniantrust.trust._sealed_data import SealedData
     from siniantrust.trust.attestation import ReferenceValues
 
 
@@ -54,7 +55,10 @@ class EnclaveSpec:
 
 @dataclass(frozen=True, slots=True)
 class EnclaveInfo:
-    """What an enclave is. ``protections`` maps each protection's name to ``active`` or ``missing: reason``."""
+    """What an enclave is. ``protections`` maps each protection's name to ``active`` or ``missing: reason``.
+
+    ``measurement`` is what its evidence says at launch, as the Verifier compared it.
+    """
 
     provider: str
     provenance: Provenance
@@ -62,6 +66,34 @@ class EnclaveInfo:
     memory_limit_bytes: int
     pid: int | None
     threads: int
+    measurement: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnclaveLimits:
+    """What is enforced on an enclave and its clients; None where nothing enforces a limit.
+
+    Attributes:
+        memory_bytes: program, weights and tensors at once.
+        message_bytes: names, dtypes and shapes of one request; None where requests have one size.
+        tensors_bytes: tensors of one request or answer, with what encryption adds to them.
+        sealed_bytes: data that are sealed at once; 0 where the platform has no sealing.
+        parts: parts loaded at once in a session.
+        sessions: clients at the same time.
+        requests_per_s: requests of one client, in the long run.
+        idle_s: seconds that a client may be silent.
+        lifetime_s: seconds that a session lasts.
+    """
+
+    memory_bytes: int | None
+    message_bytes: int | None
+    tensors_bytes: int
+    sealed_bytes: int
+    parts: int
+    sessions: int
+    requests_per_s: float | None = None
+    idle_s: float | None = None
+    lifetime_s: float | None = None
 
 
 @runtime_checkable
@@ -83,6 +115,9 @@ class Enclave(Protocol):
     def info(self) -> EnclaveInfo:
         """Describe the enclave."""
 
+    def limits(self) -> EnclaveLimits:
+        """Return the limits that are enforced on the enclave and on its clients."""
+
     def evidence(self, nonce: bytes) -> Evidence:
         """Return fresh evidence, bound to ``nonce`` (32 bytes) and to the keys of this session."""
 
@@ -101,6 +136,28 @@ class Enclave(Protocol):
             DataError: if the inputs do not fit the part.
             ChannelError: if a frame was tampered with, replayed or reordered; the enclave is closed then.
             EnclaveError: if no such part is loaded or it fails.
+        """
+
+    def seal(self, data: bytes, *, context: bytes) -> SealedData:
+        """Seal data, so that only an enclave of the same measurement on the same platform gives them back.
+
+        They are worth what the enclave's provenance is: a ``simulated`` seal keeps nothing from the host.
+
+        Args:
+            data: at most ``limits().sealed_bytes``.
+            context: what they are sealed for; ``unseal`` needs the same.
+
+        Raises:
+            EnclaveError: if the platform has no sealing, or the data are too many.
+        """
+
+    def unseal(self, sealed: SealedData, *, context: bytes) -> bytes:
+        """Return what ``seal`` sealed.
+
+        Raises:
+            AttestationError: if the policy does not accept where they were sealed.
+            TrustError: if another enclave or platform sealed them, for another context, or a byte was changed.
+            EnclaveError: if the platform has no sealing.
         """
 
     def close(self) -> None:

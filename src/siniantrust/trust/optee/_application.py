@@ -21,21 +21,22 @@ from siniantrust.trust._evidence import (
     appraise,
 )
 from siniantrust.trust._labels import Provenance
-from siniantrust.trust._sealed import HEAD_BYTES
+from siniantrust.trust._sealed import HEAD_BYTES, OVERHEAD_BYTES
 from siniantrust.trust._secret import SecretMemory
 from siniantrust.trust.optee._build import Application
 from siniantrust.trust.optee._cache import Machine
 from siniantrust.trust.optee._evidence import PROTECTIONS, PROVIDER, STATEMENT, measure
 from siniantrust.trust.optee._guest import OUT_OF_MEMORY, Guest, TeeFault
+from siniantrust.trust.optee._records import RECORD_BYTES, Records, sealed_bytes
 
-# What the application's own channel.h and main.c say.
+# What the application's own channel.h, main.c and seal.h say.
+MAX_SEALED_BYTES = 16 << 10
 _HELLO, _CALL = 0, 1
-_RECORD_BYTES = 32 << 10
 _REPORT_MAGIC = b"SINIAN-OP-TEE-01"
 _REPORT = struct.Struct(f"{len(_REPORT_MAGIC)}s{PUBLIC_KEY_BYTES}s32s")
 _REQUEST = struct.Struct("<II32s32s")
 _STATUS_BYTES = 8
-_PIECE_BYTES = 8 * _RECORD_BYTES
+_PIECE_BYTES = 8 * RECORD_BYTES
 _DONE, _REFUSED_SEAL, _REFUSED_FORMAT = 0, 1, 2
 _NOTHING = bytes(32)
 _EMPTY = memoryview(b"")
@@ -49,6 +50,8 @@ class _Operation(IntEnum):
     RUN = 4
     OUTPUT = 5
     EVIDENCE = 6
+    SEAL = 7
+    UNSEAL = 8
 
 
 class Session:
@@ -81,6 +84,11 @@ class Session:
         """What the application's part holds."""
         return self._application.memory_bytes
 
+    @property
+    def measurement(self) -> str:
+        """What the application was attested to be."""
+        return self._reference.measurement
+
     def _open(self) -> int:
         application = self._application
         try:
@@ -107,7 +115,7 @@ class Session:
         ciphers = _handshake.derive(
             private, evidence.enclave_public_key, hello=hello, evidence=report, secret=self._secret
         )
-        self._sealer, self._opener = ciphers.to_enclave, ciphers.to_client
+        self._records = Records(ciphers.to_enclave, ciphers.to_client)
 
     def _evidence(self, report: bytes, nonce: bytes) -> Evidence:
         """Make evidence of an application's report and of what the guest says that it installed, and appraise it."""
@@ -181,6 +189,43 @@ class Session:
                 return bytes(outputs)
             operation, payload, offset = _Operation.OUTPUT, _EMPTY, len(outputs)
 
+    def seal(self, data: bytes, *, context: bytes, origin: bytes) -> bytes:
+        """Have the application seal data, under the key that OP-TEE derives for it.
+
+        Raises:
+            EnclaveError: if they are too many.
+        """
+        if len(data) > MAX_SEALED_BYTES:
+            raise EnclaveError(
+                f"enclave 'optee': at most {MAX_SEALED_BYTES} bytes are sealed at once, found {len(data)}"
+            )
+        return self._other_form(_Operation.SEAL, data, context, origin, len(data) + OVERHEAD_BYTES)
+
+    def unseal(self, sealed: bytes, *, context: bytes, origin: bytes) -> bytes:
+        """Have the application open what it sealed.
+
+        Raises:
+            TrustError: if another application sealed it, or for something else, or a byte was changed.
+        """
+        if not OVERHEAD_BYTES <= len(sealed) <= MAX_SEALED_BYTES + OVERHEAD_BYTES:
+            raise TrustError(f"{len(sealed)} bytes are not in the sealed form")
+        return self._other_form(_Operation.UNSEAL, sealed, context, origin, len(sealed) - OVERHEAD_BYTES)
+
+    def _other_form(
+        self, operation: _Operation, block: bytes, context: bytes, origin: bytes, answer_bytes: int
+    ) -> bytes:
+        status, answer = self._call(
+            operation,
+            hashlib.sha256(context).digest(),
+            key=hashlib.sha256(origin).digest(),
+            offset=len(block),
+            payload=memoryview(block),
+            answer_bytes=answer_bytes,
+        )
+        if status != _DONE:
+            raise TrustError("the application refuses the seal")
+        return answer
+
     def _call(
         self,
         operation: _Operation,
@@ -199,46 +244,31 @@ class Session:
             EnclaveError: if the application did not understand.
             EnclaveLostError: if the application or the machine died.
         """
-        message = self._seal(Kind.CONTROL, _REQUEST.pack(operation, offset, hash_or_nonce, key))
-        message += self._seal_block(payload) + in_clear
-        most = _STATUS_BYTES + TAG_BYTES + _sealed_bytes(answer_bytes)
+        records = self._records
+        message = records.seal(Kind.CONTROL, _REQUEST.pack(operation, offset, hash_or_nonce, key))
+        message += records.seal_block(payload) + in_clear
+        most = _STATUS_BYTES + TAG_BYTES + sealed_bytes(answer_bytes)
         try:
             answer = memoryview(self._guest.invoke(self._handle, _CALL, message, most=most))
         except TeeFault as fault:
             raise self._ended(fault) from None
         if len(answer) < _STATUS_BYTES + TAG_BYTES:
             raise ChannelError(f"enclave 'optee': an answer of {len(answer)} bytes is no answer")
-        status = self._open_record(Kind.CONTROL, answer[: _STATUS_BYTES + TAG_BYTES])[0]
+        status = records.open(Kind.CONTROL, answer[: _STATUS_BYTES + TAG_BYTES])[0]
         rest = answer[_STATUS_BYTES + TAG_BYTES :]
         if status != _DONE:
             answer_bytes = 0
-        if len(rest) != _sealed_bytes(answer_bytes):
+        if len(rest) != sealed_bytes(answer_bytes):
             raise ChannelError(f"enclave 'optee': expected {answer_bytes} sealed bytes, found {len(rest)} bytes")
         if status not in {_DONE, _REFUSED_SEAL, _REFUSED_FORMAT}:
             raise EnclaveError("enclave 'optee': the application refuses the request; load its weights first")
-        pieces = (rest[at : at + _RECORD_BYTES + TAG_BYTES] for at in range(0, len(rest), _RECORD_BYTES + TAG_BYTES))
-        return status, b"".join(self._open_record(Kind.PAYLOAD, piece) for piece in pieces)
+        return status, records.open_block(rest)
 
     @staticmethod
     def _ended(fault: TeeFault) -> TrustError:
         if fault.code == _MAC_INVALID:
             return ChannelError("enclave 'optee': a record does not authenticate there; the session ends here")
         return EnclaveLostError(f"enclave 'optee': the application ended the session ({fault}); launch another one")
-
-    def _seal(self, kind: Kind, plain: bytes | bytearray | memoryview) -> bytearray:
-        sealed = bytearray(len(plain) + TAG_BYTES)
-        self._sealer.seal(kind, memoryview(plain), memoryview(sealed))
-        return sealed
-
-    def _seal_block(self, block: memoryview) -> bytearray:
-        return bytearray().join(
-            self._seal(Kind.PAYLOAD, block[at : at + _RECORD_BYTES]) for at in range(0, len(block), _RECORD_BYTES)
-        )
-
-    def _open_record(self, kind: Kind, sealed: memoryview) -> bytearray:
-        plain = bytearray(len(sealed) - TAG_BYTES)
-        self._opener.open(kind, sealed, memoryview(plain))
-        return plain
 
     def close(self) -> None:
         """End the session, and forget the keys."""
@@ -250,7 +280,3 @@ class Session:
 def _pieces(block: memoryview) -> list[memoryview]:
     """Return a block in pieces, at least one."""
     return [block[at : at + _PIECE_BYTES] for at in range(0, max(len(block), 1), _PIECE_BYTES)]
-
-
-def _sealed_bytes(size: int) -> int:
-    return size + -(-size // _RECORD_BYTES) * TAG_BYTES

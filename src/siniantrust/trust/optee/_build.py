@@ -27,6 +27,7 @@ const struct part_weight part_weights[] = {{{entries}}};
 const uint32_t part_weights_count = {count};
 const uint32_t part_plain_bytes = {plain_bytes};
 const uint32_t part_input_bytes = PART_INPUT_BYTES, part_output_bytes = PART_OUTPUT_BYTES;
+const uint32_t part_arena_bytes = PART_ARENA_BYTES;
 const uint8_t part_skeleton_sha256[32] = {{{skeleton}}};
 __attribute__((aligned(16))) uint8_t part_weights_block[ROOM({plain_bytes})];
 __attribute__((aligned(16))) uint8_t part_input_block[ROOM(PART_INPUT_BYTES)];

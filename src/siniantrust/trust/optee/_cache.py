@@ -12,6 +12,7 @@ from pathlib import Path
 from siniantrust.errors import EnclaveError
 
 SETUP = "sinian doctor --setup optee"
+QEMU = "qemu-system-aarch64"
 PLATFORM = "vexpress-qemu_armv8a"
 CROSS_COMPILE = "aarch64-linux-gnu-"
 SOURCES = Path(str(files("siniantrust.trust.optee")))

@@ -16,6 +16,7 @@ PROTECTIONS = {
     "secure_world": "active",
     "application_signature": "missing: signed with the kit's test key, which everybody has",
     "attestation_key": "missing: not in this build of OP-TEE",
+    "sealing_key": "missing: OP-TEE derives it from a constant, for want of a fuse; everybody can",
     "hardware": "missing: QEMU emulates it, and the host sees all of its memory",
 }
 

@@ -13,9 +13,8 @@ from enum import IntEnum
 from pathlib import Path
 
 from siniantrust.errors import ChannelError, EnclaveError, EnclaveLostError
-from siniantrust.trust.optee._cache import SETUP, Machine
+from siniantrust.trust.optee._cache import QEMU, SETUP, Machine
 
-_QEMU = "qemu-system-aarch64"
 _BOOT_TIMEOUT_S = 180.0
 _CALL_TIMEOUT_S = 600.0
 _GRACE_S = 10.0
@@ -27,6 +26,8 @@ _INITRD_ADDRESS = 0x50000000
 _MEMORY_MIB = 768
 _REQUEST = struct.Struct("<5I")
 _ANSWER = struct.Struct("<2I")
+# As in the agent, guest/agent.c.
+MAX_SESSIONS = 64
 
 # Of the GlobalPlatform TEE Client API, table 4-2.
 OUT_OF_MEMORY = 0xFFFF000C
@@ -56,8 +57,8 @@ class Guest:
     """
 
     def __init__(self, machine: Machine) -> None:
-        if shutil.which(_QEMU) is None:
-            raise EnclaveError(f"enclave 'optee': {_QEMU} is not installed; run: {SETUP}")
+        if shutil.which(QEMU) is None:
+            raise EnclaveError(f"enclave 'optee': {QEMU} is not installed; run: {SETUP}")
         self._folder = tempfile.TemporaryDirectory(prefix="siniantrust-optee-")
         self._console, self._errors = (Path(self._folder.name, name) for name in ("console", "errors"))
         try:
@@ -90,7 +91,7 @@ class Guest:
             listener.listen(1)
             listener.settimeout(_POLL_S)
             process = subprocess.Popen(
-                [_QEMU, *_arguments(machine, link=path, console=self._console)],
+                [QEMU, *_arguments(machine, link=path, console=self._console)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stream,
@@ -103,7 +104,7 @@ class Guest:
                 process.kill()
                 process.wait()
                 raise
-        raise EnclaveError(f"enclave 'optee': {_QEMU} did not start{self._last_words()}")
+        raise EnclaveError(f"enclave 'optee': {QEMU} did not start{self._last_words()}")
 
     def install(self, uuid: str, application: bytes) -> str:
         """Put a signed application into the guest's file system; return the SHA-256 of what lies there then."""

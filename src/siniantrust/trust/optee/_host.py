@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -13,7 +12,6 @@ import onnx
 from siniantrust.errors import (
     AttestationError,
     ChannelError,
-    DataError,
     EnclaveError,
     EnclaveLostError,
     ModelError,
@@ -24,12 +22,14 @@ from siniantrust.lowering import Lowered, lower, pack, unpack
 from siniantrust.trust._evidence import Evidence
 from siniantrust.trust._labels import Provenance
 from siniantrust.trust._sealed import OVERHEAD_BYTES
-from siniantrust.trust._types import EnclaveInfo, EnclaveSpec
-from siniantrust.trust.optee._application import Session
+from siniantrust.trust._sealed_data import SealedData, SealOrigin, check_origin, not_opened
+from siniantrust.trust._types import EnclaveInfo, EnclaveLimits, EnclaveSpec
+from siniantrust.trust.optee._application import MAX_SEALED_BYTES, Session
+from siniantrust.trust.optee._batch import Part, batch_items, is_batched
 from siniantrust.trust.optee._build import build
 from siniantrust.trust.optee._cache import Machine, find_machine
 from siniantrust.trust.optee._evidence import PROTECTIONS, PROVIDER
-from siniantrust.trust.optee._guest import Guest
+from siniantrust.trust.optee._guest import MAX_SESSIONS, Guest
 
 # A part that computes nothing: its application is what is attested before the first real part is there.
 _NO_PART = Lowered(
@@ -52,15 +52,6 @@ _NO_PART = Lowered(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A loaded part. With ``batched``, items of a batch are run one after the other."""
-
-    lowered: Lowered
-    session: Session
-    batched: bool
-
-
 class OpteeEnclave:
     """A machine with trusted applications, each attested; see the ``Enclave`` protocol.
 
@@ -78,7 +69,7 @@ class OpteeEnclave:
         self._machine: Machine = find_machine()
         self._lock = threading.Lock()
         self._end: SinianError | None = None
-        self._parts: dict[str, _Part] = {}
+        self._parts: dict[str, Part] = {}
         self._guest = Guest(self._machine)
         try:
             application = build(self._machine, _NO_PART, skeleton=b"", plain_bytes=0)
@@ -106,6 +97,18 @@ class OpteeEnclave:
             memory_limit_bytes=self._spec.memory_bytes,
             pid=self._guest.pid,
             threads=self._spec.threads,
+            measurement=self._base.measurement,
+        )
+
+    def limits(self) -> EnclaveLimits:
+        """Return the limits. Tensors of any size travel in pieces, but have to fit the memory beside the part."""
+        return EnclaveLimits(
+            memory_bytes=self._spec.memory_bytes,
+            message_bytes=None,
+            tensors_bytes=self._spec.memory_bytes,
+            sealed_bytes=MAX_SEALED_BYTES,
+            parts=MAX_SESSIONS - 1,
+            sessions=1,
         )
 
     def evidence(self, nonce: bytes) -> Evidence:
@@ -155,7 +158,7 @@ class OpteeEnclave:
             except BaseException:
                 session.close()
                 raise
-            self._parts[name] = _Part(lowered, session, _is_batched(proto))
+            self._parts[name] = Part(lowered, session, is_batched(proto))
 
     def run(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the part ``name``, one item of the batch after the other.
@@ -170,7 +173,7 @@ class OpteeEnclave:
             part = self._parts.get(name)
             if part is None:
                 raise EnclaveError(f"enclave: no part '{name}' is loaded; loaded are: {sorted(self._parts)}")
-            items = _items(name, part, inputs)
+            items = batch_items(name, part.lowered, inputs, batched=part.batched)
             answers = [
                 unpack(
                     part.lowered.outputs,
@@ -185,7 +188,43 @@ class OpteeEnclave:
             return {entry: array.copy() for entry, array in answers[0].items()}
         return {slot.name: np.concatenate([answer[slot.name] for answer in answers]) for slot in part.lowered.outputs}
 
+    @property
+    def _origin(self) -> SealOrigin:
+        return SealOrigin(PROVIDER, self.provenance, self._base.measurement)
+
+    def seal(self, data: bytes, *, context: bytes) -> SealedData:
+        """Seal data in the application that holds no part, under the key that OP-TEE derives for it.
+
+        OP-TEE derives it from a constant that everybody has, where hardware has a secret burnt in: **emulated**.
+
+        Raises:
+            EnclaveError: if they are too many.
+        """
+        with self._lock, self._ending_on_loss():
+            here = self._origin
+            return SealedData(here, b"", self._base.seal(data, context=context, origin=here.to_json()))
+
+    def unseal(self, sealed: SealedData, *, context: bytes) -> bytes:
+        """Return what ``seal`` sealed.
+
+        Raises:
+            AttestationError: if the policy does not accept where it was sealed.
+            TrustError: if another application sealed it, for another context, or a byte was changed.
+        """
+        check_origin(sealed, here=self._origin, accept=self._spec.accept)
+        with self._lock, self._ending_on_loss():
+            try:
+                return self._base.unseal(sealed.ciphertext, context=context, origin=sealed.origin.to_json())
+            except TrustError as fault:
+                if type(fault) is not TrustError:
+                    raise  # not of the seal, but of the session
+                raise not_opened(sealed, here=self._origin, reason=str(fault)) from None
+
     def _check_open(self) -> None:
+        if self._end is None and not self._guest.alive:
+            self._finish(
+                EnclaveLostError(f"enclave 'optee' (pid {self._guest.pid}): its machine ended; launch another one")
+            )
         if self._end is not None:
             raise type(self._end)(str(self._end))  # a new one, because each carries its own traceback
 
@@ -212,38 +251,3 @@ class OpteeEnclave:
         """Power the machine off, by force after ten seconds; calling it again does nothing."""
         with self._lock:
             self._finish(EnclaveError("enclave 'optee': it is closed; launch another one"))
-
-
-def _is_batched(proto: onnx.ModelProto) -> bool:
-    """Say whether the first axis of every input and output is the free batch."""
-    shapes = [entry.type.tensor_type.shape for entry in (*proto.graph.input, *proto.graph.output)]
-    return all(shape.dim and shape.dim[0].dim_param for shape in shapes)
-
-
-def _items(name: str, part: _Part, inputs: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Check the inputs and return those of each item of the batch.
-
-    Raises:
-        DataError: if they do not fit the part.
-    """
-    slots = {slot.name: slot for slot in part.lowered.inputs}
-    if inputs.keys() != slots.keys():
-        raise DataError(f"part {name}: expected inputs {sorted(slots)}, found {sorted(inputs)}")
-    arrays = {entry: np.asarray(array) for entry, array in inputs.items()}
-    counts = set()
-    for entry, array in arrays.items():
-        slot = slots[entry]
-        size = array.shape[0] if part.batched and array.ndim else None
-        if str(array.dtype) != slot.dtype or array.shape != (slot.shape if size is None else (size, *slot.shape[1:])):
-            shape = ["batch", *slot.shape[1:]] if part.batched else list(slot.shape)
-            raise DataError(
-                f"part {name}: input {entry}: expected {slot.dtype} of shape {shape}, found {array.dtype} of shape "
-                f"{list(array.shape)}"
-            )
-        counts.add(size)
-    if len(counts) != 1 or 0 in counts:
-        raise DataError(f"part {name}: expected one number of items in all inputs, and at least one; found {counts}")
-    (count,) = counts
-    if count is None:
-        return [arrays]
-    return [{entry: array[item : item + 1] for entry, array in arrays.items()} for item in range(count)]

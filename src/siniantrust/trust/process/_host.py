@@ -14,13 +14,17 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from siniantrust.errors import AttestationError, ChannelError, DataError, EnclaveError, SinianError, TrustError
 from siniantrust.trust import _handshake, _protections
 from siniantrust.trust._channel import SLOTS, Channel, Payload, PeerClosedError, UnsendableError, payload
-from siniantrust.trust._codec import Operation
+from siniantrust.trust._codec import MAX_MESSAGE_BYTES, Operation
 from siniantrust.trust._evidence import NONCE_BYTES, Evidence, appraise, parse_evidence
 from siniantrust.trust._labels import Provenance
+from siniantrust.trust._seal_call import seal_by, unseal_by
+from siniantrust.trust._sealed_data import SealedData, SealOrigin
+from siniantrust.trust._sealing import MAX_SEALED_BYTES
 from siniantrust.trust._secret import SecretMemory
-from siniantrust.trust._types import EnclaveInfo, EnclaveSpec
+from siniantrust.trust._simulated_platform import simulated_platform_secret
+from siniantrust.trust._types import EnclaveInfo, EnclaveLimits, EnclaveSpec
 from siniantrust.trust.process import _launcher, _measure
-from siniantrust.trust.process._common import MEMORY_REFUSAL, PROVIDER
+from siniantrust.trust.process._common import MAX_PARTS, MEMORY_REFUSAL, PROVIDER
 from siniantrust.trust.process._ending import explain, over_memory
 
 _MAX_HELLO_BYTES = 64 << 10
@@ -81,6 +85,18 @@ class ProcessEnclave:
             memory_limit_bytes=self._spec.memory_bytes,
             pid=self._process.pid,
             threads=self._spec.threads,
+            measurement=self._evidence.measurement,
+        )
+
+    def limits(self) -> EnclaveLimits:
+        """Return the limits. Its one client is who launched it, which no rate or time holds back."""
+        return EnclaveLimits(
+            memory_bytes=self._spec.memory_bytes,
+            message_bytes=MAX_MESSAGE_BYTES,
+            tensors_bytes=self._channel.slot_bytes,
+            sealed_bytes=MAX_SEALED_BYTES,
+            parts=MAX_PARTS,
+            sessions=1,
         )
 
     def _attest(self) -> tuple[Evidence, Channel]:
@@ -169,6 +185,34 @@ class ProcessEnclave:
             return self._call(Operation.RUN, name, payloads)
         except UnsendableError as fault:
             raise DataError(f"part {name}: {fault}") from None
+
+    @property
+    def _origin(self) -> SealOrigin:
+        return SealOrigin(PROVIDER, self.provenance, self._evidence.measurement)
+
+    def seal(self, data: bytes, *, context: bytes) -> SealedData:
+        """Seal data in the enclave, under a secret of this machine's that its owner can read: **simulated**.
+
+        Raises:
+            EnclaveError: if they are too many, or the secret cannot be kept.
+        """
+        return seal_by(self._call, data, here=self._origin, context=context, secret=simulated_platform_secret())
+
+    def unseal(self, sealed: SealedData, *, context: bytes) -> bytes:
+        """Return what ``seal`` sealed.
+
+        Raises:
+            AttestationError: if the policy does not accept where it was sealed.
+            TrustError: if another enclave or machine sealed it, for another context, or a byte was changed.
+        """
+        return unseal_by(
+            self._call,
+            sealed,
+            here=self._origin,
+            context=context,
+            accept=self._spec.accept,
+            secret=simulated_platform_secret(),
+        )
 
     def _call(self, operation: Operation, text: str, payloads: Sequence[Payload]) -> dict[str, np.ndarray]:
         """Send one request, wait for its turn, and return the tensors of its answer."""

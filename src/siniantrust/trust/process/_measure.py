@@ -29,6 +29,7 @@ PROGRAM: tuple[str, ...] = (
     "siniantrust.trust._labels",
     "siniantrust.trust._protections",
     "siniantrust.trust._sealed",
+    "siniantrust.trust._sealing",
     "siniantrust.trust._secret",
     "siniantrust.trust._types",
     "siniantrust.trust.process._boot",

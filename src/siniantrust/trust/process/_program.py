@@ -20,6 +20,7 @@ from siniantrust.trust._cipher import KEY_BYTES, TAG_BYTES, Kind
 from siniantrust.trust._evidence import Evidence, report_data
 from siniantrust.trust._labels import Provenance
 from siniantrust.trust._protections import ACTIVE
+from siniantrust.trust._sealing import DerivedSealing
 from siniantrust.trust._secret import SecretMemory
 from siniantrust.trust.process import _measure, _parts, _sandbox
 from siniantrust.trust.process._common import EXIT_CHANNEL, EXIT_MEMORY, PROVIDER
@@ -80,11 +81,14 @@ def main(configuration: Mapping[str, Any], namespaces: str) -> None:
         channel = Channel(
             connection, outgoing=outgoing, incoming=incoming, sealer=ciphers.to_client, opener=ciphers.to_enclave
         )
+        key = secret.allocate(KEY_BYTES)
         Server(
             channel,
-            weights_key=secret.allocate(KEY_BYTES),
+            key=key,
             threads=configuration["threads"],
             prove=lambda fresh: prove(fresh, public, client_key).to_json(),
+            # Who launched it plays the platform, and sends its secret along.
+            sealing=lambda: DerivedSealing(key, measurement=measurement),
         ).serve()
     except PeerClosedError:
         pass

@@ -12,10 +12,11 @@ from siniantrust.trust._channel import Destination, Payload, UnsendableError, as
 from siniantrust.trust._codec import Message, Operation, TensorSpec
 from siniantrust.trust._evidence import NONCE_BYTES
 from siniantrust.trust._sealed import SealError
-from siniantrust.trust.process._common import MEMORY_REFUSAL
+from siniantrust.trust._sealing import Sealing, open_data, seal_data
+from siniantrust.trust.process._common import MAX_PARTS, MEMORY_REFUSAL
 from siniantrust.trust.process._parts import LoadedPart, one_line, open_sealed
 
-_MAX_PARTS = 64
+_WITH_KEY = (Operation.LOAD, Operation.SEAL, Operation.UNSEAL)
 _OUT_OF_MEMORY = ("bad_alloc", "failed to allocate", "cannot allocate memory")
 
 
@@ -41,9 +42,11 @@ class Server:
 
     Args:
         channel: the encrypted channel to it.
-        weights_key: secret memory for a part's key, which rests there while the part is opened and no longer.
+        key: secret memory for the key that comes with a request, which rests there until it is answered.
         threads: threads that a part computes with.
         prove: makes fresh evidence for a nonce, in the form in which it travels.
+        sealing: gives the platform's sealing; the key of the request may be the platform's secret.
+        limits: what is enforced on the client, in the form in which it travels.
         fetch_key: asks the key broker for the key of an id; None where there is no broker.
     """
 
@@ -51,15 +54,19 @@ class Server:
         self,
         channel: Endpoint,
         *,
-        weights_key: memoryview,
+        key: memoryview,
         threads: int,
         prove: Callable[[bytes], bytes],
+        sealing: Callable[[], Sealing],
+        limits: bytes = b"",
         fetch_key: Callable[[str], bytes] | None = None,
     ) -> None:
         self._channel = channel
-        self._weights_key = weights_key
+        self._key = key
         self._threads = threads
         self._prove = prove
+        self._sealing = sealing
+        self._limits = limits
         self._fetch_key = fetch_key
         self._parts: dict[str, LoadedPart] = {}
 
@@ -86,15 +93,17 @@ class Server:
                 self._refuse(Operation.REFUSED_TRUST, fault)
             else:
                 self._channel.send(prepared, payloads)
+            finally:
+                self._key[:] = bytes(len(self._key))
 
     def _refuse(self, operation: Operation, fault: Exception) -> None:
         self._channel.send(self._channel.prepare(operation, one_line(fault)))
 
     def _destination(self, message: Message, spec: TensorSpec) -> memoryview | None:
-        """Let the weights' key go to secret memory, and everything else into new arrays."""
-        is_key = message.operation is Operation.LOAD and spec.name == "key"
-        if is_key and spec.size_bytes == len(self._weights_key):
-            return self._weights_key
+        """Let a key go to secret memory, and everything else into new arrays."""
+        is_key = message.operation in _WITH_KEY and spec.name == "key"
+        if is_key and spec.size_bytes == len(self._key):
+            return self._key
         return None
 
     def _answer(self, message: Message, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -105,6 +114,12 @@ class Server:
             return {}
         if message.operation is Operation.EVIDENCE:
             return self._evidence(arrays)
+        if message.operation is Operation.SEAL:
+            return self._seal(arrays)
+        if message.operation is Operation.UNSEAL:
+            return self._unseal(arrays)
+        if message.operation is Operation.LIMITS:
+            return {"limits": np.frombuffer(self._limits, np.uint8)}
         raise EnclaveError(f"enclave: {message.operation.name} is no request")
 
     def _run(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -119,20 +134,17 @@ class Server:
             raise _refusal(name, "running", fault) from None
 
     def _load(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        try:
-            skeleton, sealed, context = (as_bytes(arrays[entry]) for entry in ("skeleton", "sealed", "context"))
-        except KeyError as missing:
-            raise EnclaveError(f"enclave: loading part '{name}' needs {missing}") from None
-        if name not in self._parts and len(self._parts) >= _MAX_PARTS:
-            raise EnclaveError(f"enclave: {_MAX_PARTS} parts are loaded, the limit; part '{name}' is one too many")
+        skeleton, sealed, context = _needed(f"loading part '{name}'", arrays, "skeleton", "sealed", "context")
+        if name not in self._parts and len(self._parts) >= MAX_PARTS:
+            raise EnclaveError(f"enclave: {MAX_PARTS} parts are loaded, the limit; part '{name}' is one too many")
         try:
             if "key_id" in arrays:
-                self._weights_key[:] = self._brokered(bytes(as_bytes(arrays["key_id"])))
+                self._key[:] = self._brokered(bytes(as_bytes(arrays["key_id"])))
             self._parts[name] = open_sealed(
                 name,
                 skeleton=skeleton,
                 sealed=sealed,
-                key=self._weights_key,
+                key=self._key,
                 context=context,
                 threads=self._threads,
             )
@@ -144,15 +156,13 @@ class Server:
             raise
         except Exception as fault:  # noqa: BLE001 - ONNX Runtime raises classes of its own, all of which are refusals
             raise _refusal(name, "loading", fault) from None
-        finally:
-            self._weights_key[:] = bytes(len(self._weights_key))
 
     def _brokered(self, key_id: bytes) -> bytes:
         if self._fetch_key is None:
             raise EnclaveError("enclave: it was started without a key broker; send the key itself")
         key = self._fetch_key(key_id.decode("ascii", "replace"))
-        if len(key) != len(self._weights_key):
-            raise EnclaveError(f"enclave: the broker's key has {len(key)} bytes, expected {len(self._weights_key)}")
+        if len(key) != len(self._key):
+            raise EnclaveError(f"enclave: the broker's key has {len(key)} bytes, expected {len(self._key)}")
         return key
 
     def _evidence(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -161,6 +171,24 @@ class Server:
             raise EnclaveError(f"enclave: evidence needs a nonce of {NONCE_BYTES} bytes")
         raw = np.frombuffer(self._prove(nonce.tobytes()), np.uint8)
         return {"evidence": raw}
+
+    def _seal(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        origin, context, data = map(bytes, _needed("sealing", arrays, "origin", "context", "data"))
+        kept, sealed = seal_data(self._sealing(), data, origin=origin, context=context)
+        return {"kept": np.frombuffer(kept, np.uint8), "sealed": np.frombuffer(sealed, np.uint8)}
+
+    def _unseal(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        origin, context, kept, sealed = _needed("unsealing", arrays, "origin", "context", "kept", "sealed")
+        data = open_data(self._sealing(), sealed, kept=bytes(kept), origin=bytes(origin), context=bytes(context))
+        return {"data": np.frombuffer(data, np.uint8)}
+
+
+def _needed(doing: str, arrays: dict[str, np.ndarray], *names: str) -> list[memoryview]:
+    """Return what a request has to bring, as bytes."""
+    for name in names:
+        if name not in arrays:
+            raise EnclaveError(f"enclave: {doing} needs '{name}'")
+    return [as_bytes(arrays[name]) for name in names]
 
 
 def _refusal(name: str, doing: str, fault: Exception) -> EnclaveError:

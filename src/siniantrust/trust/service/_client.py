@@ -24,11 +24,14 @@ from siniantrust.trust._codec import Operation
 from siniantrust.trust._evidence import NONCE_BYTES, Evidence
 from siniantrust.trust._labels import Provenance
 from siniantrust.trust._protections import ACTIVE
-from siniantrust.trust._types import EnclaveInfo, EnclaveSpec
+from siniantrust.trust._seal_call import seal_by, unseal_by
+from siniantrust.trust._sealed_data import SealedData, SealOrigin
+from siniantrust.trust._types import EnclaveInfo, EnclaveLimits, EnclaveSpec
 from siniantrust.trust.attestation import AttestationResult, ReferenceValues, Tier, bind
 from siniantrust.trust.attestation._bundle_file import evidence_from_json
 from siniantrust.trust.attestation._rely import rely_on
 from siniantrust.trust.service._channel import TlsChannel
+from siniantrust.trust.service._limits import heed, limits_from_json
 from siniantrust.trust.tls import Address, Limits, connect, fingerprint, parse_address
 
 _REFUSALS: dict[Operation, type[SinianError]] = {
@@ -58,8 +61,10 @@ class ServiceEnclave:
         self._end: SinianError | None = None
         self._connection = connect(address, limits=_LIMITS)
         self._channel = TlsChannel(self._connection)
+        self._limits: EnclaveLimits | None = None
         try:
             self._result, _ = self._attest(os.urandom(NONCE_BYTES))
+            self._limits = self.limits()
         except BaseException:
             self.close()
             raise
@@ -109,7 +114,26 @@ class ServiceEnclave:
             memory_limit_bytes=self._spec.memory_bytes,
             pid=None,
             threads=self._spec.threads,
+            measurement=self._measurement,
         )
+
+    @property
+    def _measurement(self) -> str:
+        """The claims that the reference values name, which alone say what this is."""
+        named = sorted(self._reference.accepted.keys() & self._result.claims.keys())
+        return ", ".join(f"{name} {self._result.claims[name]}" for name in named)
+
+    def limits(self) -> EnclaveLimits:
+        """Return the limits that the service states.
+
+        Raises:
+            ChannelError: if its answer is none; the session ends then.
+        """
+        answer = self._call(Operation.LIMITS, "", [])
+        try:
+            return limits_from_json(answer.get("limits", np.empty(0, np.uint8)).tobytes())
+        except ChannelError as fault:
+            raise self._finish(ChannelError(f"{self._name}: {fault}")) from None
 
     def _attest(self, nonce: bytes) -> tuple[AttestationResult, bytes]:
         """Ask for evidence bound to ``nonce`` and to the key of the certificate that this end saw; appraise it."""
@@ -128,7 +152,10 @@ class ServiceEnclave:
 
         Raises:
             AttestationError: if it does not pass; the enclave is closed then.
+            EnclaveError: if the nonce has another length.
         """
+        if len(nonce) != NONCE_BYTES:
+            raise EnclaveError(f"{self._name}: evidence needs a nonce of {NONCE_BYTES} bytes, found {len(nonce)}")
         try:
             result, binding = self._attest(nonce)
         except AttestationError as fault:
@@ -179,10 +206,34 @@ class ServiceEnclave:
         except UnsendableError as fault:
             raise DataError(f"part {name}: {fault}") from None
 
+    @property
+    def _origin(self) -> SealOrigin:
+        return SealOrigin(self._spec.provider, self.provenance, self._measurement)
+
+    def seal(self, data: bytes, *, context: bytes) -> SealedData:
+        """Have the service seal data, with the sealing of its platform: an SGX enclave's or a TPM's own.
+
+        Raises:
+            EnclaveError: if the platform has none, or the data are too many.
+        """
+        return seal_by(self._call, data, here=self._origin, context=context)
+
+    def unseal(self, sealed: SealedData, *, context: bytes) -> bytes:
+        """Return what ``seal`` sealed.
+
+        Raises:
+            AttestationError: if the policy does not accept where it was sealed.
+            TrustError: if another enclave or platform sealed it, for another context, or a byte was changed.
+            EnclaveError: if the platform has no sealing.
+        """
+        return unseal_by(self._call, sealed, here=self._origin, context=context, accept=self._spec.accept)
+
     def _call(self, operation: Operation, text: str, payloads: list[Payload]) -> dict[str, np.ndarray]:
         with self._lock:
             self._check_open()
             plain = self._channel.prepare(operation, text, payloads)
+            if self._limits is not None:
+                heed(self._limits, plain, payloads)
             try:
                 self._channel.send(plain, payloads)
                 message, arrays = self._channel.receive()

@@ -10,11 +10,13 @@ from siniantrust.errors import ChannelError, TrustError
 from siniantrust.trust._channel import PeerClosedError
 from siniantrust.trust._cipher import KEY_BYTES
 from siniantrust.trust._codec import Operation
+from siniantrust.trust._sealing import sealing_of
 from siniantrust.trust._secret import SecretMemory
 from siniantrust.trust.attestation import Attester, bind
 from siniantrust.trust.attestation._bundle_file import evidence_to_json
 from siniantrust.trust.process._serve import Server as PartServer
 from siniantrust.trust.service._channel import TlsChannel
+from siniantrust.trust.service._limits import limits_to_json
 from siniantrust.trust.tls import Address, Connection, Identity, Limits, Server
 
 
@@ -56,7 +58,9 @@ class EnclaveService:
         self._attester = attester
         self._threads = threads
         self._keys = keys
-        self._server = Server(address, limits=limits or Limits(), identity=Identity.fresh, serve=self._serve)
+        granted = limits or Limits()
+        self._limits = limits_to_json(granted, attester)
+        self._server = Server(address, limits=granted, identity=Identity.fresh, serve=self._serve)
 
     @property
     def address(self) -> Address:
@@ -81,9 +85,11 @@ class EnclaveService:
         with SecretMemory() as secret:
             parts = PartServer(
                 channel,
-                weights_key=secret.allocate(KEY_BYTES),
+                key=secret.allocate(KEY_BYTES),
                 threads=self._threads,
                 prove=prove,
+                sealing=lambda: sealing_of(self._attester),
+                limits=self._limits,
                 fetch_key=None if keys is None else keys.fetch,
             )
             try:

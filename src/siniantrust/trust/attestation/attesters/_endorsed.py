@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from siniantrust.trust._sealing import Sealing, sealing_of
 from siniantrust.trust.attestation._roles import Attester, EvidenceBundle
 
 
@@ -23,3 +24,11 @@ class EndorsedAttester:
         """Return the other attester's evidence with the endorsements; the platform's own come first."""
         evidence = self._attester.evidence(binding)
         return replace(evidence, endorsements={**self._endorsements, **evidence.endorsements})
+
+    def sealing(self) -> Sealing:
+        """Return the sealing of the other attester's platform; see ``SealingPlatform``.
+
+        Raises:
+            EnclaveError: if it has none.
+        """
+        return sealing_of(self._attester)

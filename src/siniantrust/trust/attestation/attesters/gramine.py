@@ -10,12 +10,15 @@ import threading
 from pathlib import Path
 
 from siniantrust.errors import AttestationError
+from siniantrust.trust._sealing import DerivedSealing, Sealing
 from siniantrust.trust.attestation._roles import BINDING_BYTES, EvidenceBundle
 
 ROOT = Path("/dev/attestation")
 KEY_BYTES = 16
 # In an ECDSA quote (version 3): 48 bytes of header, then the enclave's report, whose last 64 bytes are its report data.
 _REPORT_DATA = slice(48 + 320, 48 + 384)
+# The processor's sealing key for MRENCLAVE (EGETKEY), by Gramine's name for it.
+_SEALING_KEY = "keys/_sgx_mrenclave"
 _KEY_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -58,6 +61,19 @@ class GramineAttester:
                 "this enclave wrote its own meanwhile"
             )
         return EvidenceBundle(kind=self.kind, body=quote)
+
+    def sealing(self) -> Sealing:
+        """Return sealing under the processor's key for this MRENCLAVE; see ``SealingPlatform``.
+
+        Raises:
+            AttestationError: if Gramine gives no such key.
+        """
+        key = self._read(_SEALING_KEY)
+        if len(key) != KEY_BYTES:
+            raise AttestationError(
+                f"{self._root / _SEALING_KEY}: expected a key of {KEY_BYTES} bytes, found {len(key)}"
+            )
+        return DerivedSealing(key, measurement="")
 
     def provision(self, name: str, key: bytes) -> None:
         """Give Gramine the key of its encrypted files that name ``key_name = name``.

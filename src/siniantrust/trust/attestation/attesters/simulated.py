@@ -10,6 +10,8 @@ from pathlib import Path
 
 from siniantrust.trust._evidence import Evidence
 from siniantrust.trust._labels import Provenance
+from siniantrust.trust._sealing import DerivedSealing, Sealing
+from siniantrust.trust._simulated_platform import simulated_platform_secret
 from siniantrust.trust.attestation._roles import EvidenceBundle
 
 PROVIDER = "service"
@@ -52,3 +54,7 @@ class SimulatedAttester:
             measurement=self._measurement,
         )
         return EvidenceBundle(kind=self.kind, body=statement.to_json())
+
+    def sealing(self) -> Sealing:
+        """Return sealing under a secret of this machine's that its owner can read; see ``SealingPlatform``."""
+        return DerivedSealing(simulated_platform_secret(), measurement=self._measurement)

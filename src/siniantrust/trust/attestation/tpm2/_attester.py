@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 
 from siniantrust.errors import AttestationError
+from siniantrust.trust._sealing import Sealing
 from siniantrust.trust.attestation._roles import EvidenceBundle
 from siniantrust.trust.attestation.tpm2 import _commands
 from siniantrust.trust.attestation.tpm2._codes import TpmError
@@ -17,6 +18,7 @@ from siniantrust.trust.attestation.tpm2._device import Tpm
 from siniantrust.trust.attestation.tpm2._event_log import Event, EventLog
 from siniantrust.trust.attestation.tpm2._identity import Identity
 from siniantrust.trust.attestation.tpm2._pcr import BOOT_PCRS, DEFAULT_PCR, check_pcrs
+from siniantrust.trust.attestation.tpm2._platform import TpmSealing
 from siniantrust.trust.attestation.tpm2._public import AK_TEMPLATE, KeyKind, PublicArea, ek_template
 
 KIND = "tpm2"
@@ -122,6 +124,10 @@ class Tpm2Attester:
         if self.enrolment is not None:
             endorsements[ENROLMENT] = self.enrolment
         return EvidenceBundle(kind=KIND, body=body, endorsements=endorsements)
+
+    def sealing(self) -> Sealing:
+        """Return sealing to what was measured so far, and nothing more; see ``SealingPlatform``."""
+        return TpmSealing(self._tpm, {self._pcr: self._log.value()})
 
     def _ak(self) -> AbstractContextManager[tuple[int, PublicArea]]:
         return _commands.primary(self._tpm, Handle.ENDORSEMENT, AK_TEMPLATE)

@@ -4,6 +4,7 @@
 
 #include "channel.h"
 #include "part.h"
+#include "seal.h"
 #include "unseal.h"
 
 enum command { HELLO = 0, CALL = 1 };
@@ -17,6 +18,8 @@ enum operation {
     RUN = 4,      /* the last piece of the inputs, and compute; the first piece of the outputs comes back */
     OUTPUT = 5,   /* another piece of the outputs */
     EVIDENCE = 6, /* `hash` is the nonce */
+    SEAL = 7,     /* data of `offset` bytes; `hash` is the context's, `key` the hash of where they are sealed */
+    UNSEAL = 8,   /* the sealed form of them, as above */
 };
 
 #define PIECE_BYTES (8 * RECORD_BYTES)
@@ -35,6 +38,9 @@ struct session {
 /* One instance of the application serves one session. */
 static struct session session;
 
+/* Data that are sealed or opened, and their other form, until they are answered. */
+static uint8_t given_form[SEAL_MOST_BYTES + SEAL_OVERHEAD_BYTES], other_form[SEAL_MOST_BYTES + SEAL_OVERHEAD_BYTES];
+
 TEE_Result TA_CreateEntryPoint(void)
 {
     return TEE_SUCCESS;
@@ -50,11 +56,21 @@ TEE_Result TA_OpenSessionEntryPoint(uint32_t types, TEE_Param params[TEE_NUM_PAR
     return TEE_SUCCESS;
 }
 
+static void forget_forms(void)
+{
+    TEE_MemFill(given_form, 0, sizeof(given_form));
+    TEE_MemFill(other_form, 0, sizeof(other_form));
+}
+
 void TA_CloseSessionEntryPoint(void *context)
 {
     (void)context;
     channel_close(&session.channel);
-    memset(part_weights_block, 0, part_plain_bytes);
+    TEE_MemFill(part_weights_block, 0, part_plain_bytes);
+    TEE_MemFill(part_input_block, 0, part_input_bytes);
+    TEE_MemFill(part_output_block, 0, part_output_bytes);
+    TEE_MemFill(part_arena_block, 0, part_arena_bytes);
+    forget_forms();
 }
 
 /* Move a block through records, each with its tag. */
@@ -126,6 +142,32 @@ static TEE_Result seal_status(TEE_Result result, enum status *status)
     return TEE_SUCCESS;
 }
 
+/* Seal data, or open what was sealed; what comes back is the other form. */
+static TEE_Result seal_or_open(const struct request *request, const uint8_t *payload, size_t size,
+                               enum status *status, struct block *back)
+{
+    const bool seals = request->operation == SEAL;
+    const size_t given = request->offset, least = seals ? 0 : SEAL_OVERHEAD_BYTES;
+    TEE_Result result = TEE_SUCCESS;
+
+    if (given < least || given > least + SEAL_MOST_BYTES || size != sealed_size(given)) {
+        *status = REFUSED_REQUEST;
+        return result;
+    }
+    result = receive_block(payload, given_form, given);
+    if (result != TEE_SUCCESS)
+        return result;
+    if (seals)
+        result = seal_data(given_form, given, other_form, request->hash, request->key);
+    else
+        result = seal_status(open_data(given_form, given, other_form, request->hash, request->key), status);
+    if (result == TEE_SUCCESS && *status == DONE) {
+        back->at = other_form;
+        back->size = seals ? given + SEAL_OVERHEAD_BYTES : given - SEAL_OVERHEAD_BYTES;
+    }
+    return result;
+}
+
 /* Answer a request. `back` becomes what goes back with the status. */
 static TEE_Result answer(const struct request *request, const uint8_t *payload, size_t size, uint8_t *report,
                          enum status *status, struct block *back)
@@ -161,6 +203,9 @@ static TEE_Result answer(const struct request *request, const uint8_t *payload, 
         back->at = report;
         back->size = REPORT_BYTES;
         return channel_report(&session.channel, request->hash, report);
+    case SEAL:
+    case UNSEAL:
+        return seal_or_open(request, payload, size, status, back);
     default:
         break;
     }
@@ -185,13 +230,14 @@ static TEE_Result call(const uint8_t *in, size_t in_size, uint8_t *out, size_t *
     TEE_MemFill(&request, 0, sizeof(request));
     if (result == TEE_SUCCESS && *out_size < head_size + sealed_size(back.size))
         result = TEE_ERROR_EXCESS_DATA;
-    if (result != TEE_SUCCESS)
-        return result;
-    head[0] = status;
-    *out_size = head_size + sealed_size(back.size);
-    result = channel_send(&session.channel, CONTROL, head, sizeof(head), out);
+    if (result == TEE_SUCCESS) {
+        head[0] = status;
+        *out_size = head_size + sealed_size(back.size);
+        result = channel_send(&session.channel, CONTROL, head, sizeof(head), out);
+    }
     if (result == TEE_SUCCESS)
         result = send_block(back.at, out + head_size, back.size);
+    forget_forms();
     return result;
 }
 

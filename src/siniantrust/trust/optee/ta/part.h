@@ -13,7 +13,7 @@ struct part_weight {
 /* Four blocks, and the SHA-256 of the skeleton that the part was generated from. The weights' block is as large as the
  * ONNX model that they are sealed in, since that is decrypted there. */
 extern const struct part_weight part_weights[];
-extern const uint32_t part_weights_count, part_plain_bytes, part_input_bytes, part_output_bytes;
+extern const uint32_t part_weights_count, part_plain_bytes, part_input_bytes, part_output_bytes, part_arena_bytes;
 extern const uint8_t part_skeleton_sha256[32];
 extern uint8_t part_weights_block[], part_input_block[], part_output_block[], part_arena_block[];
 
