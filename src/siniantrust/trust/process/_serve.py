@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from siniantrust.trust._channel import Destination, Payload, UnsendableError, as
 from siniantrust.trust._codec import Message, Operation, TensorSpec
 from siniantrust.trust._evidence import NONCE_BYTES
 from siniantrust.trust.process._common import MEMORY_REFUSAL
+from siniantrust.trust.process._noise import NoiseSource
 from siniantrust.trust.process._parts import LoadedPart, one_line, open_sealed
 
 _MAX_PARTS = 64
@@ -56,6 +58,7 @@ class Server:
         self._threads = threads
         self._prove = prove
         self._fetch_key = fetch_key
+        self._noise = NoiseSource()
         self._parts: dict[str, LoadedPart] = {}
 
     def serve(self) -> None:
@@ -78,6 +81,13 @@ class Server:
                 self._refuse(Operation.REFUSED_TRUST, fault)
             else:
                 self._channel.send(prepared, payloads)
+                self._draw_ahead(message)
+
+    def _draw_ahead(self, answered: Message) -> None:
+        """Draw the next run's noise while the client works on the answer."""
+        if answered.operation is Operation.RUN:
+            with suppress(MemoryError):  # the next run draws it then, and can say that memory is short
+                self._parts[answered.text].draw_ahead()
 
     def _refuse(self, operation: Operation, fault: Exception) -> None:
         self._channel.send(self._channel.prepare(operation, one_line(fault)))
@@ -127,6 +137,7 @@ class Server:
                 key=self._weights_key,
                 context=context,
                 threads=self._threads,
+                noise=self._noise,
             )
         except TrustError:
             raise
