@@ -71,8 +71,8 @@ class MaskSection(_Section):
     """``[[mask]]``: one mask at several strengths, at every cut."""
 
     name: str = Field(description="name of a mask")
-    strength: tuple[Annotated[float, Field(ge=0)], ...] = Field(
-        default=(1.0,), min_length=1, description="strengths, in the mask's own unit"
+    strength: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] | None = Field(
+        default=None, description="strengths, in the mask's own unit; else the mask's usual one"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 from onnx import TensorProto, helper
 
@@ -43,6 +45,7 @@ def feed_noise(proto: onnx.ModelProto, *, origin: str) -> None:
             nodes.append(_copy(node))
             continue
         kind = _drawn(node, values)
+        assert kind is not None  # noqa: S101 - or it would have been refused
         reserved = f"{NOISE_PREFIX}{_LAWS[node.op_type]}.{node.output[0]}"
         proto.graph.input.add(name=reserved).type.CopyFrom(kind)
         nodes += _scaled(node, reserved, kind, proto.graph)
@@ -129,7 +132,7 @@ def _scaled(node: onnx.NodeProto, reserved: str, kind: onnx.TypeProto, graph: on
     return nodes
 
 
-def _attributes(node: onnx.NodeProto) -> dict[str, object]:
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
 
 

@@ -16,6 +16,7 @@ MASK = Mask(
     title="Noise alone",
     source="what crosses does not depend on the input",
     cost="one normal draw for each number; the model's answers are lost",
+    strength="standard deviation of the noise, in standard deviations of the tensor",
     random=True,
     role="reference",
     build=build,
