@@ -80,9 +80,8 @@ def masked_cases(
     subject: Subject, masks: Sequence[MaskSection], cuts: Sequence[graph.Cut]
 ) -> Iterator[tuple[Case, graph.Cut]]:
     """Yield every mask at every strength at every one of ``cuts``."""
-    known = masking.list_masks()
     for mask in masks:
-        for strength in mask.strength or (known[mask.name].usual,):
+        for strength in mask.strengths:
             for index, cut in enumerate(cuts):
                 yield Case(subject.section.name, subject.data_name, mask.name, strength, cut.id, index), cut
 

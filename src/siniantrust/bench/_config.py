@@ -75,6 +75,11 @@ class MaskSection(_Section):
         default=None, description="strengths, in the mask's own unit; else the mask's usual one"
     )
 
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """The strengths, of a mask that is known."""
+        return self.strength or (list_masks()[self.name].usual,)
+
 
 class BenchConfig(_Section):
     """A whole file."""
