@@ -8,8 +8,9 @@ Runtime's has one seed for all sessions of a process: two sessions that start th
 to measure a mask in one session; a deployment that relies on noise must draw it from the operating system.
 """
 
+from siniantrust.masking._find_cut import find_cut
 from siniantrust.masking._registry import Mask, MaskError, list_masks
 from siniantrust.masking._rewrite import apply_mask
 from siniantrust.masking._site import Site
 
-__all__ = ["Mask", "MaskError", "Site", "apply_mask", "list_masks"]
+__all__ = ["Mask", "MaskError", "Site", "apply_mask", "find_cut", "list_masks"]
