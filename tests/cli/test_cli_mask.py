@@ -41,7 +41,7 @@ def test_masks_are_put_behind_a_tensor(sinian: Command, workshop: Workshop, tmp_
     ("arguments", "said"),
     [
         (("--at", "r0", "--mask", "gaussian"), "give MODEL, --at TENSOR, --mask NAME and --data FILE"),
-        (("--at", "nothing", "--mask", "gaussian", "--data", "DATA"), "--at nothing: model 'model' has no such cut"),
+        (("--at", "nothing", "--mask", "gaussian", "--data", "DATA"), "model 'model': nothing is no cut"),
         (("--at", "r0", "--mask", "blur", "--data", "DATA"), "mask 'blur' is unknown; there are bank,"),
         (("--at", "r0", "--mask", "gaussian:clip=1", "--data", "DATA"), "'gaussian' has no parameter 'clip'"),
         (("--at", "r0", "--mask", "gaussian:clip", "--data", "DATA"), "expected NAME or NAME:PARAMETER=NUMBER"),

@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from siniantrust import __version__
-from siniantrust.cli import _attest, _bench, _demo, _deploy, _enclave, _gramine, _host, _keys, _mask, _study, _verify
+from siniantrust.cli import (
+    _attest,
+    _bench,
+    _demo,
+    _deploy,
+    _enclave,
+    _gramine,
+    _host,
+    _keys,
+    _mask,
+    _retrain,
+    _study,
+    _verify,
+)
 
 app = typer.Typer(
     name="sinian",
@@ -35,6 +48,7 @@ def _options(
 app.command()(_study.inspect)
 app.command()(_mask.mask)
 app.command()(_study.audit)
+app.command()(_retrain.retrain)
 app.command()(_study.plan)
 app.command()(_deploy.build)
 app.command()(_deploy.run)

@@ -18,7 +18,10 @@ from siniantrust.errors import SinianError
 def mask(
     model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="ONNX file.")] = None,
     *,
-    at: Annotated[list[str] | None, typer.Option(metavar="TENSOR", help="Where to mask; all tensors of a cut.")] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TENSOR", help="What crosses: a tensor (repeat for several), or a cut's id."),
+    ] = None,
     masks: Annotated[
         list[str] | None,
         typer.Option("--mask", metavar="NAME[:PARAMETER=VALUE,...]", help="A mask; repeat for more, in this order."),
@@ -37,15 +40,11 @@ def mask(
         return
     if model is None or not at or not masks or data is None:
         raise SinianError("mask: give MODEL, --at TENSOR, --mask NAME and --data FILE, or --list")
-    from siniantrust import graph, leakage, masking
+    from siniantrust import leakage, masking
 
     specs = [masking.parse_mask(text) for text in masks]
     loaded = st.load(model, dims=parse_dims(dim))
-    cut = next((each for each in graph.enumerate_cuts(loaded).cuts if set(each.tensors) == set(at)), None)
-    if cut is None:
-        raise SinianError(
-            f"--at {' '.join(at)}: model '{loaded.name}' has no such cut; `sinian inspect --all` lists them"
-        )
+    cut = masking.find_cut(loaded, at)
     items = leakage.load_data(data, loaded, private_input=private_input)
     made, crossing = masking.apply_masks(loaded, cut, specs, seed=seed, inputs=items.arrays())
     write_atomic(out, made.proto.SerializeToString(deterministic=True))

@@ -9,7 +9,8 @@ anywhere else gets its runtime's noise, which serves to measure a mask and not t
 """
 
 from siniantrust.masking._compose import MaskSpec, apply_masks, calibrate, parse_mask
-from siniantrust.masking._record import MaskRecord, read_records
+from siniantrust.masking._find_cut import find_cut
+from siniantrust.masking._record import MaskRecord, fixed_constants, read_records
 from siniantrust.masking._registry import Mask, Parameter, list_masks
 from siniantrust.masking._rewrite import apply_mask
 from siniantrust.masking._site import MaskError, Site
@@ -24,6 +25,8 @@ __all__ = [
     "apply_mask",
     "apply_masks",
     "calibrate",
+    "find_cut",
+    "fixed_constants",
     "list_masks",
     "parse_mask",
     "read_records",

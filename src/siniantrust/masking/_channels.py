@@ -37,13 +37,13 @@ def mix_channels(site: Site, value: str, matrix: np.ndarray, offset: np.ndarray)
     shape = site.tensor.shape
     outputs, inputs = matrix.shape
     if len(shape) == _ROWS:
-        return site.add("Add", site.add("MatMul", value, site.constant(matrix.T)), site.constant(offset))
+        return site.add("Add", site.add("MatMul", value, site.weight(matrix.T)), site.weight(offset))
     if len(shape) == _IMAGES and site.tensor.dtype == "float32":
         kernel = matrix.reshape(outputs, inputs, 1, 1)
-        return site.add("Conv", value, site.constant(kernel), site.constant(offset))
+        return site.add("Conv", value, site.weight(kernel), site.weight(offset))
     places = shape[2:]
     flat = site.add("Reshape", value, site.indices([-1, inputs, int(np.prod(places))]))
-    mixed = site.add("Add", site.add("MatMul", site.constant(matrix), flat), site.constant(offset[:, None]))
+    mixed = site.add("Add", site.add("MatMul", site.weight(matrix), flat), site.weight(offset[:, None]))
     return site.add("Reshape", mixed, site.indices([-1, outputs, *places]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import onnx
@@ -23,6 +23,7 @@ class MaskRecord:
         strength: its strength, in its own unit.
         parameters: its further parameters.
         facts: what it says of itself here: levels, what crosses, its privacy budget.
+        fixed: names of its constants that no training may change, as what the mask hides rests on them.
     """
 
     tensor: str
@@ -30,6 +31,7 @@ class MaskRecord:
     strength: float
     parameters: Mapping[str, float]
     facts: Mapping[str, Fact]
+    fixed: Sequence[str]
 
 
 def write_record(proto: onnx.ModelProto, record: MaskRecord) -> None:
@@ -45,6 +47,15 @@ def note_facts(proto: onnx.ModelProto, tensor: str, facts: Mapping[str, Fact]) -
             record = MaskRecord(**json.loads(entry.value))
             changed = replace(record, facts={**record.facts, **facts})
             entry.value = json.dumps(asdict(changed), sort_keys=True, allow_nan=False)
+
+
+def fixed_constants(proto: onnx.ModelProto) -> frozenset[str]:
+    """Return the names of the constants on which the model's masks rest: noise, its size, clipping, signs.
+
+    Raises:
+        MaskError: if an entry of the metadata is malformed.
+    """
+    return frozenset(name for record in read_records(proto) for name in record.fixed)
 
 
 def read_records(proto: onnx.ModelProto) -> tuple[MaskRecord, ...]:

@@ -71,7 +71,7 @@ def apply_mask(
         renamed[tensor.name] = _build(mask, site)
         added += site.nodes
         proto.graph.initializer.extend(site.constants)
-        write_record(proto, MaskRecord(tensor.name, name, strength, dict(settings), site.facts))
+        write_record(proto, MaskRecord(tensor.name, name, strength, dict(settings), site.facts, site.fixed))
     _rename(rest, renamed)
     # What comes before a cut holds all that it needs, so that this order is a valid one.
     ordered = [*first, *added, *rest]

@@ -33,6 +33,7 @@ class Site:
         parameters: the mask's further parameters, all of them.
         sample: values of all of the cut's tensors on the calibration items, (items, ...) each.
         generator: chooses the mask's fixed secrets. Fresh noise never comes from it.
+        fixed: names of the constants that no training may change.
         facts: what the mask says of itself here; written into the model.
         crossing: the value that crosses, where nodes behind it belong to the other side; else the last node's output.
     """
@@ -45,6 +46,7 @@ class Site:
     generator: np.random.Generator = field(repr=False)
     nodes: list[onnx.NodeProto] = field(default_factory=list, repr=False)
     constants: list[onnx.TensorProto] = field(default_factory=list, repr=False)
+    fixed: list[str] = field(default_factory=list, repr=False)
     facts: dict[str, Fact] = field(default_factory=dict)
     crossing: str | None = None
     mean: float = field(init=False)
@@ -109,8 +111,14 @@ class Site:
         return made
 
     def constant(self, values: np.ndarray | float) -> str:
-        """Add a constant of the tensor's own type and return its name."""
+        """Add a constant of the tensor's own type, which stays as it is, and return its name."""
         return self._stored(np.asarray(values, dtype=self.tensor.dtype))
+
+    def weight(self, values: np.ndarray) -> str:
+        """Add numbers of the tensor's own type from which training may go on, and return their name."""
+        name = self._stored(np.asarray(values, dtype=self.tensor.dtype))
+        self.fixed.remove(name)
+        return name
 
     def indices(self, values: np.ndarray | list[int] | int) -> str:
         """Add a constant of whole numbers, as shapes and indices are, and return its name."""
@@ -177,4 +185,5 @@ class Site:
     def _stored(self, values: np.ndarray) -> str:
         name = f"{self.value}_mask_constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(values, name))
+        self.fixed.append(name)
         return name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import onnx
 import torch
@@ -83,11 +83,22 @@ class TrainableGraph(torch.nn.Module):
         """
         if len(inputs) != len(self._inputs):
             raise DataError(f"the model has {len(self._inputs)} inputs ({', '.join(self._inputs)}), not {len(inputs)}")
-        values = {name: self._stored(name) for name in self._names} | dict(zip(self._inputs, inputs, strict=True))
-        # What nodes make anew (shapes, ranges, noise) has to lie where their inputs lie.
-        with inputs[0].device:
-            found = self._graph.run(values, self._outputs, training=self._training_nodes if self.training else ())
+        found = self.run(dict(zip(self._inputs, inputs, strict=True)), self._outputs)
         return tuple(found[name] for name in self._outputs)
+
+    def run(self, values: Mapping[str, torch.Tensor], wanted: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Return the tensors ``wanted`` by name, computed from any others by the nodes between them only.
+
+        Raises:
+            DataError: if a tensor that is needed is neither given, nor stored, nor computed from those.
+            DeviceError: if torch refuses a node's inputs; the node is named.
+        """
+        stored = {name: self._stored(name) for name in self._names}
+        # What nodes make anew (shapes, ranges, noise) has to lie where their inputs lie.
+        with next(iter(values.values())).device:
+            return self._graph.run(
+                stored | dict(values), wanted, training=self._training_nodes if self.training else ()
+            )
 
     def to_proto(self) -> onnx.ModelProto:
         """Return the model as it was given, with the numbers as they are now, in the element types they had."""
