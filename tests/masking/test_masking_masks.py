@@ -322,7 +322,7 @@ def test_a_budget_clips_and_accounts() -> None:
     facts = read_records(proto)[0].facts
     mean = _values(seed=7).mean(axis=0)
     found = _run_first_half(proto, (mean + 100 * (_values() - mean)).astype(np.float32))
-    np.testing.assert_allclose(np.linalg.norm(found - mean, axis=1), facts["clip_l2"], rtol=1e-3)
+    np.testing.assert_allclose(np.linalg.norm(found - mean, axis=1), float(facts["clip_l2"]), rtol=1e-3)
     inside = (mean + 0.01 * (_values() - mean)).astype(np.float32)
     np.testing.assert_allclose(_run_first_half(proto, inside), inside, atol=0.01)
     assert facts["sensitivity_l2"] == 2 * float(facts["clip_l2"])

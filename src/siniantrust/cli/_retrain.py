@@ -39,6 +39,12 @@ def retrain(
     teacher: Annotated[
         Path | None, typer.Option(help="ONNX file whose answers to learn in place of labels (distillation).")
     ] = None,
+    penalty: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:weight=NUMBER]", help="With --mode joint, also hide the input: nopeek, adversarial."
+        ),
+    ] = None,
     epochs: Epochs = 20,
     batch: Annotated[int, typer.Option(min=1, help="Items of one step.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Highest step size.")] = 1e-3,
@@ -54,6 +60,7 @@ def retrain(
 ) -> None:
     """Train a model again, with its mask, and write it with the numbers that it learnt."""
     from siniantrust import leakage, masking
+    from siniantrust.masking.objectives import make_objective
     from siniantrust.masking.retrain import Recipe, write_training
     from siniantrust.masking.retrain import retrain as train
 
@@ -72,6 +79,7 @@ def retrain(
             seed=seed,
         ),
         teacher=None if teacher is None else st.load(teacher, dims=dims),
+        penalty=None if penalty is None else make_objective(penalty),
         checkpoint=checkpoint or out.with_name(f"{out.name}.checkpoint"),
     )
     write_atomic(out, found.proto.SerializeToString(deterministic=True))
