@@ -12,6 +12,7 @@ import onnx
 from siniantrust._extras import require
 from siniantrust.errors import DeviceError, MissingExtraError
 from siniantrust.graph import Cut, Model, enumerate_cuts, load_model, split
+from siniantrust.masking._fold import fold_linear_masks
 from siniantrust.masking._record import note_facts, read_records
 from siniantrust.masking._registry import list_masks
 from siniantrust.masking._rewrite import apply_mask
@@ -58,6 +59,9 @@ def apply_masks(
 ) -> tuple[Model, Cut]:
     """Return ``model`` with all of ``masks`` at ``cut``, the first one next to the model, and the cut that crosses now.
 
+    Masks that only choose or mix channels become part of the weights before them where they can
+    (``fold_linear_masks``).
+
     Args:
         model: the model.
         cut: one of its cuts.
@@ -83,6 +87,7 @@ def apply_masks(
             parameters=mask.parameters,
         )
         _note_bound(proto, model, cut, inputs, seed=seed)
+        fold_linear_masks(proto)
         wanted = {f"{name}_masked" for name in cut.tensors}
         model = load_model(proto)
         found = next((each for each in enumerate_cuts(model).cuts if set(each.tensors) == wanted), None)
