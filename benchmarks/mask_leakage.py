@@ -90,7 +90,7 @@ def run(*, quick: bool) -> Outcome:
             f"The demo's network, masked at {cut.tensors[0]}, without re-training. The best of a ridge regression and "
             f"a convolutional inverter, each trained against the mask on {items} tiles, and again on the mean of "
             f"{budget.repeats} answers where answers are random; {held} held-out tiles. Leakage is prior-corrected: 0 "
-            "is a guess, 1 the input itself. Attackers this small say that a mask leaks; they never say that one is safe."
+            "is a guess, 1 the input itself. Attackers this small say that a mask leaks; never that one is safe."
         ),
         rows=rows,
         bars=[],

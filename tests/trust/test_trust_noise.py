@@ -16,10 +16,11 @@ from siniantrust.errors import DataError, EnclaveError, ModelError
 from siniantrust.graph import NOISE_PREFIX, Part
 from siniantrust.trust import Enclave, _sealed, seal_part, unsupported_nodes
 from siniantrust.trust._take_out import take_out
-from siniantrust.trust.process._noise import PREFIX, NoiseFeed, NoiseInput, NoiseSource
+from siniantrust.trust.process._noise import PREFIX, Law, NoiseFeed, NoiseInput, NoiseSource, law_of
 
 _FLOAT = TensorProto.FLOAT
 WIDTH = 2000
+NORMAL = Law(is_normal=True)
 
 
 def _noisy(*nodes: onnx.NodeProto) -> Part:
@@ -39,13 +40,21 @@ def _run(enclave: Enclave, name: str, items: int = 10) -> dict[str, np.ndarray]:
     return enclave.run(name, {"x": np.zeros((items, WIDTH), np.float32)})
 
 
-@pytest.mark.parametrize(("law", "expected"), [("normal", stats.norm()), ("uniform", stats.uniform())])
+@pytest.mark.parametrize(
+    ("law", "expected"),
+    [
+        (Law(is_normal=True), stats.norm()),
+        (Law(is_normal=False), stats.uniform()),
+        (Law(is_normal=True, offset=5.0, factor=2.0), stats.norm(5, 2)),
+        (Law(is_normal=False, offset=-1.0, factor=4.0), stats.uniform(-1, 4)),
+    ],
+)
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_numbers_follow_their_law(law: str, expected: stats.rv_continuous, dtype: str) -> None:
+def test_numbers_follow_their_law(law: Law, expected: stats.rv_continuous, dtype: str) -> None:
     """Normal and uniform numbers of every width pass Kolmogorov and Smirnov's test and do not correlate."""
     drawn = NoiseSource().draw(law, (300, 333), dtype)
     assert (str(drawn.dtype), drawn.shape) == (dtype, (300, 333))
-    if law == "uniform":
+    if law == Law(is_normal=False):
         assert drawn.min() >= 0
         assert drawn.max() < 1
     numbers = drawn.astype(np.float64)
@@ -57,13 +66,16 @@ def test_numbers_follow_their_law(law: str, expected: stats.rv_continuous, dtype
 
 def test_an_odd_number_of_normal_numbers_is_drawn() -> None:
     """Numbers come in pairs, and any count of them can be asked for."""
-    assert [len(NoiseSource().draw("normal", (count,), "float32")) for count in (0, 1, 7, 8193)] == [0, 1, 7, 8193]
+    assert [len(NoiseSource().draw(NORMAL, (count,), "float32")) for count in (0, 1, 7, 8193)] == [0, 1, 7, 8193]
 
 
 def test_noise_drawn_ahead_is_used_once_and_for_its_size_only() -> None:
     """What was drawn ahead goes to one run of the same batch; another run, or another batch, gets other numbers."""
-    feed = NoiseFeed([NoiseInput("a", "normal", "float32", ("n", 3)), NoiseInput("b", "uniform", "float64", ("2*n",))],
-                     NoiseSource())  # fmt: skip
+    inputs = [
+        NoiseInput("a", NORMAL, "float32", ("n", 3)),
+        NoiseInput("b", Law(is_normal=False), "float64", ("2*n",)),
+    ]
+    feed = NoiseFeed(inputs, NoiseSource())
     seen = [feed.take({"n": 4})]
     feed.draw_ahead()
     seen += [feed.take({"n": 4}), feed.take({"n": 4})]
@@ -76,7 +88,7 @@ def test_noise_drawn_ahead_is_used_once_and_for_its_size_only() -> None:
 
 def test_a_size_that_no_input_has_is_refused() -> None:
     """Noise of an unknown size is an error that names it."""
-    feed = NoiseFeed([NoiseInput("a", "normal", "float32", ("m",))], NoiseSource())
+    feed = NoiseFeed([NoiseInput("a", NORMAL, "float32", ("m",))], NoiseSource())
     with pytest.raises(EnclaveError, match="a: its size 'm'"):
         feed.take({"n": 4})
 
@@ -106,8 +118,16 @@ def test_the_host_cannot_give_the_noise(shared_enclave: Enclave, load_part: Load
     load_part(shared_enclave, "drawing", _drawing())
     zeros = np.zeros((1, WIDTH), np.float32)
     with pytest.raises(DataError, match=r"expected inputs \['x'\]"):
-        shared_enclave.run("drawing", {"x": zeros, f"{NOISE_PREFIX}normal.y": zeros})
+        shared_enclave.run("drawing", {"x": zeros, f"{NOISE_PREFIX}normal:0.0:1.0:y": zeros})
     assert _run(shared_enclave, "drawing", 1)["y"].any()
+
+
+@pytest.mark.parametrize("name", ["cauchy:0:1:y", "normal", "normal:0:y", "normal:0:inf:y", "uniform:a:b:y"])
+def test_a_reserved_name_without_a_law_is_refused(name: str) -> None:
+    """What an enclave cannot draw by is an error, and other inputs have no law."""
+    with pytest.raises(EnclaveError, match="says no law"):
+        law_of(PREFIX + name)
+    assert law_of(name) is None
 
 
 def test_the_reserved_names_are_the_same_on_both_sides() -> None:

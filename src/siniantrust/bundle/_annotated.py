@@ -33,9 +33,7 @@ def weightless_annotated(
     present: set[str] = {value.name for value in shell.graph.input}
     for skeleton in skeletons:
         shell.graph.node.extend(skeleton.graph.node)
-        # Noise that the enclave draws, and the numbers that scale it.
-        declared = (*skeleton.graph.input, *skeleton.graph.value_info)
-        shell.graph.input.extend(each for each in declared if each.name.startswith(NOISE_PREFIX))
+        shell.graph.input.extend(each for each in skeleton.graph.input if each.name.startswith(NOISE_PREFIX))
         for tensor in skeleton.graph.initializer:
             if tensor.name not in present:
                 present.add(tensor.name)

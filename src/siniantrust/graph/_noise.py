@@ -13,7 +13,7 @@ from siniantrust.graph._types import Tensor
 from siniantrust.graph._uses import subgraphs
 
 NOISE_PREFIX = "siniantrust.noise."
-"""How the reserved inputs' names begin; the law follows, ``normal`` or ``uniform``, and whose noise it is."""
+"""How the reserved inputs' names begin; law, offset, factor and the value that is drawn follow, with colons."""
 
 _LAWS = {
     "RandomNormal": "normal",
@@ -29,9 +29,9 @@ _TRAINING_MODE = 2  # Dropout's third input
 def feed_noise(proto: onnx.ModelProto, *, origin: str) -> None:
     """Turn every random operator of ``proto`` into a reserved input, in place.
 
-    The input holds fresh numbers of the standard law, of the shape and type that the operator would draw: normal with
-    mean 0 and variance 1, or even on [0, 1). The operator's own node scales them, and keeps its name. ``seed`` is
-    dropped: noise that can be drawn again is none.
+    The input holds fresh numbers of the shape and type that the operator would draw. Its name says how: numbers of the
+    standard law (normal with mean 0 and variance 1, or even on [0, 1)) times a factor plus an offset. An Identity of
+    the operator's name stands in its place. ``seed`` is dropped: noise that can be drawn again is none.
 
     Raises:
         ModelError: naming a random operator that cannot be fed so.
@@ -46,9 +46,9 @@ def feed_noise(proto: onnx.ModelProto, *, origin: str) -> None:
             continue
         kind = _drawn(node, values)
         assert kind is not None  # noqa: S101 - or it would have been refused
-        reserved = f"{NOISE_PREFIX}{_LAWS[node.op_type]}.{node.output[0]}"
+        reserved = _reserved(node)
         proto.graph.input.add(name=reserved).type.CopyFrom(kind)
-        nodes += _scaled(node, reserved, kind, proto.graph)
+        nodes.append(helper.make_node("Identity", [reserved], [node.output[0]], name=node.name))
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
 
@@ -109,27 +109,16 @@ def _drawn(node: onnx.NodeProto, values: dict[str, onnx.TypeProto]) -> onnx.Type
     return kind
 
 
-def _scaled(node: onnx.NodeProto, reserved: str, kind: onnx.TypeProto, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Return the nodes that give what ``node`` gave, from numbers of the standard law."""
+def _reserved(node: onnx.NodeProto) -> str:
+    """Return the name of the input that stands for what ``node`` draws: law, offset and factor, and the value."""
     attributes = _attributes(node)
-    if _LAWS[node.op_type] == "normal":
-        factor, offset = attributes.get("scale", 1.0), attributes.get("mean", 0.0)
+    law = _LAWS[node.op_type]
+    if law == "normal":
+        offset, factor = attributes.get("mean", 0.0), attributes.get("scale", 1.0)
     else:
         offset = attributes.get("low", 0.0)
         factor = attributes.get("high", 1.0) - offset
-    (output,) = node.output
-    steps = [(op, value) for op, value, nothing in (("Mul", factor, 1.0), ("Add", offset, 0.0)) if value != nothing]
-    if not steps:
-        return [helper.make_node("Identity", [reserved], [output], name=node.name)]
-    nodes, source = [], reserved
-    for index, (op, value) in enumerate(steps):
-        last = index == len(steps) - 1
-        constant = f"{reserved}.{op.lower()}"
-        graph.initializer.append(helper.make_tensor(constant, kind.tensor_type.elem_type, [], [value]))
-        target = output if last else f"{constant}_out"
-        nodes.append(helper.make_node(op, [source, constant], [target], name=node.name if last else constant))
-        source = target
-    return nodes
+    return f"{NOISE_PREFIX}{law}:{offset!r}:{factor!r}:{node.output[0]}"
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:

@@ -135,9 +135,12 @@ class Site:
         if noise_std:
             self.facts["fisher_information_per_number"] = information / noise_std**2
 
-    def normal(self) -> str:
-        """Add fresh standard normal noise in the tensor's shape, independent for every item and query."""
-        return self.typed(self.add("RandomNormalLike", self.value, dtype=TensorProto.FLOAT))
+    def normal(self, *, mean: float = 0.0, std: float = 1.0) -> str:
+        """Add fresh normal noise in the tensor's shape, independent for every item and query.
+
+        It is scaled where it is drawn, which an enclave does ahead of time.
+        """
+        return self.typed(self.add("RandomNormalLike", self.value, dtype=TensorProto.FLOAT, mean=mean, scale=std))
 
     def uniform(self, like: str, *, low: float, high: float) -> str:
         """Add fresh noise, even between ``low`` and ``high`` (exclusive), float32 in the shape of ``like``."""

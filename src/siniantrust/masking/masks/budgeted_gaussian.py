@@ -33,7 +33,7 @@ def build(site: Site) -> None:
     factor = site.add("Min", site.add("Div", site.constant(bound), distance), site.constant(1.0))
     clipped = site.add("Add", site.unrolled(site.add("Mul", rows, factor)), site.constant(mean))
     noise_std = 2 * bound * multiplier
-    site.add("Add", clipped, site.add("Mul", site.normal(), site.constant(noise_std)))
+    site.add("Add", clipped, site.normal(std=noise_std))
     site.note_noise(noise_std, information=1.0)
     site.facts.update(clip_l2=bound, sensitivity_l2=2 * bound, delta=delta)
     site.facts["epsilon_per_query"] = epsilon(multiplier, delta=delta)

@@ -9,7 +9,7 @@ from siniantrust.masking._site import Site
 def build(site: Site) -> None:
     """Add strength * s * N(0, 1) to x, s the tensor's standard deviation."""
     noise_std = site.strength * site.spread
-    site.add("Add", site.value, site.add("Mul", site.normal(), site.constant(noise_std)))
+    site.add("Add", site.value, site.normal(std=noise_std))
     site.note_noise(noise_std, information=1.0)
 
 

@@ -7,6 +7,7 @@ input's type at the end: their tails end at 8.57 standard deviations, beyond whi
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,15 @@ _BITS = {"float16": 11, "float32": 24, "float64": 53}
 _WORD_BITS = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Law:
+    """Normal numbers of mean 0 and variance 1, or even ones on [0, 1); times a factor, plus an offset."""
+
+    is_normal: bool
+    offset: float = 0.0
+    factor: float = 1.0
+
+
 class NoiseSource:
     """A generator with a key of its own, from the operating system; no two draw the same, and none can be seeded."""
 
@@ -31,16 +41,16 @@ class NoiseSource:
         self._stream = Cipher(algorithms.AES(os.urandom(_KEY_BYTES)), modes.CTR(bytes(_BLOCK_BYTES))).encryptor()
         self._zeros = bytes(2 * _PAIRS * _WORD_BITS // 8)
 
-    def draw(self, law: str, shape: Sequence[int], dtype: str) -> np.ndarray:
-        """Return fresh numbers of the law ``normal`` or ``uniform``, all independent."""
+    def draw(self, law: Law, shape: Sequence[int], dtype: str) -> np.ndarray:
+        """Return fresh numbers, all independent; they are scaled in double precision."""
         drawn = np.empty(shape, np.dtype(dtype))
         flat = drawn.reshape(-1)
         for start in range(0, flat.size, 2 * _PAIRS):
             piece = flat[start : start + 2 * _PAIRS]
-            if law == "uniform":
-                piece[:] = self._uniform(len(piece), _BITS[dtype])
-            else:
-                piece[:] = self._normal(len(piece))
+            numbers = self._normal(len(piece)) if law.is_normal else self._uniform(len(piece), _BITS[dtype])
+            numbers *= law.factor
+            numbers += law.offset
+            piece[:] = numbers
         return drawn
 
     def _uniform(self, count: int, bits: int) -> np.ndarray:
@@ -71,7 +81,7 @@ class NoiseInput:
     """A reserved input of a part; a free size in ``shape`` is the name of the batch."""
 
     name: str
-    law: str
+    law: Law
     dtype: str
     shape: tuple[int | str, ...]
 
@@ -109,9 +119,22 @@ class NoiseFeed:
         }
 
 
-def law_of(name: str) -> str | None:
-    """Return the law of a reserved input, by its name; None for any other input."""
-    return name.removeprefix(PREFIX).partition(".")[0] if name.startswith(PREFIX) else None
+def law_of(name: str) -> Law | None:
+    """Return the law of a reserved input, by its name; None for any other input.
+
+    Raises:
+        EnclaveError: if the name is reserved and says no law.
+    """
+    if not name.startswith(PREFIX):
+        return None
+    law, *numbers = name.removeprefix(PREFIX).split(":", 3)
+    try:
+        offset, factor = (float(number) for number in numbers[:2])
+    except ValueError:
+        offset = factor = math.nan
+    if law not in {"normal", "uniform"} or not math.isfinite(offset) or not math.isfinite(factor):
+        raise EnclaveError(f"enclave: the input '{name}' has a reserved name that says no law; seal the part again")
+    return Law(law == "normal", offset, factor)
 
 
 def _size(name: str, size: int | str, sizes: Mapping[str, int]) -> int:
