@@ -17,6 +17,8 @@ import exact_accuracy
 import exact_kernels
 import exact_masks
 import import_time
+import mask_costs
+import mask_leakage
 import parallelism
 import pipeline
 import scaling
@@ -39,6 +41,8 @@ BENCHMARKS = {
     "exact_masks": exact_masks.run,
     "exact_kernels": exact_kernels.run,
     "exact_accuracy": exact_accuracy.run,
+    "mask_costs": mask_costs.run,
+    "mask_leakage": mask_leakage.run,
 }
 
 

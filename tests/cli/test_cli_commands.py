@@ -25,6 +25,7 @@ from siniantrust.planner import load_plan
 
 COMMANDS = (
     "inspect",
+    "mask",
     "audit",
     "plan",
     "build",

@@ -12,9 +12,10 @@ import torch
 from leakage_cases import SMALL, leakage_of, photo_tiles, problem_of, write_network
 from onnx import TensorProto, helper, numpy_helper
 
-from siniantrust.graph import Cut, CutSet, Model, enumerate_cuts, load_model
+from siniantrust.graph import Cut, CutSet, Model, enumerate_cuts, load_model, split
 from siniantrust.leakage import CutAudit, Data, audit
 from siniantrust.masking import apply_mask
+from siniantrust.odla import DeviceSpec, open_device
 
 BUDGET = replace(SMALL, seeds=1, repeats=48)
 ATTACKS = ["ridge", "inverter"]
@@ -76,9 +77,18 @@ def unmasked(tmp_path_factory: pytest.TempPathFactory) -> CutAudit:
     return _audited(load_model(write_network(folder / "model.onnx", _network())), "r", folder)
 
 
-@pytest.mark.parametrize(("name", "strength"), [("permutation", 1.0), ("fixed_additive", 3.0), ("bank", 3.0)])
+@pytest.mark.parametrize(
+    ("name", "strength"),
+    [
+        ("permutation", 1.0),
+        ("fixed_additive", 3.0),
+        ("bank", 3.0),
+        pytest.param("patch_shuffle", 2.0, marks=pytest.mark.slow),
+        pytest.param("shredder_bank", 3.0, marks=pytest.mark.slow),
+    ],
+)
 def test_broken_masks_leak(name: str, strength: float, unmasked: CutAudit, tmp_path: Path) -> None:
-    """A fixed permutation, a fixed additive tensor and a bank of twenty leak at least 80 % of what no mask leaks."""
+    """A fixed permutation of numbers or patches, a fixed additive tensor and banks leak at least 80 % of no mask's."""
     found = _masked(name, strength, tmp_path)
     for metric in ("nmse", "reidentification", "ssim"):
         assert unmasked.leakage[metric].mean > 0.5, metric
@@ -93,6 +103,46 @@ def test_perfect_masks_leak_nothing(name: str, tmp_path: Path) -> None:
         assert figure.lower is not None
         assert figure.lower <= 0.005 <= figure.upper + 0.005, metric
         assert figure.upper < 0.08, metric
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "strength"),
+    [("dropout", 0.7), ("randomised_response", 0.7), ("shredder_distribution", 2.0), ("budgeted_gaussian", 0.05)],
+)
+def test_fresh_draws_are_averaged_away(name: str, strength: float, tmp_path: Path) -> None:
+    """Whatever is drawn anew for each query hides less from who asks 48 times than from who asks once."""
+    found = _masked(name, strength, tmp_path)
+    single = max(found.attacks[attack].leakage["nmse"].mean for attack in ATTACKS)
+    averaged = max(found.attacks[f"{attack}_averaged"].leakage["nmse"].mean for attack in ATTACKS)
+    assert averaged > single + 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["channel_pruning", "bottleneck", "random_projection", "pooling"])
+def test_what_crosses_of_a_narrowed_tensor_leaks(name: str, unmasked: CutAudit, tmp_path: Path) -> None:
+    """Half of the channels or of the mixtures, or a quarter of the places, still leak more than half of no mask's."""
+    found = _masked(name, 2.0 if name == "pooling" else 0.5, tmp_path)
+    assert found.leakage["nmse"].mean > 0.5 * unmasked.leakage["nmse"].mean
+
+
+def test_shuffled_tokens_leak() -> None:
+    """Patches of an image as the tokens of a sequence leak nearly all when they cross in another order."""
+    tiles = photo_tiles()
+    tokens = tiles.reshape(-1, 3, 4, 4, 4, 4).transpose(0, 2, 4, 1, 3, 5).reshape(-1, 16, 48)
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["s"], name="first"), helper.make_node("Neg", ["s"], ["y"], name="second")],
+        "sequence",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 16, 48])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 16, 48])],
+    )
+    model = load_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    proto = apply_mask(model, _cut(model, "s"), "token_shuffle", strength=1.0, seed=1, sample={"s": -tokens[:64]})
+    masked = load_model(proto)
+    first = split(masked, [_cut(masked, "s_masked")])[0]
+    crossed = open_device(DeviceSpec("here")).compile(first).run({"x": tokens})["s_masked"]
+    problem, setting = problem_of(crossed, tiles, BUDGET)
+    assert leakage_of("ridge", problem, setting, BUDGET).leakage["nmse"].mean > 0.9
 
 
 def test_fresh_noise_is_averaged_away(unmasked: CutAudit, tmp_path: Path) -> None:

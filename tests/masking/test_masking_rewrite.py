@@ -15,10 +15,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from siniantrust.errors import PlanError, SinianError
-from siniantrust.graph import Cut, Model, enumerate_cuts, load_model, split
-from siniantrust.masking import MaskError, apply_mask, list_masks
+from siniantrust.graph import Cut, Model, Tensor, enumerate_cuts, load_model, split
+from siniantrust.masking import MaskError, apply_mask, list_masks, read_records
 
-MASKS = sorted(list_masks())
+KNOWN = list_masks()
+NARROW = {"bottleneck", "channel_pruning", "pooling", "random_projection"}
+ITEMS_FIRST = {"bottleneck", "channel_pruning", "patch_shuffle", "pooling"}
+MASKS = sorted(KNOWN.keys() - {"token_shuffle"})  # which is for sequences, and has a test of its own
 SHAPE = (3, 6, 6)
 
 
@@ -29,6 +32,7 @@ def _model(
     batch: int | str = "n",
     kind: int = 1,
     opset: int = 17,
+    shapes: Mapping[str, np.ndarray] | None = None,
 ) -> Model:
     """Return a model of inputs x (batch, 3, 6, 6) with weights w (4, 3, 3, 3) and v (4 * 36, 5).
 
@@ -44,7 +48,10 @@ def _model(
         "masked",
         [helper.make_tensor_value_info("x", kind, [batch, *SHAPE])],
         [helper.make_tensor_value_info(name, kind, [batch, *shape]) for name, shape in ends.items()],
-        [numpy_helper.from_array(value.astype(dtype), name) for name, value in weights.items() if name in read],
+        [
+            *(numpy_helper.from_array(value.astype(dtype), name) for name, value in weights.items() if name in read),
+            *(numpy_helper.from_array(value, name) for name, value in (shapes or {}).items()),
+        ],
     )
     return load_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8))
 
@@ -110,9 +117,18 @@ def _sample(model: Model, *tensors: str) -> dict[str, np.ndarray]:
     return dict(zip(tensors, values, strict=True))
 
 
-def _masked(model: Model, name: str, *tensors: str, strength: float = 1.0, seed: int = 0) -> onnx.ModelProto:
-    sample = _sample(model, *tensors)
-    return apply_mask(model, _cut(model, *tensors), name, strength=strength, seed=seed, sample=sample)
+def _masked(model: Model, name: str, *tensors: str, seed: int = 0) -> onnx.ModelProto:
+    """Return a model with a mask of its usual strength, learned in few steps where it is learned."""
+    quickly = {"count": 2, "steps": 2} if name.startswith("shredder") else {}
+    return apply_mask(
+        model,
+        _cut(model, *tensors),
+        name,
+        strength=KNOWN[name].usual,
+        seed=seed,
+        sample=_sample(model, *tensors),
+        parameters=quickly,
+    )
 
 
 @pytest.mark.parametrize("name", MASKS)
@@ -127,26 +143,35 @@ def test_a_masked_model_is_a_model(name: str, batch: int | str) -> None:
     assert masked.outputs == model.outputs
     assert masked.batch_symbol == model.batch_symbol
     before, after = masked.tensors["s"], masked.tensors["s_masked"]
-    assert (after.shape, after.dtype, after.batch_axis) == (before.shape, before.dtype, before.batch_axis)
+    assert (after.dtype, after.batch_axis) == (before.dtype, before.batch_axis)
+    whole = masked.tensors["s_restored"] if name in NARROW else after
+    assert whole.shape == before.shape
+    assert (after.elements < before.elements) == (name in NARROW)
     parts = split(masked, [_cut(masked, "s_masked")])
     assert [tensor.name for tensor in parts[1].inputs] == ["s_masked"]
     ((value, answer),) = _run(proto, _inputs(model), ["s_masked", "y"])
-    assert value.shape[1:] == (4, 6, 6)
+    assert value.shape[1:] == after.shape[1:]
     assert np.isfinite(value).all()
     assert answer.shape[1:] == (5,)
 
 
-@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("name", sorted(set(MASKS) - ITEMS_FIRST))
 def test_items_along_another_axis_are_masked_too(name: str) -> None:
     """A value whose second axis is the batch keeps that axis, for any number of items."""
     model = _turned()
     assert model.tensors["t"].batch_axis == 1
     proto = _masked(model, name, "t")
-    assert load_model(proto).tensors["t_masked"] == load_model(proto).tensors["t"].__class__(
-        "t_masked", "float32", (4, 1, 6, 6), 1
-    )
-    ((value,),) = _run(proto, _inputs(model, 5), ["t_masked"])
+    whole = "t_restored" if name in NARROW else "t_masked"
+    assert load_model(proto).tensors[whole] == Tensor(whole, "float32", (4, 1, 6, 6), 1)
+    ((value,),) = _run(proto, _inputs(model, 5), [whole])
     assert value.shape == (4, 5, 6, 6)
+
+
+@pytest.mark.parametrize("name", sorted(ITEMS_FIRST | {"token_shuffle"}))
+def test_masks_that_need_items_first_say_so(name: str) -> None:
+    """Where a mask needs an axis that is not there, it names the tensor, its shape and what it needs."""
+    with pytest.raises(MaskError, match=r"tensor 't', float32 of shape \[4, 1, 6, 6\]: .*items"):
+        _masked(_turned(), name, "t")
 
 
 @pytest.mark.parametrize("name", MASKS)
@@ -226,6 +251,23 @@ def test_a_masked_value_can_be_masked_again() -> None:
     once = load_model(_masked(_plain(), "quantise", "s"))
     twice = load_model(_masked(once, "gaussian", "s_masked"))
     assert [cut.tensors for cut in enumerate_cuts(twice).cuts].count(("s_masked_masked",)) == 1
+    assert [(record.tensor, record.mask) for record in read_records(twice.proto)] == [
+        ("s", "quantise"),
+        ("s_masked", "gaussian"),
+    ]
+
+
+def test_tokens_are_shuffled() -> None:
+    """The tokens of a sequence cross whole, in another order that is the same for every item."""
+    model = _model(
+        [_node("Reshape", "x q", "s"), _node("Neg", "s", "y")],
+        outputs={"y": (9, 12)},
+        shapes={"q": np.array([-1, 9, 12])},
+    )
+    plain, shuffled = (_run(_masked(model, "token_shuffle", "s"), _inputs(model), ["s", "s_masked"]))[0]
+    order = [int(np.flatnonzero((plain[0] == row).all(axis=1))[0]) for row in shuffled[0]]
+    assert sorted(order) == list(range(9)) != order
+    np.testing.assert_array_equal(shuffled, plain[:, order])
 
 
 def _refused(match: str, model: Model, name: str = "gaussian", cut: Cut | None = None, **changes: Any) -> None:
@@ -238,13 +280,52 @@ def _refused(match: str, model: Model, name: str = "gaussian", cut: Cut | None =
 
 def test_an_unknown_mask_is_named() -> None:
     """The error names what was asked for and what there is."""
-    _refused(r"'gausian' is unknown; there are bank, constant, .*gaussian", _plain(), "gausian")
+    _refused(r"'gausian' is unknown; there are bank, .*constant, .*gaussian", _plain(), "gausian")
 
 
 @pytest.mark.parametrize("strength", [-0.1, float("nan"), float("inf")])
 def test_a_senseless_strength_is_refused(strength: float) -> None:
     """A strength is a finite number, and not negative."""
     _refused("strength must be a finite number", _plain(), strength=strength)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "match"),
+    [
+        ("channel_pruning", {"strength": 1.0}, "'s', float32 .*: the strength is the share of channels .* below 1"),
+        ("bottleneck", {"strength": 1.5}, "below 1; found 1.5"),
+        ("dropout", {"strength": 1.0}, "probability that a number is dropped"),
+        ("random_projection", {"strength": 1.0}, "the share of numbers that is dropped"),
+        ("randomised_response", {"strength": 1.1}, "0 to 1; found 1.1"),
+        ("randomised_response", {"strength": 0.5, "parameters": {"bits": 0.5}}, "bits must be a whole number"),
+        ("pooling", {"strength": 1.5}, "must be a whole number of at least 1"),
+        ("pooling", {"strength": 4.0}, "windows of 4 x 4 need an image .* sides that 4 divides"),
+        ("patch_shuffle", {"strength": 5.0}, "patches of 5 x 5"),
+        ("budgeted_gaussian", {"strength": 0.0}, "needs strength and clip above 0"),
+        ("budgeted_gaussian", {"parameters": {"delta": 1.0}}, "delta between 0 and 1"),
+        ("shredder_bank", {"parameters": {"count": 0}}, "count must be a whole number of at least 1"),
+        ("gaussian", {"parameters": {"clip": 1.0}}, "'gaussian' has no parameter 'clip'; it has strength"),
+        ("randomised_response", {"parameters": {"bits": np.inf}}, "bits must be a finite number"),
+    ],
+)
+def test_senseless_settings_are_refused(name: str, changes: dict[str, Any], match: str) -> None:
+    """Each mask says what its strength and parameters may be."""
+    _refused(match, _plain(), name, **{"sample": _sample(_plain(), "s"), **changes})
+
+
+def test_a_dense_projection_that_is_too_large_is_refused() -> None:
+    """Beyond 64 million weights, the structured one is offered."""
+    model = _model(
+        [_node("Concat", " ".join(["x"] * 128), "s", axis=1), _node("Neg", "s", "y")], outputs={"y": (384, 6, 6)}
+    )
+    _refused(
+        "has 95,551,488 weights; take structured=1",
+        model,
+        "random_projection",
+        strength=0.5,
+        parameters={"structured": 0},
+        sample=_sample(model, "s"),
+    )
 
 
 def test_a_step_of_nothing_is_refused() -> None:

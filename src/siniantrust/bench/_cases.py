@@ -8,15 +8,11 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
-from siniantrust import graph, leakage, masking, odla
+from siniantrust import graph, leakage, masking
 from siniantrust._files import sha256_bytes, sha256_file
 from siniantrust.bench._config import BenchConfig, BenchError, MaskSection, ModelSection
 
 NO_MASK = "none"
-_CALIBRATION_ITEMS = 256
-_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +81,7 @@ def masked_cases(
 ) -> Iterator[tuple[Case, graph.Cut]]:
     """Yield every mask at every strength at every one of ``cuts``."""
     for mask in masks:
-        for strength in mask.strength:
+        for strength in mask.strengths:
             for index, cut in enumerate(cuts):
                 yield Case(subject.section.name, subject.data_name, mask.name, strength, cut.id, index), cut
 
@@ -103,7 +99,7 @@ def masked(subject: Subject, case: Case, cut: graph.Cut) -> tuple[graph.Model, g
         case.mask,
         strength=case.strength,
         seed=subject.section.seed,
-        sample=_sample(subject, cut),
+        sample=masking.calibrate(subject.model, cut, subject.data.arrays()),
     )
     model = graph.load_model(proto)
     wanted = {f"{name}_masked" for name in cut.tensors}
@@ -112,20 +108,6 @@ def masked(subject: Subject, case: Case, cut: graph.Cut) -> tuple[graph.Model, g
     if crossing is None:
         raise BenchError(f"bench: {case}: the masked values are no cut of the masked model")
     return model, graph.CutSet(cuts=(crossing,), capped=found.capped, cap=found.cap)
-
-
-def _sample(subject: Subject, cut: graph.Cut) -> dict[str, np.ndarray]:
-    """Return the values of the cut's tensors on the first items, to calibrate a mask with."""
-    first = graph.split(subject.model, (cut,))[0]
-    executable = odla.open_device(odla.DeviceSpec("bench")).compile(first)
-    inputs = subject.data.arrays()
-    count = min(_CALIBRATION_ITEMS, len(subject.data))
-    size = _BATCH if subject.model.batch_symbol else 1
-    answers = []
-    for start in range(0, count, size):
-        rows = slice(start, min(start + size, count))
-        answers.append(executable.run({each.name: inputs[each.name][rows] for each in first.inputs}))
-    return {name: np.stack([value for answer in answers for value in answer[name]]) for name in cut.tensors}
 
 
 def digest(

@@ -71,9 +71,14 @@ class MaskSection(_Section):
     """``[[mask]]``: one mask at several strengths, at every cut."""
 
     name: str = Field(description="name of a mask")
-    strength: tuple[Annotated[float, Field(ge=0)], ...] = Field(
-        default=(1.0,), min_length=1, description="strengths, in the mask's own unit"
+    strength: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] | None = Field(
+        default=None, description="strengths, in the mask's own unit; else the mask's usual one"
     )
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """The strengths, of a mask that is known."""
+        return self.strength or (list_masks()[self.name].usual,)
 
 
 class BenchConfig(_Section):

@@ -57,7 +57,7 @@ def run_bench(
     runner = _Runner(config, out)
     finished: list[Finished] = []
     skipped: dict[str, str] = {}
-    strengths = sum(len(mask.strength) for mask in config.mask)
+    strengths = sum(len(mask.strengths) for mask in config.mask)
     total = sum(config.run.unmasked + strengths * _cuts_about(subject, config) for subject in subjects)
     with _progress.progress("bench", total) as step:
         for subject in subjects:

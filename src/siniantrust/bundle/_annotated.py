@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx
 from onnx import helper
 
-from siniantrust.graph import Model, Part, with_device_configurations
+from siniantrust.graph import NOISE_PREFIX, Model, Part, with_device_configurations
 from siniantrust.planner import Plan
 
 
@@ -33,6 +33,7 @@ def weightless_annotated(
     present: set[str] = {value.name for value in shell.graph.input}
     for skeleton in skeletons:
         shell.graph.node.extend(skeleton.graph.node)
+        shell.graph.input.extend(each for each in skeleton.graph.input if each.name.startswith(NOISE_PREFIX))
         for tensor in skeleton.graph.initializer:
             if tensor.name not in present:
                 present.add(tensor.name)

@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from siniantrust import __version__
-from siniantrust.cli import _attest, _bench, _counter, _demo, _deploy, _enclave, _gramine, _host, _keys, _study, _verify
+from siniantrust.cli import (
+    _attest,
+    _bench,
+    _counter,
+    _demo,
+    _deploy,
+    _enclave,
+    _gramine,
+    _host,
+    _keys,
+    _mask,
+    _retrain,
+    _study,
+    _verify,
+)
 
 app = typer.Typer(
     name="sinian",
@@ -33,7 +47,9 @@ def _options(
 
 
 app.command()(_study.inspect)
+app.command()(_mask.mask)
 app.command()(_study.audit)
+app.command()(_retrain.retrain)
 app.command()(_study.plan)
 app.command()(_deploy.build)
 app.command()(_deploy.run)

@@ -6,6 +6,7 @@ from siniantrust.leakage._audit_file import load_audit
 from siniantrust.leakage._budget import Budget
 from siniantrust.leakage._data import Data, load_data
 from siniantrust.leakage._metrics import Metric
+from siniantrust.leakage._random import random_tensors
 from siniantrust.leakage._registry import (
     Answer,
     Attack,
@@ -66,5 +67,6 @@ __all__ = [
     "list_screens",
     "load_audit",
     "load_data",
+    "random_tensors",
     "read_arrays",
 ]

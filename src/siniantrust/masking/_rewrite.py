@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 
 from siniantrust.graph import Cut, Model, Tensor, prefix_nodes
-from siniantrust.masking._registry import Mask, MaskError, list_masks
-from siniantrust.masking._site import Site
+from siniantrust.masking._record import MaskRecord, write_record
+from siniantrust.masking._registry import Mask, list_masks
+from siniantrust.masking._site import MaskError, Site
 
 _FLOATS = ("float16", "float32", "float64")
 # From here on Min and Max broadcast.
@@ -18,13 +19,21 @@ _LEAST_OPSET = 8
 
 
 def apply_mask(
-    model: Model, cut: Cut, name: str, *, strength: float, seed: int, sample: Mapping[str, np.ndarray]
+    model: Model,
+    cut: Cut,
+    name: str,
+    *,
+    strength: float,
+    seed: int,
+    sample: Mapping[str, np.ndarray],
+    parameters: Mapping[str, float] | None = None,
 ) -> onnx.ModelProto:
     """Return ``model`` with a mask on what crosses ``cut``.
 
-    Behind each tensor T of the cut the mask's nodes compute ``T_masked``, of the same shape and type, with the batch
-    still free; everything after the cut reads that instead. The model before the cut and the names of its inputs and
-    outputs stay. In the result, ``T_masked`` is what crosses.
+    Behind each tensor T of the cut the mask's nodes compute ``T_masked``, which is what crosses in the result, with
+    the batch still free. It has T's shape and type, unless the mask makes it smaller: then more nodes make
+    ``T_restored`` of it, of T's shape. Everything after the cut reads the last of them. The model before the cut and
+    the names of its inputs and outputs stay. What was done is written into the model (``read_records``).
 
     Args:
         model: The model.
@@ -32,20 +41,18 @@ def apply_mask(
         name: One of ``list_masks``.
         strength: How strong the mask is, in the mask's own unit: as a rule the tensor's standard deviation.
         seed: Chooses what is fixed and secret (a permutation, a bank). Noise drawn for each query has no seed.
-        sample: Values of each of the cut's tensors on calibration items, as the model gives them; only their mean,
-            standard deviation and range are used.
+        sample: Values of each of the cut's tensors on calibration items, (items, ...), as the model gives them.
+        parameters: The mask's further parameters; those that are not given have their defaults.
 
     Raises:
-        MaskError: if the mask is unknown, the strength is negative or not finite, a tensor of the cut is an output of
-            the model (it would leave unmasked all the same), is no floating-point number or has no axis, values are
-            missing or not finite, or the model's opset is older than 8.
+        MaskError: if the mask is unknown or cannot stand here, the strength is negative or not finite, a parameter is
+            unknown, a tensor of the cut is an output of the model (it would leave unmasked all the same), is no
+            floating-point number or has no axis, values are missing or not finite, or the model's opset is older than
+            8.
         PlanError: if the cut is of another model.
     """
-    masks = list_masks()
-    if name not in masks:
-        raise MaskError(f"mask {name!r} is unknown; there are {', '.join(masks)}")
-    if not (math.isfinite(strength) and strength >= 0):
-        raise MaskError(f"mask {name!r}: strength must be a finite number of at least 0, found {strength}")
+    mask = _find(name, strength)
+    settings = _settings(name, mask, parameters or {})
     before = set(prefix_nodes(model, cut))
     opset = next((entry.version for entry in model.proto.opset_import if not entry.domain), 0)
     if opset < _LEAST_OPSET:
@@ -56,12 +63,15 @@ def apply_mask(
     rest = [node for index, node in enumerate(proto.graph.node) if index not in before]
     added: list[onnx.NodeProto] = []
     renamed: dict[str, str] = {}
-    for index, tensor_name in enumerate(cut.tensors):
-        tensor = _maskable(model, tensor_name)
-        site = _site(tensor, _values(sample, tensor_name), strength=strength, seed=(seed, index))
-        renamed[tensor_name] = _build(masks[name], site, model)
+    tensors = [_maskable(model, tensor_name) for tensor_name in cut.tensors]
+    values = {tensor.name: _values(sample, tensor.name) for tensor in tensors}
+    for index, tensor in enumerate(tensors):
+        generator = np.random.default_rng((seed, index))
+        site = Site(model, tensor, strength, settings, values, generator)
+        renamed[tensor.name] = _build(mask, site)
         added += site.nodes
         proto.graph.initializer.extend(site.constants)
+        write_record(proto, MaskRecord(tensor.name, name, strength, dict(settings), site.facts, site.fixed))
     _rename(rest, renamed)
     # What comes before a cut holds all that it needs, so that this order is a valid one.
     ordered = [*first, *added, *rest]
@@ -73,6 +83,27 @@ def apply_mask(
     del proto.graph.node[:]
     proto.graph.node.extend(copies)
     return proto
+
+
+def _find(name: str, strength: float) -> Mask:
+    masks = list_masks()
+    if name not in masks:
+        raise MaskError(f"mask {name!r} is unknown; there are {', '.join(masks)}")
+    if not (math.isfinite(strength) and strength >= 0):
+        raise MaskError(f"mask {name!r}: strength must be a finite number of at least 0, found {strength}")
+    return masks[name]
+
+
+def _settings(name: str, mask: Mask, given: Mapping[str, float]) -> dict[str, float]:
+    """Return all parameters of the mask, those that are not given with their defaults."""
+    known = {parameter.name: parameter.default for parameter in mask.parameters}
+    for parameter, value in given.items():
+        if parameter not in known:
+            listed = ", ".join(["strength", *known])
+            raise MaskError(f"mask {name!r} has no parameter {parameter!r}; it has {listed}")
+        if not math.isfinite(value):
+            raise MaskError(f"mask {name!r}: {parameter} must be a finite number, found {value}")
+    return {**known, **given}
 
 
 def _maskable(model: Model, name: str) -> Tensor:
@@ -101,30 +132,22 @@ def _values(sample: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     return values
 
 
-def _site(tensor: Tensor, values: np.ndarray, *, strength: float, seed: tuple[int, int]) -> Site:
-    low, high = float(values.min()), float(values.max())
-    alike = high == low
-    return Site(
-        tensor=tensor,
-        strength=strength,
-        mean=float(values.mean()),
-        spread=1.0 if alike else float(values.std()),
-        low=low,
-        high=low + 1.0 if alike else high,
-        generator=np.random.default_rng(seed),
-    )
-
-
-def _build(mask: Mask, site: Site, model: Model) -> str:
-    """Let the mask add its nodes, give the last one's output its telling name, and return that."""
+def _build(mask: Mask, site: Site) -> str:
+    """Let the mask add its nodes, give what crosses and what is restored their telling names; return the last one."""
     mask.build(site)
-    masked = f"{site.value}_masked"
+    last = site.nodes[-1].output[0]
+    crossing = site.crossing or last
+    telling = {crossing: f"{site.value}_masked"}
+    telling.setdefault(last, f"{site.value}_restored")
+    model = site.model
     taken = model.tensors.keys() | {tensor.name for tensor in model.proto.graph.initializer}
-    made = {masked, *(output for node in site.nodes for output in node.output), *(c.name for c in site.constants)}
+    made = {*telling.values(), *(out for node in site.nodes for out in node.output), *(c.name for c in site.constants)}
     if clash := made & taken:
         raise MaskError(f"model '{model.name}' already has a value '{min(clash)}'; rename it to mask '{site.value}'")
-    site.nodes[-1].output[0] = masked
-    return masked
+    for node in site.nodes:
+        node.output[0] = telling.get(node.output[0], node.output[0])
+    _rename(site.nodes, telling)
+    return telling[last]
 
 
 def _rename(nodes: list[onnx.NodeProto], renamed: Mapping[str, str]) -> None:

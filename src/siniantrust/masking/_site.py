@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from siniantrust.graph import Tensor
+from siniantrust.errors import SinianError
+from siniantrust.graph import Model, Tensor
+
+Fact = float | int | str
+"""What a mask says of itself at one place, beyond its strength."""
+
+
+class MaskError(SinianError):
+    """A mask is unknown, or cannot be put at this place of this model."""
 
 
 @dataclass(slots=True)
@@ -18,29 +27,51 @@ class Site:
     """One tensor that is masked, what is known of its values, and the nodes and constants added so far.
 
     Attributes:
+        model: the model.
         tensor: the tensor, as one item sees it.
         strength: how strong the mask is to be; each mask says in which unit.
-        mean: mean of the tensor's values on the calibration items.
-        spread: their standard deviation; 1 where they are all alike.
-        low: their smallest value.
-        high: their largest value, above ``low``.
+        parameters: the mask's further parameters, all of them.
+        sample: values of all of the cut's tensors on the calibration items, (items, ...) each.
         generator: chooses the mask's fixed secrets. Fresh noise never comes from it.
+        fixed: names of the constants that no training may change.
+        facts: what the mask says of itself here; written into the model.
+        crossing: the value that crosses, where nodes behind it belong to the other side; else the last node's output.
     """
 
+    model: Model = field(repr=False)
     tensor: Tensor
     strength: float
-    mean: float
-    spread: float
-    low: float
-    high: float
+    parameters: Mapping[str, float]
+    sample: Mapping[str, np.ndarray] = field(repr=False)
     generator: np.random.Generator = field(repr=False)
     nodes: list[onnx.NodeProto] = field(default_factory=list, repr=False)
     constants: list[onnx.TensorProto] = field(default_factory=list, repr=False)
+    fixed: list[str] = field(default_factory=list, repr=False)
+    facts: dict[str, Fact] = field(default_factory=dict)
+    crossing: str | None = None
+    mean: float = field(init=False)
+    spread: float = field(init=False)
+    low: float = field(init=False)
+    high: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Work out mean, standard deviation (1 where all values are alike) and range (never empty) of the values."""
+        values = self.values
+        self.low, self.high = float(values.min()), float(values.max())
+        alike = self.high == self.low
+        self.mean = float(values.mean())
+        self.spread = 1.0 if alike else float(values.std())
+        self.high = self.low + 1.0 if alike else self.high
 
     @property
     def value(self) -> str:
         """Name of the value to mask."""
         return self.tensor.name
+
+    @property
+    def values(self) -> np.ndarray:
+        """The tensor's values on the calibration items."""
+        return self.sample[self.tensor.name]
 
     @property
     def item_axis(self) -> int:
@@ -57,6 +88,22 @@ class Site:
         """Number of elements of one item."""
         return math.prod(self.item_shape)
 
+    def refuse(self, why: str) -> MaskError:
+        """Return the error that says why the mask cannot stand here."""
+        return MaskError(f"tensor '{self.value}', {self.tensor.dtype} of shape {list(self.tensor.shape)}: {why}")
+
+    def require_share(self, what: str) -> float:
+        """Return the strength, which has to be a share below 1."""
+        if self.strength >= 1:
+            raise self.refuse(f"the strength is {what}, a share below 1; found {self.strength:g}")
+        return self.strength
+
+    def whole(self, name: str, value: float, *, least: int) -> int:
+        """Return a number that has to be a whole one of at least ``least``."""
+        if value != int(value) or value < least:
+            raise self.refuse(f"{name} must be a whole number of at least {least}, found {value:g}")
+        return int(value)
+
     def add(self, op_type: str, *inputs: str, **attributes: Any) -> str:
         """Add a node of ONNX's own operators with one output, and return that output's name."""
         made = f"{self.value}_mask_{len(self.nodes)}_{op_type.lower()}"
@@ -64,21 +111,69 @@ class Site:
         return made
 
     def constant(self, values: np.ndarray | float) -> str:
-        """Add a constant of the tensor's own type and return its name."""
+        """Add a constant of the tensor's own type, which stays as it is, and return its name."""
         return self._stored(np.asarray(values, dtype=self.tensor.dtype))
 
-    def indices(self, values: np.ndarray | int) -> str:
+    def weight(self, values: np.ndarray) -> str:
+        """Add numbers of the tensor's own type from which training may go on, and return their name."""
+        name = self._stored(np.asarray(values, dtype=self.tensor.dtype))
+        self.fixed.remove(name)
+        return name
+
+    def indices(self, values: np.ndarray | list[int] | int) -> str:
         """Add a constant of whole numbers, as shapes and indices are, and return its name."""
         return self._stored(np.asarray(values, dtype=np.int64))
 
-    def normal(self) -> str:
-        """Add fresh standard normal noise in the tensor's shape, independent for every item and query."""
-        return self.typed(self.add("RandomNormalLike", self.value, dtype=TensorProto.FLOAT))
+    def crosses(self, value: str) -> str:
+        """Say that ``value`` is what crosses, and that the nodes added from here on are the other side's."""
+        self.crossing = value
+        return value
+
+    def note_noise(self, noise_std: float, *, information: float) -> None:
+        """Note fresh additive noise, and the Fisher information about each number that noise of variance 1 leaves."""
+        self.facts["noise_std"] = noise_std
+        if noise_std:
+            self.facts["fisher_information_per_number"] = information / noise_std**2
+
+    def normal(self, *, mean: float = 0.0, std: float = 1.0) -> str:
+        """Add fresh normal noise in the tensor's shape, independent for every item and query.
+
+        It is scaled where it is drawn, which an enclave does ahead of time.
+        """
+        return self.typed(self.add("RandomNormalLike", self.value, dtype=TensorProto.FLOAT, mean=mean, scale=std))
 
     def uniform(self, like: str, *, low: float, high: float) -> str:
         """Add fresh noise, even between ``low`` and ``high`` (exclusive), float32 in the shape of ``like``."""
-        # No seed attribute: the runtime draws anew.
+        # No seed attribute: the enclave draws anew, and a runtime of its own does too.
         return self.add("RandomUniformLike", like, dtype=TensorProto.FLOAT, low=low, high=high)
+
+    def single(self, values: np.ndarray | float) -> str:
+        """Add a constant of float32, as what is drawn is, and return its name."""
+        return self._stored(np.asarray(values, dtype=np.float32))
+
+    def rows(self, value: str) -> str:
+        """Add nodes that give every item of ``value``, which has the tensor's shape, as one row of all its numbers."""
+        items = self.add("Transpose", value, perm=self._items_first) if self.item_axis else value
+        return self.add("Reshape", items, self.indices([-1, self.item_elements]))
+
+    def unrolled(self, rows: str) -> str:
+        """Add nodes that bring rows back into the tensor's shape."""
+        shaped = self.add("Reshape", rows, self.indices([-1, *self.item_shape]))
+        if not self.item_axis:
+            return shaped
+        return self.add("Transpose", shaped, perm=[int(place) for place in np.argsort(self._items_first)])
+
+    @property
+    def _items_first(self) -> list[int]:
+        return [self.item_axis, *(axis for axis in range(len(self.tensor.shape)) if axis != self.item_axis)]
+
+    def one_each(self) -> str:
+        """Add one number of each item, for what is drawn once for each."""
+        value = self.value
+        for axis in reversed(range(len(self.tensor.shape))):
+            if axis != self.item_axis:
+                value = self.add("Gather", value, self.indices(0), axis=axis)
+        return value
 
     def clipped(self, value: str, low: float, high: float) -> str:
         """Add nodes that bring ``value`` between ``low`` and ``high``."""
@@ -93,4 +188,5 @@ class Site:
     def _stored(self, values: np.ndarray) -> str:
         name = f"{self.value}_mask_constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(values, name))
+        self.fixed.append(name)
         return name

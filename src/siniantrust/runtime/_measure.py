@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import cycle, islice
@@ -16,7 +17,7 @@ import numpy as np
 
 from siniantrust.bundle import KeyStore, TrustedPart
 from siniantrust.errors import DataError
-from siniantrust.graph import Model, Part, split
+from siniantrust.graph import Model, Part, noise_inputs, split
 from siniantrust.odla import Device, DeviceSpec, Executable, open_device
 from siniantrust.runtime._device_stage import DeviceStage
 from siniantrust.runtime._interface import Arrays, Results
@@ -143,7 +144,7 @@ class _Times:
         self.bare_s: dict[str, list[float]] = {}
 
 
-def _time(session: Session, whole: Executable, bare: Mapping[str, Executable], item: Results) -> tuple[_Times, float]:
+def _time(session: Session, whole: Executable, bare: Mapping[str, _Bare], item: Results) -> tuple[_Times, float]:
     """Time the split, its trusted parts run ``bare`` in this process, and the uncut model, in turns.
 
     What a trusted part takes in the enclave beyond what it takes bare is the crossing. What a device's part takes
@@ -165,7 +166,7 @@ def _time(session: Session, whole: Executable, bare: Mapping[str, Executable], i
             times.moved_bytes[stage.name] = (_bytes(seen), _bytes(made))
         total = time.perf_counter() - begin
         whole_s = _run_seconds(whole, item)
-        bare_s = {name: _run_seconds(executable, between[name]) for name, executable in bare.items()}
+        bare_s = {name: each.seconds(between[name]) for name, each in bare.items()}
         if turn >= _WARM_UP_RUNS:
             times.total_s.append(total)
             uncut_s.append(whole_s)
@@ -202,17 +203,31 @@ def _run_seconds(executable: Executable, inputs: Arrays) -> float:
     return time.perf_counter() - start
 
 
-def _open_bare(stack: ExitStack, session: Session, keystore: KeyStore) -> dict[str, Executable]:
+@dataclass(frozen=True)
+class _Bare:
+    """A trusted part outside the enclave, with numbers for the inputs that the enclave would fill with noise."""
+
+    executable: Executable
+    noise: Arrays
+
+    def seconds(self, inputs: Arrays) -> float:
+        """Return the seconds that one run takes."""
+        return _run_seconds(self.executable, {**inputs, **self.noise})
+
+
+def _open_bare(stack: ExitStack, session: Session, keystore: KeyStore) -> dict[str, _Bare]:
     """Open the trusted parts outside the enclave; only the owner of the key can."""
     key = keystore.weight_key(session.bundle.id)
     device = _open_local(stack, session.bundle.plan.policy.enclave.threads)
-    opened: dict[str, Executable] = {}
+    opened: dict[str, _Bare] = {}
     for part in session.bundle.parts:
         if isinstance(part, TrustedPart):
             proto = unseal_part(part.skeleton, part.sealed, key=key, context=part.context)
             names = tuple(node.name for node in proto.graph.node)
-            whole = Part(part.name, proto, part.inputs, part.outputs, names, part.batch_symbol)
-            opened[part.name] = stack.enter_context(closing(device.compile(whole)))
+            reserved = noise_inputs(proto)
+            whole = Part(part.name, proto, (*part.inputs, *reserved), part.outputs, names, part.batch_symbol)
+            noise = {each.name: np.full(each.shape, 0.5, each.dtype) for each in reserved}
+            opened[part.name] = _Bare(stack.enter_context(closing(device.compile(whole))), noise)
     return opened
 
 

@@ -11,7 +11,7 @@ import onnx
 
 from siniantrust import lowering
 from siniantrust.errors import EnclaveError
-from siniantrust.graph import Part
+from siniantrust.graph import Part, unfed_noise
 from siniantrust.trust._evidence import check_provenance
 from siniantrust.trust._labels import Provenance
 from siniantrust.trust._take_out import take_out
@@ -84,7 +84,7 @@ def unsupported_nodes(provider: str, part: Part) -> dict[str, str]:
         ModelError: if the part's inputs or outputs are such that nothing in it can be run there.
     """
     if not _find(provider).lowers_to_c:
-        return {}
+        return unfed_noise(part.proto)
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(part.proto)
     take_out(skeleton)

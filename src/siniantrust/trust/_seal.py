@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from siniantrust.graph import Part
+from siniantrust.graph import Part, feed_noise
 from siniantrust.trust import _sealed
 from siniantrust.trust._take_out import take_out
 
@@ -28,11 +28,15 @@ class SealedPart:
 def seal_part(part: Part, *, key: bytes, context: bytes) -> SealedPart:
     """Seal ``part`` under ``key`` (32 bytes), bound to ``context`` (what it is sealed for, for example a bundle's id).
 
+    Its random operators become reserved inputs, which the enclave fills itself: the runtime inside it draws nothing.
+
     Raises:
         TrustError: if the key has another length, or the part holds numbers that cannot be taken out of it.
+        ModelError: if a random operator cannot become an input.
     """
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(part.proto)
+    feed_noise(skeleton, origin=f"part '{part.name}'")
     weights = take_out(skeleton)
     raw = skeleton.SerializeToString()
     sealed = _sealed.seal_bytes(weights.SerializeToString(), skeleton=raw, key=key, context=context)

@@ -18,13 +18,8 @@ def build(site: Site) -> None:
     axis = site.item_axis
     shape = tuple(COUNT if place == axis else size for place, size in enumerate(site.tensor.shape))
     bank = site.constant(site.strength * site.spread * site.generator.standard_normal(shape))
-    # One number of each item, to draw one number for each item.
-    one_each = site.value
-    for place in reversed(range(len(shape))):
-        if place != axis:
-            one_each = site.add("Gather", one_each, site.indices(0), axis=place)
     drawn = site.add(
-        "Cast", site.add("Floor", site.uniform(one_each, low=0.0, high=COUNT - _MARGIN)), to=TensorProto.INT64
+        "Cast", site.add("Floor", site.uniform(site.one_each(), low=0.0, high=COUNT - _MARGIN)), to=TensorProto.INT64
     )
     site.add("Add", site.value, site.add("Gather", bank, drawn, axis=axis))
 
@@ -33,6 +28,7 @@ MASK = Mask(
     title="Bank of fixed masks",
     source="keys used again: Shannon 1949 proves secrecy for a fresh key only",
     cost="one draw for each item, one addition; the model's answers are lost unless its second part knows the draw",
+    strength="standard deviation of the added tensors, in standard deviations of the tensor",
     random=True,
     role="negative",
     build=build,

@@ -16,6 +16,7 @@ MASK = Mask(
     title="Constant",
     source="what crosses does not depend on the input",
     cost="nothing; the model's answers are lost",
+    strength="not used",
     random=False,
     role="reference",
     build=build,

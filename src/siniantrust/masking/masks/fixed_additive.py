@@ -17,6 +17,7 @@ MASK = Mask(
     title="Fixed additive mask",
     source="a one-time pad used twice: Shannon 1949 proves secrecy for a fresh key only",
     cost="one addition; the model's answers are lost unless its second part subtracts it",
+    strength="standard deviation of the added tensor, in standard deviations of the tensor",
     random=False,
     role="negative",
     build=build,

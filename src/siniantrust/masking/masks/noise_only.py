@@ -8,14 +8,14 @@ from siniantrust.masking._site import Site
 
 def build(site: Site) -> None:
     """Give m + strength * s * N(0, 1), with the tensor's mean m and standard deviation s on the calibration items."""
-    scaled = site.add("Mul", site.normal(), site.constant(site.strength * site.spread))
-    site.add("Add", scaled, site.constant(site.mean))
+    site.normal(mean=site.mean, std=site.strength * site.spread)
 
 
 MASK = Mask(
     title="Noise alone",
     source="what crosses does not depend on the input",
     cost="one normal draw for each number; the model's answers are lost",
+    strength="standard deviation of the noise, in standard deviations of the tensor",
     random=True,
     role="reference",
     build=build,

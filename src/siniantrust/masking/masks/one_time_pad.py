@@ -28,6 +28,7 @@ MASK = Mask(
     title="One-time pad, never removed",
     source="Shannon 1949, Communication Theory of Secrecy Systems",
     cost="one uniform draw for each number; the model's answers are lost, as the second part has no pad to take off",
+    strength="not used",
     random=True,
     role="reference",
     build=build,

@@ -201,7 +201,16 @@ def identity(_: Call, values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-@operator("Dropout", attributes="ratio seed is_test", outputs=2)
+def train_dropout(
+    call: Call, values: torch.Tensor, ratio: torch.Tensor | None = None, _: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Drop at the node's ratio (an attribute before opset 12), and scale what stays; also return what stays."""
+    share = call.get("ratio", 0.5) if ratio is None else ratio.item()
+    kept = torch.rand_like(values) >= share
+    return values * kept / (1 - share) if share < 1 else torch.zeros_like(values), kept
+
+
+@operator("Dropout", attributes="ratio seed is_test", outputs=2, train=train_dropout)
 def dropout(_: Call, values: torch.Tensor, *__: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Drop nothing, as in inference."""
     return values, torch.ones_like(values, dtype=torch.bool)

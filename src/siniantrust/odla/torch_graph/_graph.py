@@ -43,9 +43,10 @@ class _Plan:
 class TorchGraph:
     """An ONNX graph that PyTorch runs, from any of its tensors to any others; gradients flow to what is given.
 
-    Dropout and batch normalisation act as in inference. Rounding operators (Round, Floor, Ceil, Sign, QuantizeLinear)
-    have a straight-through gradient, that of the identity (Bengio, Léonard, Courville 2013); a cast to integers has
-    none. Random operators draw from torch's generator on every run; their ``seed`` is ignored.
+    Dropout and batch normalisation act as in inference, but for the nodes that ``run`` is told to train. Rounding
+    operators (Round, Floor, Ceil, Sign, QuantizeLinear) have a straight-through gradient, that of the identity (Bengio,
+    Léonard, Courville 2013); a cast to integers has none. Random operators draw from torch's generator on every run;
+    their ``seed`` is ignored.
 
     Weights are made on torch's default device when they are first needed, and kept. They are given like any other
     value, so that a caller who trains passes its own: ``graph.run(values | weights, wanted)``.
@@ -90,12 +91,16 @@ class TorchGraph:
                 refused.append(Unsupported(node.name, node.op_type, reason))
         return refused
 
-    def run(self, values: Mapping[str, torch.Tensor], wanted: Sequence[str]) -> dict[str, torch.Tensor]:
+    def run(
+        self, values: Mapping[str, torch.Tensor], wanted: Sequence[str], *, training: Collection[str] = ()
+    ) -> dict[str, torch.Tensor]:
         """Return the tensors ``wanted`` by name, computed from ``values`` by the nodes between them only.
 
         Args:
             values: Tensors by name: inputs, inner tensors, or weights to use in place of the stored ones.
             wanted: Names of any tensors of the graph.
+            training: First outputs of the nodes that act as in training: Dropout drops; batch normalisation goes by
+                the batch's statistics, and moves the running ones that it is given, in place.
 
         Raises:
             DataError: if a tensor that is needed is neither given, nor stored, nor computed from those.
@@ -109,16 +114,19 @@ class TorchGraph:
         known = dict(values)
         for index, done_with in zip(plan.nodes, plan.done_with, strict=True):
             node = self._nodes[index]
-            results = self._apply(index, [self._value(known, name) for name in node.input])
+            inputs = [self._value(known, name) for name in node.input]
+            results = self._apply(index, inputs, training=node.output[0] in training)
             known.update((name, result) for name, result in zip(node.output, results, strict=False) if name)
             for name in done_with:
                 known.pop(name, None)
         return {name: known[name] if name in known else self._weight(name) for name in wanted}
 
-    def _apply(self, index: int, inputs: list[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
+    def _apply(self, index: int, inputs: list[torch.Tensor | None], *, training: bool) -> tuple[torch.Tensor, ...]:
         node = self._nodes[index]
+        acting = operators()[node.op_type]
+        function = acting.train if training and acting.train is not None else acting.run
         try:
-            result = operators()[node.op_type].run(self._calls[index], *inputs)
+            result = function(self._calls[index], *inputs)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             raise DeviceError(f"node '{node.name}': {node.op_type}: {one_line(error)}") from error
         return result if isinstance(result, tuple) else (result,)

@@ -12,10 +12,25 @@ from siniantrust.odla.torch_graph._table import Call, one_of, operator
 _SCALES_PER_CHANNEL = 21
 
 
+def train_batch_normalisation(
+    call: Call,
+    values: torch.Tensor,
+    scale: torch.Tensor,
+    bias: torch.Tensor,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+) -> torch.Tensor:
+    """Normalise each channel by the batch's statistics, and move the running ones towards them, as torch does."""
+    share = 1 - call.get("momentum", 0.9)
+    epsilon = call.get("epsilon", 1e-5)
+    return functional.batch_norm(values, mean, variance, scale, bias, training=True, momentum=share, eps=epsilon)
+
+
 @operator(
     "BatchNormalization",
     attributes="consumed_inputs epsilon is_test momentum",
     only={"spatial": one_of(1), "training_mode": one_of(0)},
+    train=train_batch_normalisation,
 )
 def batch_normalisation(
     call: Call,

@@ -53,12 +53,14 @@ class Operator:
         attributes: the attributes that it knows.
         only: for some of them, which values it can serve.
         outputs: how many outputs it can give, None for any number.
+        train: what takes the place of ``run`` where the node acts as in training, if that differs.
     """
 
     run: Callable[..., Any]
     attributes: frozenset[str] = frozenset()
     only: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
     outputs: int | None = 1
+    train: Callable[..., Any] | None = None
 
 
 def operator(
@@ -66,13 +68,14 @@ def operator(
     attributes: str = "",
     only: Mapping[str, Callable[[Any], bool]] | None = None,
     outputs: int | None = 1,
+    train: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Enter the decorated function into the table under the operators' ``names``; see ``Operator``."""
 
     def enter(function: Callable[..., Any]) -> Callable[..., Any]:
         known = frozenset(attributes.split()) | frozenset(only or {})
         for name in names:
-            _table[name] = Operator(function, known, only or {}, outputs)
+            _table[name] = Operator(function, known, only or {}, outputs, train)
         return function
 
     return enter

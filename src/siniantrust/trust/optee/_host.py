@@ -18,6 +18,7 @@ from siniantrust.errors import (
     SinianError,
     TrustError,
 )
+from siniantrust.graph import noise_inputs
 from siniantrust.lowering import Lowered, lower, pack, unpack
 from siniantrust.trust._evidence import Evidence
 from siniantrust.trust._labels import Provenance
@@ -133,6 +134,8 @@ class OpteeEnclave:
             AttestationError: if the application's evidence does not pass; no key was sent then.
         """
         proto = onnx.ModelProto.FromString(skeleton)
+        for each in noise_inputs(proto):
+            raise EnclaveError(f"part {name}: a trusted application draws no noise, and '{each.name}' needs it")
         try:
             lowered = lower(proto, name=name)
         except ModelError as fault:

@@ -38,6 +38,7 @@ PROGRAM: tuple[str, ...] = (
     "siniantrust.trust.process._limits",
     "siniantrust.trust.process._measure",
     "siniantrust.trust.process._namespaces",
+    "siniantrust.trust.process._noise",
     "siniantrust.trust.process._parts",
     "siniantrust.trust.process._program",
     "siniantrust.trust.process._sandbox",

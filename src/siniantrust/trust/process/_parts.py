@@ -10,6 +10,7 @@ import onnxruntime
 
 from siniantrust.errors import DataError, EnclaveError
 from siniantrust.trust import _sealed
+from siniantrust.trust.process._noise import NoiseFeed, NoiseInput, NoiseSource, law_of
 
 _PROVIDER = "CPUExecutionProvider"
 _SILENT = 4
@@ -27,6 +28,8 @@ _DTYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
 }
+_RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+_OPERATOR_TAG = 0x22  # of ``NodeProto.op_type`` in protobuf's encoding: field 4, a length and bytes
 
 
 def one_line(fault: BaseException) -> str:
@@ -52,18 +55,26 @@ class LoadedPart:
     """A part that is ready to run.
 
     It is opened here rather than through ``siniantrust.odla``: what runs inside the enclave is measured and trusted,
-    and should be as little as it can be.
+    and should be as little as it can be. Its reserved inputs are filled here, from ``noise``; no caller can give them.
     """
 
-    def __init__(self, name: str, model: bytes, *, threads: int) -> None:
+    def __init__(self, name: str, model: bytes, *, threads: int, noise: NoiseSource) -> None:
         self._name = name
         self._session = session(model, threads=threads)
-        self._inputs = {
-            entry.name: (_DTYPES.get(entry.type), tuple(entry.shape)) for entry in self._session.get_inputs()
-        }
+        self._inputs: dict[str, tuple[str | None, tuple[int | str, ...]]] = {}
+        reserved = []
+        for entry in self._session.get_inputs():
+            dtype, shape, law = _DTYPES.get(entry.type), tuple(entry.shape), law_of(entry.name)
+            if law is None:
+                self._inputs[entry.name] = (dtype, shape)
+            else:
+                reserved.append(NoiseInput(entry.name, law, str(dtype), shape))
+        self._noise = NoiseFeed(reserved, noise)
         self._outputs = [entry.name for entry in self._session.get_outputs()]
 
-    def _check(self, inputs: Mapping[str, np.ndarray]) -> None:
+    def _check(self, inputs: Mapping[str, np.ndarray]) -> dict[str, int]:
+        """Check the inputs and return their free sizes by name."""
+        sizes: dict[str, int] = {}
         if inputs.keys() != self._inputs.keys():
             raise DataError(f"part {self._name}: expected inputs {sorted(self._inputs)}, found {sorted(inputs)}")
         for name, array in inputs.items():
@@ -76,6 +87,8 @@ class LoadedPart:
                     f"part {self._name}: input {name}: expected {dtype} of shape {list(shape)}, found "
                     f"{array.dtype} of shape {list(array.shape)}"
                 )
+            sizes |= {size: found for size, found in zip(shape, array.shape, strict=True) if isinstance(size, str)}
+        return sizes
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run; return the outputs by name. They share ONNX Runtime's buffers, which nothing else writes.
@@ -84,16 +97,27 @@ class LoadedPart:
             DataError: if the inputs do not fit.
             EnclaveError: if an output is no tensor.
         """
-        self._check(inputs)
-        outputs = dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+        fed = {**inputs, **self._noise.take(self._check(inputs))}
+        outputs = dict(zip(self._outputs, self._session.run(self._outputs, fed), strict=True))
         for name, array in outputs.items():
             if not isinstance(array, np.ndarray):
                 raise EnclaveError(f"part {self._name}: output {name} is a {type(array).__name__}, expected a tensor")
         return outputs
 
+    def draw_ahead(self) -> None:
+        """Draw the noise of the next run, so that it need not wait for it."""
+        self._noise.draw_ahead()
+
 
 def open_sealed(
-    name: str, *, skeleton: memoryview, sealed: memoryview, key: memoryview, context: memoryview, threads: int
+    name: str,
+    *,
+    skeleton: memoryview,
+    sealed: memoryview,
+    key: memoryview,
+    context: memoryview,
+    threads: int,
+    noise: NoiseSource,
 ) -> LoadedPart:
     """Open a sealed part and make it ready.
 
@@ -102,8 +126,14 @@ def open_sealed(
 
     Raises:
         TrustError: if the seal does not open.
-        EnclaveError: if ONNX Runtime refuses the part.
+        EnclaveError: if ONNX Runtime refuses the part, or it would draw random numbers by itself.
     """
     weights = _sealed.open_in_place(sealed, skeleton=skeleton, key=key, context=context)
     model = b"".join((skeleton, weights))
-    return LoadedPart(name, model, threads=threads)
+    for operator in _RANDOM:
+        if bytes((_OPERATOR_TAG, len(operator))) + operator.encode() in model:
+            raise EnclaveError(
+                f"part {name}: it holds the operator {operator}, whose numbers ONNX Runtime would draw, not the "
+                "enclave; seal it again with this version"
+            )
+    return LoadedPart(name, model, threads=threads, noise=noise)

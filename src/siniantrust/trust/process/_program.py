@@ -22,7 +22,7 @@ from siniantrust.trust._labels import Provenance
 from siniantrust.trust._protections import ACTIVE
 from siniantrust.trust._sealing import DerivedSealing
 from siniantrust.trust._secret import SecretMemory
-from siniantrust.trust.process import _measure, _parts, _sandbox
+from siniantrust.trust.process import _measure, _noise, _parts, _sandbox
 from siniantrust.trust.process._common import EXIT_CHANNEL, EXIT_MEMORY, PROVIDER
 from siniantrust.trust.process._serve import Server
 
@@ -125,7 +125,9 @@ def _map(file: int, size_bytes: int) -> mmap.mmap:
 
 def _warm_up() -> None:
     """Make every library load what it loads on first use, while files can still be opened."""
-    part = _parts.LoadedPart("warm-up", _WARM_UP_MODEL, threads=1)
+    noise = _noise.NoiseSource()
+    noise.draw(_noise.Law(is_normal=True), (1,), "float32")
+    part = _parts.LoadedPart("warm-up", _WARM_UP_MODEL, threads=1, noise=noise)
     part.run({"x": np.zeros(1, np.float32)})
     np.random.default_rng(0)
     with SecretMemory() as scratch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from siniantrust.trust._evidence import NONCE_BYTES
 from siniantrust.trust._sealed import SealError
 from siniantrust.trust._sealing import Sealing, open_data, seal_data
 from siniantrust.trust.process._common import MAX_PARTS, MEMORY_REFUSAL
+from siniantrust.trust.process._noise import NoiseSource
 from siniantrust.trust.process._parts import LoadedPart, one_line, open_sealed
 
 _WITH_KEY = (Operation.LOAD, Operation.SEAL, Operation.UNSEAL)
@@ -68,6 +70,7 @@ class Server:
         self._sealing = sealing
         self._limits = limits
         self._fetch_key = fetch_key
+        self._noise = NoiseSource()
         self._parts: dict[str, LoadedPart] = {}
 
     def serve(self) -> None:
@@ -93,8 +96,15 @@ class Server:
                 self._refuse(Operation.REFUSED_TRUST, fault)
             else:
                 self._channel.send(prepared, payloads)
+                self._draw_ahead(message)
             finally:
                 self._key[:] = bytes(len(self._key))
+
+    def _draw_ahead(self, answered: Message) -> None:
+        """Draw the next run's noise while the client works on the answer."""
+        if answered.operation is Operation.RUN:
+            with suppress(MemoryError):  # the next run draws it then, and can say that memory is short
+                self._parts[answered.text].draw_ahead()
 
     def _refuse(self, operation: Operation, fault: Exception) -> None:
         self._channel.send(self._channel.prepare(operation, one_line(fault)))
@@ -147,6 +157,7 @@ class Server:
                 key=self._key,
                 context=context,
                 threads=self._threads,
+                noise=self._noise,
             )
         except SealError as fault:
             if "key_id" in arrays:

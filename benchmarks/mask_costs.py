@@ -1,0 +1,142 @@
+"""What masks cost the trusted side: Part 1 with each mask against Part 1 without, on one core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+
+import numpy as np
+import onnx
+from networks import NETWORKS
+from results_file import Bar, Outcome
+from timing import in_turns, median_ms, ratio_interval
+
+from siniantrust import graph, masking
+from siniantrust.errors import MissingExtraError
+from siniantrust.trust.process._noise import NoiseSource, law_of
+from siniantrust.trust.process._parts import session
+
+_BAR_PERCENT = 3.0
+_MASKS = (
+    "gaussian",
+    "laplace",
+    "budgeted_gaussian",
+    "shredder_bank:count=8,steps=0",
+    "shredder_distribution:count=8,steps=0",
+    "quantise:strength=0.5",
+    "randomised_response",
+    "dropout",
+    "channel_pruning",
+    "bottleneck",
+    "pooling",
+    "random_projection:structured=0",
+    "random_projection:structured=1",
+    "patch_shuffle",
+)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A first part that is ready to run, with one fixed set of noise, and how to draw such a set."""
+
+    run: Callable[[], object]
+    draw: Callable[[], object]
+    crossing_bytes: int
+
+
+def run(*, quick: bool) -> Outcome:
+    """Time every mask at one cut of the demo's network and of another."""
+    rows: list[dict[str, object]] = []
+    bars: list[Bar] = []
+    for name, model, tensor in _subjects(quick=quick):
+        found = _at(name, model, tensor, turns=5 if quick else 40)
+        rows += found
+        bars += [
+            Bar(
+                f"{row['network']}, {row['mask']}: added to Part 1 per request, %", _BAR_PERCENT, float(row["added, %"])
+            )
+            for row in found
+        ]
+    return Outcome(
+        title="Masks on the trusted side",
+        method=(
+            "Part 1 up to the named tensor with each mask, and without one, in ONNX Runtime with one thread, in turns; "
+            "one image a request. Noise is an input, as in the enclave, which draws it between requests: `drawing` is "
+            "what that takes, and `added with drawing` what a request waits for when none was drawn ahead."
+        ),
+        rows=rows,
+        bars=bars,
+        remarks=[
+            "Learned noise is not trained here: what it costs does not depend on its values.",
+            "Dropping channels behind a convolution becomes part of it, and it computes less: the figure is below 0.",
+        ],
+    )
+
+
+def _subjects(*, quick: bool) -> list[tuple[str, graph.Model, str]]:
+    demo = onnx.load_model_from_string(files("siniantrust.demo").joinpath("scenes.onnx").read_bytes())
+    scenes = graph.load_model(demo)
+    found = [("demo", scenes, next(c for c in graph.enumerate_cuts(scenes).cuts if c.nodes_before == 8).tensors[0])]  # noqa: PLR2004
+    if not quick:
+        network = NETWORKS["mobilenet_v2"](224)
+        found.append((network.name, graph.load_model(network.proto), network.cuts[2]))
+    return found
+
+
+def _at(name: str, model: graph.Model, tensor: str, *, turns: int) -> list[dict[str, object]]:
+    cut = masking.find_cut(model, [tensor])
+    item = model.inputs[0]
+    inputs = {item.name: np.random.default_rng(0).random((8, *item.shape[1:]), dtype=np.float32)}
+    parts = {"none": _part(graph.split(model, (cut,))[0], inputs)}
+    refused: dict[str, str] = {}
+    for text in _MASKS:
+        try:
+            masked, crossing = masking.apply_masks(model, cut, [masking.parse_mask(text)], seed=0, inputs=inputs)
+        except (masking.MaskError, MissingExtraError) as fault:
+            refused[text] = str(fault)
+        else:
+            parts[text] = _part(graph.split(masked, (crossing,))[0], inputs)
+    contestants: Mapping[str, Callable[[], object]] = {text: part.run for text, part in parts.items()}
+    seconds = in_turns(contestants, turns=turns)
+    drawing = in_turns({text: part.draw for text, part in parts.items()}, turns=max(turns // 4, 3))
+    rows: list[dict[str, object]] = []
+    for text, part in parts.items():
+        if text != "none":
+            low, high = ratio_interval(seconds[text], seconds["none"])
+            bare_ms, masked_ms, drawing_ms = (
+                median_ms(seconds["none"]),
+                median_ms(seconds[text]),
+                median_ms(drawing[text]),
+            )
+            rows.append(
+                {
+                    "network": name,
+                    "tensor": tensor,
+                    "mask": text,
+                    "Part 1, ms": bare_ms,
+                    "added, %": (masked_ms / bare_ms - 1) * 100,
+                    "interval, %": f"{(low - 1) * 100:.1f} to {(high - 1) * 100:.1f}",
+                    "drawing, ms": drawing_ms,
+                    "added with drawing, %": ((masked_ms + drawing_ms) / bare_ms - 1) * 100,
+                    "crosses, KiB": part.crossing_bytes / 1024,
+                }
+            )
+    return rows
+
+
+def _part(part: graph.Part, inputs: Mapping[str, np.ndarray]) -> _Part:
+    proto = onnx.ModelProto()
+    proto.CopyFrom(part.proto)
+    graph.feed_noise(proto, origin=part.name)
+    opened = session(proto.SerializeToString(), threads=1)
+    source = NoiseSource()
+    reserved = [(each, law_of(each.name)) for each in graph.noise_inputs(proto)]
+    one = {each.name: inputs[each.name][:1] for each in part.inputs}
+
+    def draw() -> dict[str, np.ndarray]:
+        return {each.name: source.draw(law, each.shape, each.dtype) for each, law in reserved if law is not None}
+
+    names = [each.name for each in part.outputs]
+    return _Part(partial(opened.run, names, {**one, **draw()}), draw, sum(each.size_bytes for each in part.outputs))

@@ -1,0 +1,131 @@
+"""Random operators as inputs: noise that whoever runs a part must supply, instead of the runtime's own generator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+
+from siniantrust.errors import ModelError
+from siniantrust.graph._shapes import read_type
+from siniantrust.graph._types import Tensor
+from siniantrust.graph._uses import subgraphs
+
+NOISE_PREFIX = "siniantrust.noise."
+"""How the reserved inputs' names begin; law, offset, factor and the value that is drawn follow, with colons."""
+
+_LAWS = {
+    "RandomNormal": "normal",
+    "RandomNormalLike": "normal",
+    "RandomUniform": "uniform",
+    "RandomUniformLike": "uniform",
+}
+_OTHERS = ("Bernoulli", "Multinomial")
+_FLOATS = {TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE}
+_TRAINING_MODE = 2  # Dropout's third input
+
+
+def feed_noise(proto: onnx.ModelProto, *, origin: str) -> None:
+    """Turn every random operator of ``proto`` into a reserved input, in place.
+
+    The input holds fresh numbers of the shape and type that the operator would draw. Its name says how: numbers of the
+    standard law (normal with mean 0 and variance 1, or even on [0, 1)) times a factor plus an offset. An Identity of
+    the operator's name stands in its place. ``seed`` is dropped: noise that can be drawn again is none.
+
+    Raises:
+        ModelError: naming a random operator that cannot be fed so.
+    """
+    for name, why in unfed_noise(proto).items():
+        raise ModelError(f"{origin}: node '{name}': {why}")
+    values = _types(proto.graph)
+    nodes: list[onnx.NodeProto] = []
+    for node in proto.graph.node:
+        if node.op_type not in _LAWS:
+            nodes.append(_copy(node))
+            continue
+        kind = _drawn(node, values)
+        assert kind is not None  # noqa: S101 - or it would have been refused
+        reserved = _reserved(node)
+        proto.graph.input.add(name=reserved).type.CopyFrom(kind)
+        nodes.append(helper.make_node("Identity", [reserved], [node.output[0]], name=node.name))
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+
+
+def unfed_noise(proto: onnx.ModelProto) -> dict[str, str]:
+    """Return why random operators of ``proto`` cannot become inputs, by the names of their nodes; empty if all can."""
+    values = _types(proto.graph)
+    refused: dict[str, str] = {}
+    for node in proto.graph.node:
+        if node.op_type in _LAWS:
+            kind = _drawn(node, values)
+            if kind is None or kind.tensor_type.elem_type not in _FLOATS:
+                refused[node.name] = f"{node.op_type}: the shape or type of what it draws is not known beforehand"
+        elif _is_random(node):
+            refused[node.name] = f"random operator {node.op_type} cannot be fed from outside; draw uniform numbers"
+        elif inner := next((each for each in _inside(node) if _is_random(each)), None):
+            refused[node.name] = f"random operator {inner.op_type} inside its body cannot be fed from outside"
+    called = {(node.domain, node.op_type): node.name for node in proto.graph.node}
+    for function in proto.functions:
+        found = next((node for node in function.node if _is_random(node)), None)
+        if found is not None:
+            name = called.get((function.domain, function.name), function.name)
+            refused[name] = f"random operator {found.op_type} inside a function cannot be fed from outside"
+    return refused
+
+
+def noise_inputs(proto: onnx.ModelProto) -> tuple[Tensor, ...]:
+    """Return the reserved inputs of a part, as one batch item sees them."""
+    return tuple(read_type(value)[0] for value in proto.graph.input if value.name.startswith(NOISE_PREFIX))
+
+
+def _is_random(node: onnx.NodeProto) -> bool:
+    training = node.op_type == "Dropout" and len(node.input) > _TRAINING_MODE and bool(node.input[_TRAINING_MODE])
+    return node.op_type in _LAWS or node.op_type in _OTHERS or training
+
+
+def _inside(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    return [each for graph in subgraphs(node) for inner in graph.node for each in (inner, *_inside(inner))]
+
+
+def _types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
+    return {value.name: value.type for value in (*graph.value_info, *graph.output, *graph.input)}
+
+
+def _drawn(node: onnx.NodeProto, values: dict[str, onnx.TypeProto]) -> onnx.TypeProto | None:
+    """Return type and shape of what a random operator draws; None where they are not known."""
+    attributes = _attributes(node)
+    if "shape" in attributes:
+        return helper.make_tensor_type_proto(attributes.get("dtype", TensorProto.FLOAT), attributes["shape"])
+    known = values.get(node.input[0]) if node.input else None
+    if known is None or not known.tensor_type.HasField("shape"):
+        return None
+    if any(not (dim.dim_param or dim.HasField("dim_value")) for dim in known.tensor_type.shape.dim):
+        return None
+    kind = onnx.TypeProto()
+    kind.CopyFrom(known)
+    kind.tensor_type.elem_type = attributes.get("dtype", known.tensor_type.elem_type)
+    return kind
+
+
+def _reserved(node: onnx.NodeProto) -> str:
+    """Return the name of the input that stands for what ``node`` draws: law, offset and factor, and the value."""
+    attributes = _attributes(node)
+    law = _LAWS[node.op_type]
+    if law == "normal":
+        offset, factor = attributes.get("mean", 0.0), attributes.get("scale", 1.0)
+    else:
+        offset = attributes.get("low", 0.0)
+        factor = attributes.get("high", 1.0) - offset
+    return f"{NOISE_PREFIX}{law}:{offset!r}:{factor!r}:{node.output[0]}"
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+
+
+def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    return copy
