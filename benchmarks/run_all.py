@@ -18,6 +18,7 @@ import exact_masks
 import import_time
 import parallelism
 import pipeline
+import restructure
 import scaling
 import solver
 import split_latency
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "exact_masks": exact_masks.run,
     "exact_kernels": exact_kernels.run,
     "exact_accuracy": exact_accuracy.run,
+    "restructure": restructure.run,
 }
 
 

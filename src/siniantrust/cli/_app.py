@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from siniantrust import __version__
-from siniantrust.cli import _attest, _bench, _demo, _deploy, _enclave, _gramine, _host, _keys, _retrain, _study, _verify
+from siniantrust.cli import (
+    _attest,
+    _bench,
+    _demo,
+    _deploy,
+    _enclave,
+    _gramine,
+    _host,
+    _keys,
+    _restructure,
+    _retrain,
+    _study,
+    _tune,
+    _verify,
+)
 
 app = typer.Typer(
     name="sinian",
@@ -35,6 +49,8 @@ def _options(
 app.command()(_study.inspect)
 app.command()(_study.audit)
 app.command()(_retrain.retrain)
+app.command()(_restructure.restructure)
+app.command()(_tune.tune)
 app.command()(_study.plan)
 app.command()(_deploy.build)
 app.command()(_deploy.run)
