@@ -244,6 +244,24 @@ def test_a_bottleneck_loses_least() -> None:
         _run(model, "p", "bottleneck=6")
 
 
+def test_names_that_are_taken_are_left_alone() -> None:
+    """A model that already has tensors of the names that a pass would give keeps them as they are."""
+    proto = _block().proto
+    taken = {"scale": "p_squeeze", "b4": "p_wide", "relu4": "p_narrow_node"}
+    for node in proto.graph.node:
+        node.name = taken.get(node.name, node.name)
+        node.input[:] = [taken.get(name, name) for name in node.input]
+    for tensor in proto.graph.initializer:
+        tensor.name = taken.get(tensor.name, tensor.name)
+    model = load_model(proto)
+    made = _run(model, "p", "bottleneck=5")
+    before = {tensor.name: tensor for tensor in model.proto.graph.initializer}
+    after = {tensor.name: tensor for tensor in made.proto.graph.initializer}
+    assert all(after[name] == tensor for name, tensor in before.items())
+    assert len({node.name for node in made.proto.graph.node}) == len(made.proto.graph.node)
+    assert _answer(made.proto, _images(model)).shape == (8, 5)
+
+
 def test_pooling_becomes_a_stride() -> None:
     """The pooling behind the cut is the convolution's stride: a quarter of its FLOPs and of what crosses."""
     model = load_model(network())

@@ -3,7 +3,7 @@
 from siniantrust.masking.restructure._figures import PartFigures
 from siniantrust.masking.restructure._observe import observe
 from siniantrust.masking.restructure._pass import Pass, RestructureError, Step, list_passes, parse_step
-from siniantrust.masking.restructure._restructure import Restructured, StepResult, restructure, rewrite
+from siniantrust.masking.restructure._restructure import Restructured, StepResult, restructure, rewrite, sample_items
 
 __all__ = [
     "PartFigures",
@@ -17,4 +17,5 @@ __all__ = [
     "parse_step",
     "restructure",
     "rewrite",
+    "sample_items",
 ]

@@ -44,7 +44,7 @@ def take_apart(editor: Editor, convolution: Convolution, first: np.ndarray, seco
     inner = editor.fresh(f"{made}_inner")
     stem = node.input[1]
     kept = [each for each in node.attribute if each.name not in ("group", "kernel_shape")]
-    before = editor.make("Conv", [node.input[0], editor.store(f"{stem}_window", first)], inner, group=group)
+    before = editor.make("Conv", [node.input[0], editor.add(f"{stem}_window", first)], inner, group=group)
     before.attribute.extend(kept)
-    after = editor.make("Conv", [inner, editor.store(f"{stem}_mix", second), *convolution.bias], made)
+    after = editor.make("Conv", [inner, editor.add(f"{stem}_mix", second), *convolution.bias], made)
     editor.replace(node, before, after)

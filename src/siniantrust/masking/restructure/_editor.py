@@ -41,13 +41,16 @@ class Editor:
         """Return a stored tensor."""
         return numpy_helper.to_array(self._stored[name])
 
-    def store(self, name: str, values: np.ndarray) -> str:
-        """Store a tensor, under this name or, if it is new and the name is taken, under a like one; return the name."""
-        if name not in self._stored:
-            name = self.fresh(name)
-            self._stored[name] = self.proto.graph.initializer.add()
-        self._stored[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), name))
+    def add(self, name: str, values: np.ndarray) -> str:
+        """Store a new tensor under this name, or a like one if it is taken; return the name."""
+        name = self.fresh(name)
+        self._stored[name] = self.proto.graph.initializer.add()
+        self.change(name, values)
         return name
+
+    def change(self, name: str, values: np.ndarray) -> None:
+        """Replace a stored tensor."""
+        self._stored[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), name))
 
     def fresh(self, name: str) -> str:
         """Return a name that nothing has yet, and take it."""

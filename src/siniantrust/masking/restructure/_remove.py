@@ -18,11 +18,11 @@ def remove_channels(model: Model, cut: Cut, kept: Sequence[tuple[Space, np.ndarr
     nodes = {node.name: node for node in editor.proto.graph.node}
     for space, channels in kept:
         for each in (*space.made, *space.read):
-            editor.store(each.stored, np.take(editor.weights(each.stored), _places(each, channels), axis=each.axis))
+            editor.change(each.stored, np.take(editor.weights(each.stored), _places(each, channels), axis=each.axis))
         for index in space.reshapes:
             # The stored target may hold the number of places that there were; to flatten, it needs none.
             node = nodes[model.nodes[index].name]
-            node.input[1] = editor.store(f"{node.output[0]}_flat", np.array([0, -1], np.int64))
+            node.input[1] = editor.add(f"{node.output[0]}_flat", np.array([0, -1], np.int64))
         for index in space.depthwise:
             set_attribute(nodes[model.nodes[index].name], "group", len(channels))
     return editor.finish()

@@ -92,7 +92,7 @@ def restructure(
         raise RestructureError(f"cut '{cut.id}': expected one tensor that is no output of the model")
     if recipe.mode != "joint" or not steps:
         raise RestructureError("restructuring needs at least one pass, and the mode 'joint' to distil both parts")
-    sample = _sample(data, recipe.seed)
+    sample = sample_items(data, recipe.seed)
     results: list[StepResult] = []
     now, place = model, cut
     for step in steps:
@@ -127,8 +127,8 @@ def rewrite(model: Model, cut: Cut, inputs: Mapping[str, np.ndarray], step: Step
     return changed, find_cut(changed, [made.tensor])
 
 
-def _sample(data: Data, seed: int) -> dict[str, np.ndarray]:
-    """Return some items that are not held out."""
+def sample_items(data: Data, seed: int) -> dict[str, np.ndarray]:
+    """Return some items that are not held out, for passes to learn from."""
     known = np.arange(len(data)) if data.heldout is None else np.flatnonzero(~data.heldout)
     rows = np.sort(np.random.default_rng(seed).permutation(known)[:_SAMPLE_ITEMS])
     return {name: values[rows] for name, values in data.arrays().items()}

@@ -31,7 +31,7 @@ def draw_front(tuning: Tuning, path: Path) -> None:
     places = [(max(point.leakage.values()), point.lost_points) for point in tuning.points]
     sizes = [_SMALLEST + (_LARGEST - _SMALLEST) * point.size_bytes / most for point in tuning.points]
     front = [index for index, point in enumerate(tuning.points) if point.on_front]
-    axes.scatter(*zip(*places, strict=True), s=sizes, facecolors="none", edgecolors="0.7")
+    axes.scatter([x for x, _ in places], [y for _, y in places], s=sizes, facecolors="none", edgecolors="0.7")
     shown = axes.scatter(
         [places[index][0] for index in front],
         [places[index][1] for index in front],

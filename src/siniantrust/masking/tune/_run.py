@@ -6,11 +6,12 @@ import fcntl
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from siniantrust._extras import require
 from siniantrust._files import write_atomic
@@ -29,7 +30,7 @@ _JOURNAL = "study.journal"
 _NAME = "tune"
 _REIDENTIFICATION = "reidentification"
 # Of the most leakage, accuracy, FLOPs and bytes, in this order.
-_DIRECTIONS = ("minimize", "maximize", "minimize", "minimize")
+_DIRECTIONS: tuple[Literal["minimize", "maximize"], ...] = ("minimize", "maximize", "minimize", "minimize")
 
 _shared: dict[str, Any] = {}
 
@@ -80,8 +81,11 @@ def tune(
             ProcessPoolExecutor(workers, context, _prepare, (model, data, search, out)) as pool,
         ):
             first = trials - max(left, 0)
-            for done in as_completed([pool.submit(_one, first + index) for index in range(max(left, 0))]):
-                step(done.result())
+            try:
+                for done in as_completed([pool.submit(_one, first + index) for index in range(max(left, 0))]):
+                    step(done.result())
+            except BrokenProcessPool:
+                raise TuneError(f"folder {out}: a worker died (out of memory?); start again to go on") from None
         return _tuning(_study(out), model, limits or Limits())
 
 
@@ -143,14 +147,16 @@ def _prepare(model: Model, data: Data, search: Search, out: Path) -> None:
 
 def _one(index: int) -> str:
     """Run one trial in a worker and return a line on it."""
+    from optuna.trial import TrialState
+
     search: Search = _shared["search"]
     study = _study(_shared["out"], seed=search.seed * 100_003 + index)
     trial = study.ask()
     try:
-        found = attempt_in(trial, search)
+        found = _attempted(trial, search)
     except SinianError as error:
         trial.set_user_attr("failed", str(error))
-        study.tell(trial, state=_failed())
+        study.tell(trial, state=TrialState.FAIL)
         return f"trial {trial.number}: {error}"
     write_atomic(_shared["out"] / "trials" / f"{trial.number}.onnx", found.proto.SerializeToString(deterministic=True))
     highest = max(found.leakage.values())
@@ -158,7 +164,7 @@ def _one(index: int) -> str:
     return f"trial {trial.number}: leakage {highest:.2f}, accuracy {found.accuracy:.3f}"
 
 
-def attempt_in(trial: optuna.Trial, search: Search) -> Found:
+def _attempted(trial: optuna.Trial, search: Search) -> Found:
     """Let Optuna choose, try it, and keep all that was found in the trial."""
     mask = trial.suggest_categorical("mask", search.masks)
     choice = Choice(
@@ -174,12 +180,6 @@ def attempt_in(trial: optuna.Trial, search: Search) -> Found:
         found = attempt(_shared["model"], _shared["data"], search, choice, Path(folder))
     trial.set_user_attr("found", asdict(choice) | found.figures())
     return found
-
-
-def _failed() -> optuna.trial.TrialState:
-    from optuna.trial import TrialState
-
-    return TrialState.FAIL
 
 
 def _tuning(study: optuna.Study, model: Model, limits: Limits) -> Tuning:

@@ -7,18 +7,15 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from siniantrust.graph import Cut, CutSet, Model, load_model
 from siniantrust.leakage import Data, audit
 from siniantrust.masking._find_cut import find_cut
 from siniantrust.masking._rewrite import apply_mask
-from siniantrust.masking.restructure import Step, observe, rewrite
+from siniantrust.masking.restructure import Step, observe, rewrite, sample_items
 from siniantrust.masking.retrain import retrain
 from siniantrust.masking.tune._search import NO_MASK, Search
-
-_SAMPLE_ITEMS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,7 @@ def attempt(model: Model, data: Data, search: Search, choice: Choice, folder: Pa
     Raises:
         SinianError: if a pass or the mask does not fit there, or training fails.
     """
-    changed, cut = _restructured(model, data, choice)
+    changed, cut = _restructured(model, data, choice, search.seed)
     if choice.mask != NO_MASK:
         changed, cut = _masked(changed, cut, data, choice, search.seed)
     trained = retrain(changed, data, cut=cut, recipe=search.recipe, teacher=model)
@@ -90,9 +87,9 @@ def attempt(model: Model, data: Data, search: Search, choice: Choice, folder: Pa
     )
 
 
-def _restructured(model: Model, data: Data, choice: Choice) -> tuple[Model, Cut]:
+def _restructured(model: Model, data: Data, choice: Choice, seed: int) -> tuple[Model, Cut]:
     """Run the passes without training between them: the trial trains once, in the end."""
-    inputs = _sample(data)
+    inputs = sample_items(data, seed)
     now, cut = model, find_cut(model, [choice.cut])
     if choice.kept_channels < 1:
         now, cut = rewrite(now, cut, inputs, Step("prune", choice.kept_channels))
@@ -104,14 +101,9 @@ def _restructured(model: Model, data: Data, choice: Choice) -> tuple[Model, Cut]
 
 def _masked(model: Model, cut: Cut, data: Data, choice: Choice, seed: int) -> tuple[Model, Cut]:
     (tensor,) = cut.tensors
-    sample = {tensor: observe(model, _sample(data), tensor)}
+    sample = {tensor: observe(model, sample_items(data, seed), tensor)}
     masked = load_model(apply_mask(model, cut, choice.mask, strength=choice.strength, seed=seed, sample=sample))
     return masked, find_cut(masked, [f"{tensor}_masked"])
-
-
-def _sample(data: Data) -> dict[str, np.ndarray]:
-    known = np.arange(len(data)) if data.heldout is None else np.flatnonzero(~data.heldout)
-    return {name: values[known[:_SAMPLE_ITEMS]] for name, values in data.arrays().items()}
 
 
 def _silent(description: str, *, advance: float = 1.0) -> None:

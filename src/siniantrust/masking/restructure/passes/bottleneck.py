@@ -40,7 +40,7 @@ def run(subject: Subject) -> Rewritten:
         "widen": basis.T.reshape(channels, kept, *ones),
         "widen_bias": mean,
     }
-    names = {name: editor.store(f"{subject.tensor}_{name}", each.astype(tensor.dtype)) for name, each in made.items()}
+    names = {name: editor.add(f"{subject.tensor}_{name}", each.astype(tensor.dtype)) for name, each in made.items()}
     narrow, wide = editor.fresh(f"{subject.tensor}_narrow"), editor.fresh(f"{subject.tensor}_wide")
     kind, more = ("Conv", {}) if ones else ("Gemm", {"transB": 1})
     squeeze = editor.make(kind, [subject.tensor, names["squeeze"], names["squeeze_bias"]], narrow, **more)
