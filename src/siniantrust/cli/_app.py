@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from siniantrust import __version__
-from siniantrust.cli import _attest, _bench, _demo, _deploy, _enclave, _gramine, _host, _keys, _study, _verify
+from siniantrust.cli import _attest, _bench, _demo, _deploy, _enclave, _gramine, _host, _keys, _study, _train, _verify
 
 app = typer.Typer(
     name="sinian",
@@ -48,6 +48,7 @@ app.command()(_attest.unseal)
 app.command()(_verify.verify)
 app.command()(_demo.demo)
 app.add_typer(_bench.bench_app)
+app.add_typer(_train.train_app)
 app.add_typer(_enclave.enclave_app)
 app.add_typer(_keys.keys_app)
 app.add_typer(_gramine.gramine_app)
