@@ -32,7 +32,7 @@ def agreement_of(training: TrainingSection, task: Task) -> Agreement:
     terms = training.model_dump(mode="json", exclude={"model"})
     terms |= {
         "protocol": _VERSION,
-        "model": task.model.sha256,
+        "model": task.source_sha256,
         "parts": digests_of(task),
         "shapes": shapes_of(task),
         "mask": task.mask_sha256,

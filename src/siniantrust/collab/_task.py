@@ -22,11 +22,13 @@ class Task:
 
     Attributes:
         model: the whole network, with its mask.
+        source_sha256: of the network as it was given, without the mask.
         parts: Part 1 (edge), Part 2 (cloud), and where labels stay at the edge Part 3 (edge).
         mask_sha256: of what the mask is made from; empty without one.
     """
 
     model: Model
+    source_sha256: str
     parts: tuple[Part, ...] = field(repr=False)
     mask_sha256: str
 
@@ -61,7 +63,7 @@ def load_task(training: TrainingSection, mask: MaskSection | None) -> Task:
     """
     model = load_model(training.model)
     cut = _cut(model, training.cut)
-    mask_sha256 = ""
+    source_sha256, mask_sha256 = model.sha256, ""
     if mask is not None:
         model, cut, mask_sha256 = _masked(model, cut, mask)
     cuts = [cut] if training.last_cut is None else [cut, _cut(model, training.last_cut)]
@@ -74,7 +76,7 @@ def load_task(training: TrainingSection, mask: MaskSection | None) -> Task:
         if before.outputs[0].batch_axis != 0 or before.outputs[0].dtype != "float32":
             name = before.outputs[0].name
             raise CollabError(f"model {training.model}: '{name}' must be float32 with a free batch as its first axis")
-    return Task(model, parts, mask_sha256)
+    return Task(model, source_sha256, parts, mask_sha256)
 
 
 def _cut(model: Model, cut_id: str) -> Cut:
