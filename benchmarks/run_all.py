@@ -10,6 +10,7 @@ import argparse
 import time
 from pathlib import Path
 
+import collab
 import copies
 import cost_model
 import exact_accuracy
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "exact_masks": exact_masks.run,
     "exact_kernels": exact_kernels.run,
     "exact_accuracy": exact_accuracy.run,
+    "collab": collab.run,
 }
 
 

@@ -93,9 +93,7 @@ class Setup:
                 write_identity(name, self.folder)
             for number, name in enumerate(self.edges):
                 inputs, labels = pictures(96, seed=number, classes=[number % CLASSES, (number + 1) % CLASSES, 3])
-                np.savez(
-                    self.folder / f"{name}.npz", inputs=inputs, labels=labels, heldout=np.arange(96) >= 80
-                )
+                np.savez(self.folder / f"{name}.npz", inputs=inputs, labels=labels, heldout=np.arange(96) >= 80)
         self.write_cloud()
         return self
 

@@ -29,7 +29,7 @@ def newest_checkpoint(setup: Setup) -> int:
 def disturbed(
     folder: Path, edges: tuple[str, ...], training: dict[str, object], kills: Sequence[tuple[int, str, float]]
 ) -> Setup:
-    """Run sides as processes; at each of ``kills`` (a step, a side, seconds after it) kill the side and start it again."""
+    """Run sides as processes; at each of ``kills`` (step, side, seconds after it) kill the side and start it again."""
     setup = Setup(folder, edges=edges, training=training).write()
     left = list(kills)
     end_s = time.monotonic() + _LIMIT_S
@@ -71,7 +71,7 @@ def test_a_killed_cloud_and_a_killed_edge_change_nothing(tmp_path: Path) -> None
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("last_cut", [None, LAST_CUT])
 def test_twenty_kills_at_random_change_nothing(tmp_path: Path, last_cut: str | None) -> None:
-    """Twenty kills of random sides at random times leave the weights of an undisturbed run, with either place of labels."""
+    """Twenty kills of random sides at random times leave an undisturbed run's weights, wherever the labels are."""
     training: dict[str, object] = {"steps": 1200, "checkpoint_every": 25, "average_every": 2}
     if last_cut is not None:
         training["last_cut"] = last_cut

@@ -22,7 +22,7 @@ from siniantrust.collab._privacy import Noise, clipped, epsilons
 
 
 def test_noise_is_normal_and_the_same_for_a_step_done_again(tmp_path: Path) -> None:
-    """Noise has mean 0 and variance 1, no repeats between steps or purposes, and follows from the edge's secret alone."""
+    """Noise is standard normal, other in each step and purpose, and follows from the edge's secret."""
     noise = Noise(tmp_path)
     shape = torch.Size([200, 101])
     drawn = noise.normal(shape, "activations", 7)

@@ -68,12 +68,11 @@ def test_a_tensor_comes_out_as_it_went_in(array: np.ndarray) -> None:
     data=st.binary(max_size=64),
 )
 def test_what_a_stranger_sends_is_read_or_refused(name: str, dtype: str, shape: list[int], data: bytes) -> None:
-    """Whatever stands in a message, it gives the expected tensor or a refusal in one line."""
+    """Whatever stands in a message, it gives the expected tensor or is refused."""
     message = pb.Tensor(name=name, dtype=dtype, shape=shape, data=data)
     try:
         found = from_messages([message], [Tensor("x", "float32", (1, 2), 0)], origin="it")
-    except RefusedError as refusal:
-        assert "\n" not in str(refusal)
-    else:
-        assert found["x"].shape == (len(data) // 8, 2)
-        assert np.isfinite(found["x"]).all()
+    except RefusedError:
+        return
+    assert found["x"].shape == (len(data) // 8, 2)
+    assert np.isfinite(found["x"]).all()

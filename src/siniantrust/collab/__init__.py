@@ -1,8 +1,8 @@
 """Training across edge and cloud: the edge keeps the data, the cloud trains on what leaves, over TLS 1.3 and gRPC.
 
 *Masked upload*: the edge computes Part 1 and its mask once for each item, and the cloud trains Part 2 for as long as it
-likes. *Split learning*: activations go forward and gradients back in every step; labels are at the cloud, or stay at the
-edge, which then has the last part as well. Either way the result is one ordinary ONNX model.
+likes. *Split learning*: activations go forward and gradients back in every step; labels are at the cloud, or stay at
+the edge, which then has the last part as well. Either way the result is one ordinary ONNX model.
 """
 
 from typing import TYPE_CHECKING

@@ -1,8 +1,8 @@
 """Asynchronous split learning: each edge's step is applied as it comes, by the newest weights; nobody waits.
 
 The edges' parts are mixed into one that the cloud keeps (FedAsync: Xie, Koyejo and Gupta 2019). What comes out depends
-on who came when, so that nothing is repeated exactly: an edge that comes back goes on behind the last of its steps that the
-cloud has applied, with the weights of its newest checkpoint. No step is applied twice.
+on who came when, so that nothing is repeated exactly: an edge that comes back goes on behind the last of its steps that
+the cloud has applied, with the weights of its newest checkpoint. No step is applied twice.
 """
 
 from __future__ import annotations
@@ -56,6 +56,13 @@ class AsynchronousCloud(Coordinator):
         _ = steps, is_wanted
         with self.condition:
             self.require_member(edge)
+            last = self._last.get(edge)
+            if last is not None and last[0] > self._steps[edge]:
+                # A step that was interrupted: done if Part 2 has learnt from it, else to be done from its start.
+                if last[1] != FORWARD or not self.task.labels_at_edge:
+                    self._steps[edge] = last[0]
+                    self._complete()
+                del self._last[edge]
             self._phase[edge] = 0
             return 0, self._training.steps if self.is_done else self._steps[edge]
 

@@ -64,10 +64,11 @@ class Attestation:
             return ""
         if not raw:
             raise RefusedError(f"{name} is not attested: evidence is required, and it showed none")
+        wanted = self._reference.values.kind
         try:
             evidence = evidence_from_json(raw)
-            if evidence.kind != self._reference.values.kind:
-                raise AttestationError(f"expected evidence of kind {self._reference.values.kind}, found {evidence.kind}")  # noqa: TRY301
+            if evidence.kind != wanted:
+                raise RefusedError(f"{name} is not attested: expected evidence of kind {wanted}, found {evidence.kind}")
             binding = bind(nonce, _bound(role, spki))
             result = verifier(evidence.kind).appraise(
                 evidence, binding=binding, reference=self._reference.values, now=datetime.now(UTC)

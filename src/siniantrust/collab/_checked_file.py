@@ -50,5 +50,7 @@ def sole_user(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise CollabError(f"folder {folder}: another process uses it; give each edge and the cloud its own") from None
+            raise CollabError(
+                f"folder {folder}: another process uses it; give each edge and the cloud its own"
+            ) from None
         yield

@@ -38,7 +38,9 @@ class TrainingSection(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> TrainingSection:
         if self.mode == "upload" and (self.last_cut is not None or self.arrivals == "asynchronous"):
-            raise ValueError("mode 'upload' has no last_cut, and features may arrive in any order without asking for it")
+            raise ValueError(
+                "mode 'upload' has no last_cut, and features may arrive in any order without asking for it"
+            )
         return self
 
 
@@ -55,7 +57,9 @@ class AttestationSection(_Section):
     """``[attestation]``: what this side shows, and what it asks of the other."""
 
     attester: str | None = Field(default=None, description="what makes evidence here")
-    reference: Path | None = Field(default=None, description="reference file; without evidence to match, no peer is accepted")
+    reference: Path | None = Field(
+        default=None, description="reference file; without evidence to match, no peer is accepted"
+    )
 
 
 class LimitsSection(_Section):

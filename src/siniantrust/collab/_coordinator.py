@@ -95,7 +95,9 @@ class Coordinator(ABC):
                     if time.monotonic() - self._seen_s[edge] > patience_s:
                         self._leave_out(edge, f"silent for {patience_s:g} s, its limit")
             if not self.members:
-                raise CollabError(f"no edge is left: {'; '.join(f'{name}: {why}' for name, why in self.left_out.items())}")
+                raise CollabError(
+                    f"no edge is left: {'; '.join(f'{name}: {why}' for name, why in self.left_out.items())}"
+                )
 
     def wait_for_edges(self) -> None:
         """Wait until every edge that takes part has the result, or was silent for too long."""

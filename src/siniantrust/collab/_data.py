@@ -47,7 +47,9 @@ def load_items(path: Path, task: Task) -> Items:
     if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
         raise DataError(f"data {path}: inputs hold NaN or infinity")
     if labels.shape != (len(inputs),) or labels.dtype.kind not in "iu" or heldout.shape != labels.shape:
-        raise DataError(f"data {path}: expected one whole number and one held-out flag for each of {len(inputs)} inputs")
+        raise DataError(
+            f"data {path}: expected one whole number and one held-out flag for each of {len(inputs)} inputs"
+        )
     if not 0 <= labels.min() <= labels.max() < task.classes:
         raise DataError(f"data {path}: labels must be 0 to {task.classes - 1}")
     labels, heldout = labels.astype(np.int64), heldout.astype(bool)

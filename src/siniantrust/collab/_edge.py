@@ -52,9 +52,7 @@ def run_edge(config: EdgeConfig) -> Path:
     return config.folder / MODEL
 
 
-def _take_part(
-    config: EdgeConfig, task: Task, agreement: Agreement, items: Items, link: Link, start_s: float
-) -> None:
+def _take_part(config: EdgeConfig, task: Task, agreement: Agreement, items: Items, link: Link, start_s: float) -> None:
     side: SplitEdge | UploadEdge
     if config.training.mode == "upload":
         side = UploadEdge(config, task, items, link)

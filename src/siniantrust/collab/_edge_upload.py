@@ -1,7 +1,7 @@
 """An edge's side of masked upload: each item's features are computed and masked once, and sent until they have arrived.
 
-A chunk is on the edge's disk before it is sent, and what is sent again is that chunk. So no item's features are ever masked
-twice, with two draws of noise that could be averaged.
+A chunk is on the edge's disk before it is sent, and what is sent again is that chunk. So no item's features are ever
+masked twice, with two draws of noise that could be averaged.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class UploadEdge:
     def _join(self) -> int:
         held: int = self._link.join([], len(self._items.labels)).step
         if held > self._chunks:
-            raise CollabError(f"the cloud has {held} chunks of this edge, which has {self._chunks}; were data replaced?")
+            raise CollabError(
+                f"the cloud has {held} chunks of this edge, which has {self._chunks}; were data replaced?"
+            )
         return held
 
     def _chunk(self, number: int, run: Run) -> pb.UploadRequest:
@@ -85,7 +87,9 @@ class UploadEdge:
             write_checked(path, made.SerializeToString())
         request = pb.UploadRequest.FromString(bytes(read_checked(path)))
         if request.chunks != self._chunks:
-            raise CollabError(f"outbox {path.parent}: it is of {request.chunks} chunks, not {self._chunks}; data changed")
+            raise CollabError(
+                f"outbox {path.parent}: it is of {request.chunks} chunks, not {self._chunks}; data changed"
+            )
         return request
 
 

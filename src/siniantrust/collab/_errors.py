@@ -6,7 +6,7 @@ from siniantrust.errors import DeviceError, SinianError
 
 
 class CollabError(SinianError):
-    """Collaborative training cannot go on: a configuration, a checkpoint, a peer or a message is not what it should be."""
+    """Collaborative training cannot go on: a configuration, a checkpoint, a peer or a message does not do."""
 
 
 class RefusedError(CollabError):

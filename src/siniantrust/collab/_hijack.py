@@ -1,10 +1,10 @@
 """Detection of a cloud that trains something else: its gradients do not tell the classes apart.
 
-A cloud that trains the edge's own task sends back gradients that are alike for items of one class and unlike for items of
-different ones. A hijacking cloud (FSHA: Pasquini, Ateniese and Bernaschi 2021) pulls all features towards a space of its
-own, whatever the class. The check needs the edge's labels only, and sends nothing for its own sake (Fu et al. 2023,
-"Focusing on Pinocchio's Nose"). A cloud that mixes honest gradients in to pass it is bounded by what is left of its attack,
-which nothing here measures.
+A cloud that trains the edge's own task sends back gradients that are alike for items of one class and unlike for items
+of different ones. A hijacking cloud (FSHA: Pasquini, Ateniese and Bernaschi 2021) pulls all features towards a space of
+its own, whatever the class. The check needs the edge's labels only, and sends nothing for its own sake (Fu et al. 2023,
+"Focusing on Pinocchio's Nose"). A cloud that mixes honest gradients in to pass it is bounded by what is left of its
+attack, which nothing here measures.
 """
 
 from __future__ import annotations

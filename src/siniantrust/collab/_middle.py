@@ -110,9 +110,7 @@ class Middle:
     def _backward(self, given: Mapping[str, Arrays], step: int, steps: int) -> dict[str, Arrays]:
         name = self._task.answers.name
         total = sum(self._items.values())
-        gradients = [
-            torch.from_numpy(arrays[name]) * (self._items[edge] / total) for edge, arrays in given.items()
-        ]
+        gradients = [torch.from_numpy(arrays[name]) * (self._items[edge] / total) for edge, arrays in given.items()]
         assert self._answers is not None  # noqa: S101 - phases come in order
         assert self._features is not None  # noqa: S101
         self._answers.backward(torch.cat(gradients))  # type: ignore[no-untyped-call]

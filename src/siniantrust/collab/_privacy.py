@@ -1,8 +1,8 @@
 """Noise on what an edge sends in split learning, from a cryptographic generator, and what it amounts to.
 
-Every item's row is scaled to a norm of at most ``clip``, then Gaussian noise of ``noise * clip`` is added to each number:
-the Gaussian mechanism (Dwork and Roth 2014, appendix A) on a single item, without trust in anybody beyond the edge. Two
-items' rows differ by at most twice the clip.
+Every item's row is scaled to a norm of at most ``clip``, then Gaussian noise of ``noise * clip`` is added to each
+number: the Gaussian mechanism (Dwork and Roth 2014, appendix A) on a single item, without trust in anybody beyond the
+edge. Two items' rows differ by at most twice the clip.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from siniantrust._extras import require
 from siniantrust._files import write_atomic
 from siniantrust.collab._config import PrivacySection
 
-_SECRET = "noise.key"
+_KEY_FILE = "noise.key"
 _SECRET_BYTES = 32
 
 
@@ -37,7 +37,7 @@ class Noise:
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / _SECRET
+        path = folder / _KEY_FILE
         if not path.exists():
             write_atomic(path, os.urandom(_SECRET_BYTES), mode=0o600)
         self._secret = path.read_bytes()
@@ -68,8 +68,8 @@ def clipped(values: torch.Tensor, clip: float | None) -> torch.Tensor:
 def epsilons(section: PrivacySection, *, passes: int) -> dict[str, float]:
     """Return the epsilon of one item's rows, for one step and for all its steps together, at ``section.delta``.
 
-    The bound is for the activations and gradients that leave in steps. It is not for the averages of the edges' weights,
-    which follow from the items too, nor for labels that are sent to the cloud as they are.
+    The bound is for the activations and gradients that leave in steps. It is not for the averages of the edges'
+    weights, which follow from the items too, nor for labels that are sent to the cloud as they are.
 
     Args:
         section: what noise there is.

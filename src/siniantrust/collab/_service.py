@@ -89,7 +89,12 @@ class Service:
         return handle
 
     def _call(
-        self, edge: str | None, method: methods.Method, answer: Callable[[str, Any, Any], Any], data: bytes, context: Any
+        self,
+        edge: str | None,
+        method: methods.Method,
+        answer: Callable[[str, Any, Any], Any],
+        data: bytes,
+        context: Any,
     ) -> bytes:
         from google.protobuf.message import DecodeError
 
@@ -97,7 +102,9 @@ class Service:
             raise RefusedError("the certificate is of no edge of this run, or the connection is older than TLS 1.3")
         with self._mutex:
             if not self._rates[edge].take():
-                raise RateError(f"edge '{edge}': over {self._coordinator.config.limits.requests_per_s:g} calls a second")
+                raise RateError(
+                    f"edge '{edge}': over {self._coordinator.config.limits.requests_per_s:g} calls a second"
+                )
         self._coordinator.seen(edge)
         try:
             request = method.request.FromString(data)

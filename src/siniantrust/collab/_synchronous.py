@@ -1,9 +1,9 @@
 """Synchronous split learning: a step is done when every edge has sent its share, and by all sides or by none.
 
 Nothing that a step changes is answered before it is complete, and a checkpoint is on the disk before the answer that
-completes its step. So an edge is never ahead of the cloud's newest checkpoint by one of its own, and the sides always have
-one in common. Whoever comes back joins again; then all go back to the newest checkpoint in common and do the steps since
-once more. All that they compute follows from the checkpoint and the step's number, so that it comes out the same.
+completes its step. So an edge is never ahead of the cloud's newest checkpoint by one of its own, and the sides always
+have one in common. Whoever comes back joins again; then all go back to the newest checkpoint in common and do the steps
+since once more. All that they compute follows from the checkpoint and the step's number, so that it comes out the same.
 """
 
 from __future__ import annotations

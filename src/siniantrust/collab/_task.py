@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -70,7 +71,7 @@ def load_task(training: TrainingSection, mask: MaskSection | None) -> Task:
     parts = split(model, cuts)
     if len(model.outputs) != 1 or len(model.inputs) != 1 or len(model.outputs[0].shape) != 2:  # noqa: PLR2004
         raise CollabError(f"model {training.model}: expected one input and one output (items, scores)")
-    for before, after in zip(parts, parts[1:], strict=False):
+    for before, after in pairwise(parts):
         if [t.name for t in before.outputs] != [t.name for t in after.inputs] or len(before.outputs) != 1:
             raise CollabError(f"model {training.model}: exactly one tensor must go from {before.name} to {after.name}")
         if before.outputs[0].batch_axis != 0 or before.outputs[0].dtype != "float32":

@@ -1,6 +1,7 @@
 """TLS 1.3 for gRPC, in which each side knows the other's certificate beforehand: exactly that one, and no authority.
 
-Nobody reads a certificate's dates: a clock that jumps locks nobody out. They span the century, since TLS libraries look.
+Nobody reads a certificate's dates: a clock that jumps locks nobody out. They span the century, since TLS libraries
+look.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 

@@ -21,9 +21,7 @@ class UploadCloud(Coordinator):
 
     def __init__(self, config: CloudConfig, task: Task, agreement: Agreement) -> None:
         super().__init__(config, task, agreement)
-        self.store = FeatureStore(
-            config.folder / "features", agreement.sha256, task, max_items=config.limits.items
-        )
+        self.store = FeatureStore(config.folder / "features", agreement.sha256, task, max_items=config.limits.items)
 
     def join(self, edge: str, steps: set[int], is_wanted: Callable[[], bool]) -> tuple[int, int]:
         """Return how many of this edge's chunks are here."""

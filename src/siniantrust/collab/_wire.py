@@ -76,5 +76,5 @@ def check_labels(labels: np.ndarray, classes: int, *, origin: str) -> None:
     Raises:
         RefusedError: if one is below 0 or not below ``classes``.
     """
-    if labels.size and not (0 <= labels.min() and labels.max() < classes):
+    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
         raise RefusedError(f"{origin}: labels must be 0 to {classes - 1}, found {labels.min()} to {labels.max()}")

@@ -16,8 +16,8 @@ class HijackingCloud:
     """A cloud that plays its part in the protocol, and sends gradients of its own making.
 
     On images of its own it trains a pilot (image to feature space), an inverse of the pilot, and a critic that tells
-    the pilot's features from the edge's (Wasserstein distance with gradient penalty). The gradients that the edge gets make
-    its features look like the pilot's to the critic; when they do, the inverse works on them.
+    the pilot's features from the edge's (Wasserstein distance with gradient penalty). The gradients that the edge gets
+    make its features look like the pilot's to the critic; when they do, the inverse works on them.
 
     Source: Pasquini, Ateniese and Bernaschi, "Unleashing the Tiger: Inference Attacks on Split Learning", CCS 2021.
 
@@ -34,7 +34,7 @@ class HijackingCloud:
         self._step = 0
         stride = public.shape[2] // features[1]
         self._pilot = nn.Sequential(
-            nn.Conv2d(public.shape[1], 32, 3, stride, 1), nn.ReLU(), nn.Conv2d(32, features[0], 3, 1, 1)
+            nn.Conv2d(public.shape[1], 32, 3, stride, 1), nn.ReLU(), nn.Conv2d(32, features[0], 3, 1, 1), nn.ReLU()
         )
         self._inverse = nn.Sequential(
             nn.Conv2d(features[0], 64, 3, 1, 1),

@@ -23,8 +23,8 @@ def unsplit(
 ) -> torch.Tensor:
     """Return images that, with weights found along with them, give the features that were seen.
 
-    Inputs and the weights of a model of the same architecture are sought by turns, ``inner`` steps each; the inputs stay
-    in 0..1 and are kept smooth by total variation.
+    Inputs and the weights of a model of the same architecture are sought by turns, ``inner`` steps each; the inputs
+    stay in 0..1 and are kept smooth by total variation.
 
     Source: Erdogan, Küpçü and Çiçek, "UnSplit: Data-Oblivious Model Inversion, Model Stealing, and Label Inference
     Attacks Against Split Learning", WPES 2022.
