@@ -10,6 +10,7 @@ import argparse
 import time
 from pathlib import Path
 
+import collab
 import copies
 import cost_model
 import enclaves
@@ -45,6 +46,7 @@ BENCHMARKS = {
     "mask_costs": mask_costs.run,
     "mask_leakage": mask_leakage.run,
     "restructure": restructure.run,
+    "collab": collab.run,
 }
 
 

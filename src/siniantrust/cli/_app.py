@@ -21,6 +21,7 @@ from siniantrust.cli import (
     _restructure,
     _retrain,
     _study,
+    _train,
     _tune,
     _verify,
 )
@@ -69,6 +70,7 @@ app.command()(_attest.unseal)
 app.command()(_verify.verify)
 app.command()(_demo.demo)
 app.add_typer(_bench.bench_app)
+app.add_typer(_train.train_app)
 app.add_typer(_enclave.enclave_app)
 app.add_typer(_keys.keys_app)
 app.add_typer(_gramine.gramine_app)

@@ -1,0 +1,140 @@
+"""The cloud's part in split learning: forward, backward, and the average of the edges' parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from siniantrust.collab._config import TrainingSection
+from siniantrust.collab._task import Task
+from siniantrust.collab._trained_part import TrainedPart, shared_weights
+from siniantrust.collab._wire import LABELS, label_tensor
+from siniantrust.graph import Tensor
+
+FORWARD, BACKWARD, AVERAGE = "forward", "backward", "average"
+LOSS = "loss"
+Arrays = dict[str, np.ndarray]
+
+
+def phases(training: TrainingSection, task: Task, step: int) -> list[str]:
+    """Return the calls that one step is made of."""
+    found = [FORWARD, BACKWARD] if task.labels_at_edge else [FORWARD]
+    last = step == training.steps
+    return [*found, AVERAGE] if step % training.average_every == 0 or last else found
+
+
+def edge_parts(task: Task, training: TrainingSection) -> list[TrainedPart]:
+    """Return the edge's parts in training: Part 1, and Part 3 where there is one."""
+    frozen = shared_weights(task.parts)
+    return [TrainedPart(part, training, frozen=frozen) for part in (task.parts[0], *task.parts[2:])]
+
+
+def average(given: Mapping[str, Arrays], items: Mapping[str, int]) -> Arrays:
+    """Return the mean of arrays, each edge's as heavy as its items (McMahan et al. 2017)."""
+    total = sum(items[edge] for edge in given)
+    names = next(iter(given.values()))
+    return {
+        name: sum(arrays[name].astype(np.float64) * (items[edge] / total) for edge, arrays in given.items()).astype(
+            names[name].dtype
+        )
+        for name in names
+    }
+
+
+class Middle:
+    """Part 2 in training, over the items of several edges at once.
+
+    Gradients that go back to an edge are those of the mean loss over its own items, while Part 2 learns from the mean
+    over all: with the edges' parts averaged after every step, that is the step that one machine with all data would do
+    (with plain gradient descent; Adam's state of Parts 1 and 3 stays with each edge).
+    """
+
+    def __init__(self, task: Task, training: TrainingSection) -> None:
+        self.part = TrainedPart(task.parts[1], training, frozen=shared_weights(task.parts))
+        self._task = task
+        self._training = training
+        self._edges = edge_parts(task, training)
+        self._items: dict[str, int] = {}
+        self._features: torch.Tensor | None = None
+        self._answers: torch.Tensor | None = None
+
+    def expected(self, phase: str) -> list[Tensor]:
+        """Return the tensors of a request."""
+        task = self._task
+        if phase == AVERAGE:
+            return [tensor for part in self._edges for tensor in part.signature()]
+        if phase == BACKWARD:
+            return [task.answers]
+        return [task.features] if task.labels_at_edge else [task.features, label_tensor()]
+
+    def run(self, phase: str, given: Mapping[str, Arrays], step: int, steps: int) -> dict[str, Arrays]:
+        """Do a phase for the edges that gave something, in their order."""
+        if phase == AVERAGE:
+            return dict.fromkeys(given, average(given, self._items))
+        if phase == FORWARD:
+            return self._forward(given, step, steps)
+        return self._backward(given, step, steps)
+
+    def initial_values(self) -> Arrays:
+        """Return the edges' parts as they are before training."""
+        return {name: array.copy() for part in self._edges for name, array in part.values().items()}
+
+    def weights(self, edge_values: Arrays) -> Arrays:
+        """Return all parts' trained numbers by the names that the ONNX model gives them."""
+        for part in self._edges:
+            part.take(edge_values)
+        found: Arrays = {}
+        for each in (*self._edges, self.part):
+            found |= each.weights()
+        return found
+
+    def _forward(self, given: Mapping[str, Arrays], step: int, steps: int) -> dict[str, Arrays]:
+        name = self._task.features.name
+        self._items = {edge: len(arrays[name]) for edge, arrays in given.items()}
+        self._features = torch.from_numpy(np.concatenate([arrays[name] for arrays in given.values()])).requires_grad_()
+        self._answers = self.part.forward(self._features, step)
+        if self._task.labels_at_edge:
+            return self._shares({self._task.answers.name: self._answers.detach()}, scaled=False)
+        labels = torch.from_numpy(np.concatenate([arrays[LABELS] for arrays in given.values()]))
+        losses = torch.nn.functional.cross_entropy(self._answers, labels, reduction="none")
+        losses.mean().backward()  # type: ignore[no-untyped-call]
+        self.part.update(step, steps)
+        answers = self._shares({name: _gradient(self._features)}, scaled=True)
+        for edge, share in zip(given, losses.detach().split(list(self._items.values())), strict=True):
+            answers[edge][LOSS] = share.mean().reshape(1).numpy()
+        return answers
+
+    def _backward(self, given: Mapping[str, Arrays], step: int, steps: int) -> dict[str, Arrays]:
+        name = self._task.answers.name
+        total = sum(self._items.values())
+        gradients = [torch.from_numpy(arrays[name]) * (self._items[edge] / total) for edge, arrays in given.items()]
+        assert self._answers is not None  # noqa: S101 - phases come in order
+        assert self._features is not None  # noqa: S101
+        self._answers.backward(torch.cat(gradients))  # type: ignore[no-untyped-call]
+        self.part.update(step, steps)
+        return self._shares({self._task.features.name: _gradient(self._features)}, scaled=True)
+
+    def _shares(self, values: Mapping[str, torch.Tensor], *, scaled: bool) -> dict[str, Arrays]:
+        total = sum(self._items.values())
+        shares: dict[str, Arrays] = {edge: {} for edge in self._items}
+        for name, tensor in values.items():
+            for edge, share in zip(self._items, tensor.split(list(self._items.values())), strict=True):
+                shares[edge][name] = (share * (total / self._items[edge]) if scaled else share).numpy()
+        return shares
+
+
+def _gradient(values: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(values) if values.grad is None else values.grad
+
+
+def to_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Return arrays as tensors, as checkpoints hold them."""
+    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+
+
+def to_arrays(tensors: Mapping[str, Any]) -> Arrays:
+    """Return what ``to_tensors`` was given."""
+    return {name: tensor.numpy() for name, tensor in tensors.items()}

@@ -1,0 +1,82 @@
+"""Sides that are killed: both go on from a checkpoint in common, and end with the weights of an undisturbed run."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from collab_runs import LAST_CUT, Here, Setup, address_of, process
+
+_LIMIT_S = 500.0
+
+
+def undisturbed(folder: Path, edges: tuple[str, ...], training: dict[str, object]) -> bytes:
+    """Return the model of a run that nobody kills."""
+    setup = Setup(folder, edges=edges, training=training).write()
+    Here(setup).run()
+    return setup.model("cloud")
+
+
+def newest_checkpoint(setup: Setup) -> int:
+    """Return the step of the cloud's newest checkpoint."""
+    return max((int(path.stem) for path in (setup.folder / "at-cloud" / "checkpoints").glob("*.checkpoint")), default=0)
+
+
+def disturbed(
+    folder: Path, edges: tuple[str, ...], training: dict[str, object], kills: Sequence[tuple[int, str, float]]
+) -> Setup:
+    """Run sides as processes; at each of ``kills`` (step, side, seconds after it) kill the side and start it again."""
+    setup = Setup(folder, edges=edges, training=training).write()
+    left = list(kills)
+    end_s = time.monotonic() + _LIMIT_S
+    with ExitStack() as stack:
+        running = {"cloud": stack.enter_context(process(folder, "cloud", "cloud"))}
+        address = address_of(running["cloud"])
+        # From now on the cloud listens where it was first given a port.
+        setup.cloud["listen"] = address
+        setup.write_cloud()
+        for name in edges:
+            setup.write_edge(name, address)
+            running[name] = stack.enter_context(process(folder, "edge", name))
+        while any(each.poll() is None for each in running.values()):
+            assert time.monotonic() < end_s, {name: each.poll() for name, each in running.items()}
+            time.sleep(0.02)
+            if left and newest_checkpoint(setup) >= left[0][0]:
+                _, name, wait_s = left.pop(0)
+                time.sleep(wait_s)
+                assert running[name].poll() is None, f"the kill of {name} came too late; make the run longer"
+                running[name].kill()
+                running[name].wait()
+                side = "cloud" if name == "cloud" else "edge"
+                running[name] = stack.enter_context(process(folder, side, name))
+        said = {name: each.communicate()[1] for name, each in running.items()}
+        assert {each.returncode for each in running.values()} == {0}, said
+    assert not left
+    return setup
+
+
+def test_a_killed_cloud_and_a_killed_edge_change_nothing(tmp_path: Path) -> None:
+    """A kill -9 of the cloud and one of an edge in the middle leave the weights of an undisturbed run."""
+    training: dict[str, object] = {"steps": 200, "checkpoint_every": 20, "average_every": 2}
+    setup = disturbed(tmp_path / "killed", ("a",), training, [(20, "cloud", 0.0), (80, "a", 0.0)])
+    expected = undisturbed(tmp_path / "whole", ("a",), training)
+    assert [setup.model(side) == expected for side in ("cloud", "a")] == [True] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("last_cut", [None, LAST_CUT])
+def test_twenty_kills_at_random_change_nothing(tmp_path: Path, last_cut: str | None) -> None:
+    """Twenty kills of random sides at random times leave an undisturbed run's weights, wherever the labels are."""
+    training: dict[str, object] = {"steps": 1200, "checkpoint_every": 25, "average_every": 2}
+    if last_cut is not None:
+        training["last_cut"] = last_cut
+    sides, chance = ("cloud", "a", "b"), random.Random(1)
+    kills = [(50 * number, chance.choice(sides), chance.uniform(0, 0.2)) for number in range(1, 21)]
+    setup = disturbed(tmp_path / "killed", ("a", "b"), training, kills)
+    expected = undisturbed(tmp_path / "whole", ("a", "b"), training)
+    assert [setup.model(side) == expected for side in sides] == [True] * 3

@@ -1,0 +1,184 @@
+"""Runs from end to end, each over real connections: what comes out, and that it is what one machine would get."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from collab_runs import CUT, LAST_CUT, Here, Setup, address_of, network, pictures, process
+from onnx import numpy_helper
+
+from siniantrust import graph
+from siniantrust.collab._data import rows_of_step
+from siniantrust.odla import DeviceSpec, open_part
+from siniantrust.odla.torch_graph import TrainableGraph
+
+
+def record(setup: Setup, side: str) -> dict[str, Any]:
+    """Return a side's training.json."""
+    found: dict[str, Any] = json.loads((setup.folder / f"at-{side}" / "training.json").read_text())
+    return found
+
+
+def accuracy(model: bytes) -> float:
+    """Return a model's accuracy on fresh pictures of all classes."""
+    inputs, labels = pictures(400, seed=99)
+    (part,) = graph.split(graph.load_model(onnx.load_from_string(model)), [])
+    device, run = open_part(DeviceSpec("test"), part)
+    scores = run.run({"image": inputs})["scores"]
+    run.close()
+    device.close()
+    return float((scores.argmax(1) == labels).mean())
+
+
+WAYS: Mapping[str, dict[str, Any]] = {
+    "upload": {"mode": "upload", "steps": 40},
+    "labels at the cloud": {"steps": 60},
+    "labels at the edge": {"steps": 60, "last_cut": LAST_CUT},
+    "asynchronous": {"steps": 100, "arrivals": "asynchronous"},
+    "asynchronous, labels at the edge": {"steps": 100, "arrivals": "asynchronous", "last_cut": LAST_CUT},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_train_ends_with_one_good_model_on_all_sides(tmp_path: Path, way: str) -> None:
+    """Edges whose classes differ learn all classes together, and every side has the same ordinary ONNX model."""
+    setup = Setup(tmp_path, training=WAYS[way]).write()
+    Here(setup).run()
+    model = setup.model("cloud")
+    assert {setup.model(edge) for edge in setup.edges} == {model}
+    onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
+    assert accuracy(model) > (0.6 if "asynchronous" in way else 0.9)
+    for edge in setup.edges:
+        found = record(setup, edge)
+        assert found["accuracy"] > 0.5
+        assert 0 < found["payload_bytes"] <= found["sent_bytes"] + found["received_bytes"]
+    assert record(setup, "cloud")["left_out"] == {}
+
+
+def test_a_synchronous_step_is_that_of_one_machine_with_all_data(tmp_path: Path) -> None:
+    """With gradient descent and an average after every step, three edges get the weights that one machine gets."""
+    training = {"steps": 10, "optimiser": "sgd", "last_cut": LAST_CUT, "learning_rate": 0.05}
+    setup = Setup(tmp_path, training=training).write()
+    Here(setup).run()
+    whole = TrainableGraph(network())
+    optimiser = torch.optim.SGD(whole.parameters(), lr=0.05, momentum=0.9)
+    shares = [np.load(tmp_path / f"{edge}.npz") for edge in setup.edges]
+    for step in range(1, 11):
+        rows = [rows_of_step(80, 16, step, seed=0, name=edge) for edge in setup.edges]
+        inputs, labels = (
+            torch.from_numpy(np.concatenate([share[name][:80][each] for share, each in zip(shares, rows, strict=True)]))
+            for name in ("inputs", "labels")
+        )
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(whole(inputs)[0], labels).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    found = {t.name: numpy_helper.to_array(t) for t in onnx.load_from_string(setup.model("cloud")).graph.initializer}
+    for name, weight in whole.named_weights():
+        np.testing.assert_allclose(found[name], weight.detach().numpy(), atol=2e-5, err_msg=name)
+
+
+def test_a_masked_upload_sends_masked_features_and_trains_behind_the_mask(tmp_path: Path) -> None:
+    """The stored features are Part 1's with fresh noise, and the model that comes out has the mask inside."""
+    np.save(tmp_path / "public.npy", pictures(64, seed=50)[0])
+    mask = {"name": "gaussian", "strength": 0.5, "calibration": "public.npy"}
+    setup = Setup(tmp_path, training={"mode": "upload", "steps": 30}, sections={"mask": mask}).write()
+    Here(setup).run()
+    proto = onnx.load_from_string(setup.model("a"))
+    assert any(node.op_type == "RandomNormalLike" for node in proto.graph.node)
+    from siniantrust.collab import collab_pb2 as pb
+    from siniantrust.collab._checked_file import read_checked
+
+    chunk = pb.UploadRequest.FromString(bytes(read_checked(tmp_path / "at-cloud/features/a/0000000.chunk")))
+    sent = np.frombuffer(chunk.tensors[0].data, np.float32).reshape(chunk.tensors[0].shape)
+    model = graph.load_model(network())
+    cut = graph.enumerate_cuts(model).by_id(CUT)
+    assert cut is not None
+    device, run = open_part(DeviceSpec("test"), graph.split(model, [cut])[0])
+    plain = run.run({"image": np.load(tmp_path / "a.npz")["inputs"][:16]})["pool"]
+    run.close()
+    device.close()
+    noise = sent - plain
+    assert 0.3 < noise.std() / plain.std() < 0.8
+    assert abs(noise.mean()) < noise.std() / 5
+    assert accuracy(setup.model("a")) > 0.8
+
+
+def test_two_workers_train_part_2_under_torchrun(tmp_path: Path) -> None:
+    """With two workers, Part 2 is trained by two processes of torchrun, and comes out as by one, up to rounding."""
+    models = []
+    for workers in (1, 2):
+        setup = Setup(
+            tmp_path / str(workers), edges=("a",), training={"mode": "upload", "steps": 2}, cloud={"workers": workers}
+        ).write()
+        Here(setup).run()
+        models.append(onnx.load_from_string(setup.model("cloud")))
+    assert (setup.folder / "at-cloud" / "job.json").exists()
+    for one, two in zip(models[0].graph.initializer, models[1].graph.initializer, strict=True):
+        np.testing.assert_allclose(numpy_helper.to_array(one), numpy_helper.to_array(two), atol=1e-4)
+
+
+def test_an_interrupted_upload_goes_on_with_the_same_chunks(tmp_path: Path) -> None:
+    """An edge that starts again sends what is missing only, and a chunk made before goes out as it was made."""
+    setup = Setup(tmp_path, edges=("a", "b"), training={"mode": "upload", "steps": 5}).write()
+    here = Here(setup)
+    here.start_cloud()
+    here.start_edge("a")
+    here.start_edge("b")
+    here.wait("a", "b", "cloud")
+    made = {path.name: path.read_bytes() for path in (tmp_path / "at-a/outbox").iterdir()}
+    held = tmp_path / "at-cloud/features/a"
+    (held / "0000004.chunk").unlink()
+    for folder in ("at-cloud", "at-a"):
+        (tmp_path / folder / "training.json").unlink()
+    for name in ("model.onnx", "outcome", "finished.json"):
+        (tmp_path / "at-cloud" / name).unlink()
+    (tmp_path / "at-b/training.json").unlink()
+    again = Here(setup)
+    again.run()
+    assert record(setup, "a")["calls"]["Upload"] == 1
+    assert record(setup, "b")["calls"].get("Upload", 0) == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "at-a/outbox").iterdir()} == made
+
+
+def test_the_command_line_trains_across_processes(tmp_path: Path) -> None:
+    """`sinian train cloud` and `sinian train edge` as processes of their own end well, each naming its model."""
+    setup = Setup(tmp_path, edges=("a",), training={"steps": 8}).write()
+    with process(tmp_path, "cloud", "cloud") as cloud:
+        setup.write_edge("a", address_of(cloud))
+        with process(tmp_path, "edge", "a") as edge:
+            said, faults = edge.communicate(timeout=120)
+        assert edge.returncode == 0, faults
+        assert said.strip() == f"trained: {tmp_path / 'at-a' / 'model.onnx'}"
+        cloud.communicate(timeout=60)
+        assert cloud.returncode == 0
+
+
+def test_an_asynchronous_edge_that_drops_and_returns_ends_with_the_others(tmp_path: Path) -> None:
+    """The others do not wait for an edge that was killed, and it goes on behind its last step when it comes back."""
+    training = {"steps": 300, "arrivals": "asynchronous", "checkpoint_every": 10}
+    setup = Setup(tmp_path, edges=("a", "b"), training=training).write()
+    here = Here(setup)
+    here.start_cloud()
+    setup.write_edge("a", here.address)
+    with process(tmp_path, "edge", "a") as edge:
+        checkpoints = tmp_path / "at-a" / "checkpoints"
+        while not (checkpoints / "000000020.checkpoint").exists() and edge.poll() is None:
+            time.sleep(0.05)
+    before = {path.name for path in checkpoints.iterdir()}
+    here.start_edge("b")
+    while not (tmp_path / "at-b/checkpoints/000000300.checkpoint").exists() and not here.faults:
+        time.sleep(0.05)
+    here.start_edge("a")
+    here.wait("a", "b", "cloud")
+    assert not here.faults
+    assert before
+    assert record(setup, "a")["calls"]["Step"] < 600
+    assert setup.model("a") == setup.model("b") == setup.model("cloud")
