@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 
 from siniantrust.errors import DataError, EnclaveError
+from siniantrust.masking.exact import resident
 from siniantrust.trust import _sealed
 
 _PROVIDER = "CPUExecutionProvider"
@@ -94,8 +95,8 @@ class LoadedPart:
 
 def open_sealed(
     name: str, *, skeleton: memoryview, sealed: memoryview, key: memoryview, context: memoryview, threads: int
-) -> LoadedPart:
-    """Open a sealed part and make it ready.
+) -> LoadedPart | resident.ResidentProgram:
+    """Open a sealed part, or a program for exact masks, and make it ready.
 
     The weights are themselves a serialised model that holds initialisers only; appended to the skeleton they merge with
     it, because protobuf parsers merge a message that appears twice (protobuf encoding guide, "Last One Wins").
@@ -103,7 +104,12 @@ def open_sealed(
     Raises:
         TrustError: if the seal does not open.
         EnclaveError: if ONNX Runtime refuses the part.
+        PlanError: if a bound of the program's cannot be proven.
     """
     weights = _sealed.open_in_place(sealed, skeleton=skeleton, key=key, context=context)
+    if skeleton[: len(resident.MAGIC)] == resident.MAGIC:
+        return resident.ResidentProgram(
+            bytes(skeleton), weights, lambda model: LoadedPart(name, model, threads=threads).run
+        )
     model = b"".join((skeleton, weights))
     return LoadedPart(name, model, threads=threads)

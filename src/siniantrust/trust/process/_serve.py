@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from siniantrust.errors import DataError, EnclaveError, TrustError
+from siniantrust.masking.exact.resident import ResidentProgram
 from siniantrust.trust._channel import Destination, Payload, UnsendableError, as_bytes, payload
 from siniantrust.trust._codec import Message, Operation, TensorSpec
 from siniantrust.trust._evidence import NONCE_BYTES
@@ -56,7 +57,7 @@ class Server:
         self._threads = threads
         self._prove = prove
         self._fetch_key = fetch_key
-        self._parts: dict[str, LoadedPart] = {}
+        self._parts: dict[str, LoadedPart | ResidentProgram] = {}
 
     def serve(self) -> None:
         """Serve until the client goes away.
