@@ -91,6 +91,7 @@ def plan(
     profiles: str | Path | None = None,
     measure_again: bool = False,
     costs: planner.CostProfile | None = None,
+    mask: planner.Mask = "none",
 ) -> planner.Plan:
     """Measure what the devices and the enclave cost, and find the best placement that the policy allows.
 
@@ -102,7 +103,9 @@ def plan(
         seed: of the random inputs that costs are measured with.
         profiles: folder that keeps what was measured of a device for the next time; None keeps nothing.
         measure_again: measure even what is in that folder.
-        costs: what ``measure`` returned; nothing is measured then.
+        costs: what ``measure`` returned (with ``masks`` where ``mask`` is not "none"); nothing is measured then.
+        mask: whether layers of the private part run on devices under one-time pads: where that takes the enclave less
+            time or no cut is allowed (``auto``), or instead of any plain cut (``exact``).
 
     Raises:
         NoPlanError: if nothing satisfies the policy; ``refusals`` says why for each candidate.
@@ -117,9 +120,15 @@ def plan(
         audit = leakage.load_audit(Path(audit))
     if costs is None:
         costs = measure(
-            model, policy=policy, devices=devices, seed=seed, profiles=profiles, measure_again=measure_again
+            model,
+            policy=policy,
+            devices=devices,
+            seed=seed,
+            profiles=profiles,
+            measure_again=measure_again,
+            masks=mask != "none",
         )
-    return planner.solve(model, graph.enumerate_cuts(model), policy=policy, audit=audit, costs=costs)
+    return planner.solve_masked(model, graph.enumerate_cuts(model), policy=policy, audit=audit, costs=costs, mask=mask)
 
 
 def measure(
@@ -130,10 +139,12 @@ def measure(
     seed: int = 0,
     profiles: str | Path | None = None,
     measure_again: bool = False,
+    masks: bool = False,
 ) -> planner.CostProfile:
     """Measure what every node costs in the enclave and on each device of the policy, and what it costs to get there.
 
-    The arguments are those of ``plan``, which measures by itself unless it is given the result.
+    The arguments are those of ``plan``, which measures by itself unless it is given the result; with ``masks``, what
+    layers cost under one-time pads is measured too.
 
     Raises:
         PolicyError: if the policy is malformed.
@@ -157,7 +168,8 @@ def measure(
             model, cuts, policy=policy, devices=opened, crossing=crossing, seed=seed, store=store
         )
         switch_s = {name: trust.measure_switch(enclave, device) for name, device in opened.items()}
-        return costs.with_overheads(request_s=runtime.measure_request(), switch_s=switch_s)
+        costs = costs.with_overheads(request_s=runtime.measure_request(), switch_s=switch_s)
+        return costs.model_copy(update={"masking": planner.measure_masking(model, policy, opened)}) if masks else costs
 
 
 def explain(model: graph.Model, plan: planner.Plan, costs: planner.CostProfile) -> planner.Explanation:

@@ -14,6 +14,7 @@ from siniantrust.masking.exact._pads import PadSource
 from siniantrust.masking.exact._passes import best_passes
 from siniantrust.masking.exact._program import build_program, offerable
 from siniantrust.masking.exact._program_file import Outline, Settings, dump_program, load_program, read_outline
+from siniantrust.masking.exact._prove import unprovable
 from siniantrust.masking.exact._session import ExactSession
 from siniantrust.masking.exact._stages import Exchange, Program
 from siniantrust.masking.exact._trusted import Meter, Trusted
@@ -39,4 +40,5 @@ __all__ = [
     "measure_costs",
     "offerable",
     "read_outline",
+    "unprovable",
 ]
