@@ -194,6 +194,7 @@ def build(
     audit: str | Path | None = None,
     keystore: bundle.KeyStore | None = None,
     ahead_of_time: bool | Sequence[odla.DeviceSpec] = False,
+    data: str | Path | leakage.Data | None = None,
 ) -> Path:
     """Write the deployable folder: parts, sealed weights, plan, audit, manifest and signature.
 
@@ -205,9 +206,11 @@ def build(
         keystore: signs, and keeps the new weight key; None for the default place.
         ahead_of_time: also compile the untrusted parts now: for their devices in the plan if true; or for each device
             whose name the plan has, such as one that compiles for another architecture.
+        data: the data of the audit, or others like those to come; needed where the plan has layers under pads.
 
     Raises:
         DeviceError: if a part cannot be compiled ahead of time.
+        DataError: if the data do not fit the model.
         PlanError: if the plan is not valid for the model and audit.
         BundleError: if it cannot be written; nothing is left behind then.
     """
@@ -217,6 +220,8 @@ def build(
     if ahead_of_time:
         specs = [] if ahead_of_time is True else list(ahead_of_time)
         export = runtime.exporter(plan.policy, specs)
+    if data is not None and not isinstance(data, leakage.Data):
+        data = leakage.load_data(Path(data), model, private_input=model.inputs[0].name)
     return bundle.build_bundle(
         model,
         plan,
@@ -224,6 +229,7 @@ def build(
         keystore=keystore or bundle.KeyStore(),
         audit_folder=None if audit is None else Path(audit),
         export=export,
+        calibration=data,
     )
 
 

@@ -4,6 +4,8 @@ from siniantrust.bundle._build import build_bundle
 from siniantrust.bundle._keys import KeyStore, fingerprint
 from siniantrust.bundle._load import Bundle, TrustedPart, load_bundle
 from siniantrust.bundle._manifest import FileEntry, Manifest, parse_manifest
+from siniantrust.bundle._masked_part import MaskedPart
+from siniantrust.bundle._quantised import Quantised
 from siniantrust.bundle._triton import export_triton
 
 __all__ = [
@@ -11,6 +13,8 @@ __all__ = [
     "FileEntry",
     "KeyStore",
     "Manifest",
+    "MaskedPart",
+    "Quantised",
     "TrustedPart",
     "build_bundle",
     "export_triton",

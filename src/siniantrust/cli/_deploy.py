@@ -35,6 +35,9 @@ def build(
     ahead_of_time: Annotated[
         bool, typer.Option("--ahead-of-time", help="Also compile the untrusted parts now, for the plan's devices.")
     ] = False,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The audit's data, to quantise layers under pads on.")
+    ] = None,
     keys: Keys = None,
     dim: Dims = None,
     as_json: Json = False,
@@ -44,7 +47,7 @@ def build(
 
     keystore = KeyStore(keys)
     whole = st.load(model, dims=parse_dims(dim))
-    st.build(whole, plan, out, audit=audit_folder, keystore=keystore, ahead_of_time=ahead_of_time)
+    st.build(whole, plan, out, audit=audit_folder, keystore=keystore, ahead_of_time=ahead_of_time, data=data)
     built = load_bundle(out, keystore=keystore)
     if as_json:
         show_json({"bundle_id": built.id, "path": str(out), "files": sorted(built.manifest.files)})

@@ -6,7 +6,7 @@ from siniantrust.trust._evidence import AttestationResult, Evidence, ReferenceVa
 from siniantrust.trust._labels import Label, Provenance, ThreatModel, may_see
 from siniantrust.trust._protections import PROTECTIONS, Protection
 from siniantrust.trust._registry import launch, set_up, unsupported_nodes
-from siniantrust.trust._seal import SealedPart, seal_file, seal_part, unseal_file, unseal_part
+from siniantrust.trust._seal import SealedPart, seal_file, seal_part, seal_program, unseal_file, unseal_part
 from siniantrust.trust._switch import measure_switch
 from siniantrust.trust._types import BrokeredEnclave, Check, CrossingCost, Enclave, EnclaveInfo, EnclaveSpec
 
@@ -34,6 +34,7 @@ __all__ = [
     "measure_switch",
     "seal_file",
     "seal_part",
+    "seal_program",
     "set_up",
     "unseal_file",
     "unseal_part",

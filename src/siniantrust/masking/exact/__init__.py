@@ -15,9 +15,11 @@ from siniantrust.masking.exact._passes import best_passes
 from siniantrust.masking.exact._program import build_program, offerable
 from siniantrust.masking.exact._program_file import Outline, Settings, dump_program, load_program, read_outline
 from siniantrust.masking.exact._prove import unprovable
+from siniantrust.masking.exact._reference import QuantisedModel
 from siniantrust.masking.exact._session import ExactSession
 from siniantrust.masking.exact._stages import Exchange, Program
 from siniantrust.masking.exact._trusted import Meter, Trusted
+from siniantrust.masking.exact._relay import Pending, Relay, Status
 
 __all__ = [
     "Choice",
@@ -28,8 +30,12 @@ __all__ = [
     "Outline",
     "PadLedger",
     "PadSource",
+    "Pending",
     "Program",
+    "QuantisedModel",
+    "Relay",
     "Settings",
+    "Status",
     "Trusted",
     "best_passes",
     "build_program",
