@@ -79,7 +79,9 @@ def build_bundle(
         raise BundleError(f"bundle {out}: the plan rests on audit {plan.audit_id}; give the audit's folder too")
     validate_plan(plan, model, audit)
     if plan.masking is not None and calibration is None:
-        raise BundleError(f"bundle {out}: the plan pads {len(plan.masking.layers)} layers; give data to quantise them on")
+        raise BundleError(
+            f"bundle {out}: the plan pads {len(plan.masking.layers)} layers; give data to quantise them on"
+        )
     _check_target(out)
     parts = _split(model, plan)
     bundle_id = secrets.token_hex(16)

@@ -35,7 +35,14 @@ class MaskedPart:
 
 
 def dump_masked(
-    part: str, program: Program, quantised: Quantised, masking: Masking, policy: MaskingPolicy, *, key: bytes, context: bytes
+    part: str,
+    program: Program,
+    quantised: Quantised,
+    masking: Masking,
+    policy: MaskingPolicy,
+    *,
+    key: bytes,
+    context: bytes,
 ) -> dict[str, bytes]:
     """Return the files of a masked part below its folder, but for the skeleton of its float form."""
     settings = Settings(soundness_bits=policy.soundness_bits, wait_when_dry=policy.when_dry == "wait")
@@ -92,9 +99,7 @@ def load_masked(contents: Mapping[str, bytes], part: str, masking: Masking, *, o
 def _load_exchange(contents: Mapping[str, bytes], part: str, number: int, outline: Outline, origin: str) -> Part:
     folder = f"{part}/exchange{number}"
     raw = _need(contents, f"{folder}/model.onnx", origin)
-    described = parse_part_file(
-        _need(contents, f"{folder}/part.json", origin), origin=f"{origin}: {folder}/part.json"
-    )
+    described = parse_part_file(_need(contents, f"{folder}/part.json", origin), origin=f"{origin}: {folder}/part.json")
     name = exchange_name(part, number)
     if (described.name, described.trusted, described.sha256) != (name, False, sha256_bytes(raw)):
         raise BundleError(f"{origin}: {folder}/part.json describes another part than the one beside it")

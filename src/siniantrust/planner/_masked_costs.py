@@ -77,7 +77,9 @@ def choose_padding(model: Model, policy: Policy, costs: CostProfile, *, count_fi
     if costs.masking is None:
         raise PlanError("masks: the costs have nothing on pads; measure them with masks")
     if model.batch_symbol is None and any(tensor.shape and tensor.shape[0] != 1 for tensor in model.inputs):
-        raise PlanError(f"masks: model '{model.name}': its batch is fixed to several items; leave it free, or make it 1")
+        raise PlanError(
+            f"masks: model '{model.name}': its batch is fixed to several items; leave it free, or make it 1"
+        )
     cleared = [device.name for device in policy.device if may_see(device.clearance, Label.PADDED)]
     if not cleared:
         raise PolicyError("masks: no device of the policy may see padded values; clear one for 'padded'")

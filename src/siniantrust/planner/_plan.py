@@ -121,7 +121,9 @@ class Masking(_Record):
     layers: tuple[PaddedLayer, ...]
     values: tuple[PaddedValue, ...]
     kept: dict[str, str] = Field(description="products and convolutions that stay inside, and why")
-    offline_s: float = Field(description="predicted seconds of preparing pads for one item, in idle time of the enclave")
+    offline_s: float = Field(
+        description="predicted seconds of preparing pads for one item, in idle time of the enclave"
+    )
     basis: str
 
 
@@ -148,6 +150,15 @@ class Plan(_Record):
     def devices(self) -> str:
         """The untrusted devices as an ``Alternative`` names them; the enclave where there is none."""
         return name_devices([(part.device, *part.replicas) for part in self.parts if not part.trusted])
+
+    @property
+    def chosen(self) -> Alternative | None:
+        """The alternative that this plan is; None if it is not listed."""
+        layers = len(self.masking.layers) if self.masking is not None else 0
+        key = (self.cut_ids, self.devices, layers)
+        return next(
+            (each for each in self.alternatives if (each.cut_ids, each.device, each.padded_layers) == key), None
+        )
 
 
 def name_devices(stages: Sequence[Sequence[str]]) -> str:

@@ -31,6 +31,7 @@ _RESIDUE_BYTES = 4
 # twice in eight bits.
 _EXTRA_PER_WEIGHT_BYTES = 6 / 4
 _SHOWN = 3
+PADDED_TERM = "padded layers of part 1, moved there and back"
 
 
 def solve_masked(
@@ -51,9 +52,7 @@ def solve_masked(
         return solve(model, cuts, policy=policy, audit=audit, costs=costs)
     padding = choose_padding(model, policy, costs, count_fixed=mask == "auto")
     if mask == "exact":
-        inside = solve(
-            model, CutSet((), capped=False, cap=cuts.cap), policy=_whole(policy), audit=audit, costs=costs
-        )
+        inside = solve(model, CutSet((), capped=False, cap=cuts.cap), policy=_whole(policy), audit=audit, costs=costs)
         padded = _padded_plan(model, cuts.cap, (), policy, audit, costs, padding, mask)
         if padded is None:
             lines = tuple(f"node '{name}': {reason}" for name, reason in padding.kept.items())
@@ -106,9 +105,7 @@ def _padded_plan(
     less = int(sum(each.node.parameter_bytes for each in padding.nodes.values()) * _EXTRA_PER_WEIGHT_BYTES)
     offered = CutSet(tuple(cuts), capped=False, cap=cap)
     try:
-        found = solve(
-            model, offered, policy=_whole(policy, less_bytes=less), audit=audit, costs=padding.costs(costs)
-        )
+        found = solve(model, offered, policy=_whole(policy, less_bytes=less), audit=audit, costs=padding.costs(costs))
     except NoPlanError:
         return None
     first = found.parts[0]
@@ -140,11 +137,11 @@ def _padded_plan(
     return found.model_copy(
         update={
             "policy": policy,
-            "parts": (_with_reason(first, nodes, padding), *found.parts[1:]),
+            "parts": (_with_reason(first, nodes, padding, alone=len(found.parts) == 1), *found.parts[1:]),
             "prediction": prediction,
             "alternatives": tuple(alternatives),
             "warnings": (*found.warnings, *_warnings(model, nodes, found)),
-            "reason": f"{len(nodes)} layers of part 1 run on '{padding.devices[0]}' under pads. {found.reason}",
+            "reason": _sentence(found, prediction, len(nodes), padding.devices[0]),
             "masking": _described(model, nodes, padding, costs, mode, found),
         }
     )
@@ -174,11 +171,11 @@ def _prediction(found: Plan, nodes: Sequence[PaddedNode], padding: Padding, cost
     ]
     assert costs.masking is not None  # noqa: S101 - padding was chosen with it
     basis = costs.masking.basis
+    moved = costs.transfers[device].basis
     padded = (
         ("mask, check and unmask in part 1", ENCLAVE, sum(each.enclave_s for each in nodes), basis),
         ("cross with padded values and back", ENCLAVE, sum(each.cross_s for each in nodes), costs.crossing.basis),
-        ("move padded values and back", device, sum(each.move_s for each in nodes), costs.transfers[device].basis),
-        ("compute padded layers of part 1", device, sum(each.device_s for each in nodes), basis),
+        (PADDED_TERM, device, sum(each.move_s + each.device_s for each in nodes), f"{basis}; the way there: {moved}"),
     )
     terms += [CostTerm(what=what, where=where, latency_s=seconds, basis=how) for what, where, seconds, how in padded]
     stages: dict[str, float] = {}
@@ -235,10 +232,18 @@ def _described(
     )
 
 
-def _with_reason(part: PlannedPart, nodes: Sequence[PaddedNode], padding: Padding) -> PlannedPart:
+def _with_reason(part: PlannedPart, nodes: Sequence[PaddedNode], padding: Padding, *, alone: bool) -> PlannedPart:
     listed = ", ".join(f"'{each.node.name}'" for each in nodes[:_SHOWN]) + (" and more" if len(nodes) > _SHOWN else "")
-    where = padding.devices[0]
-    return part.model_copy(update={"reason": f"{part.reason} Under pads on '{where}': {len(nodes)} layers ({listed})."})
+    padded = f"Under pads on '{padding.devices[0]}': {len(nodes)} layers ({listed})."
+    held = "Nothing of it leaves in the clear but the outputs." if alone else part.reason
+    return part.model_copy(update={"reason": f"{held} {padded}"})
+
+
+def _sentence(found: Plan, prediction: Prediction, layers: int, device: str) -> str:
+    padded = f"{layers} layers of part 1 run on '{device}' under pads"
+    if len(found.parts) > 1:
+        return f"{padded}. {found.reason}"
+    return f"{padded}, the rest of the model in the enclave: {prediction.latency_s * 1e3:.3g} ms predicted."
 
 
 def _warnings(model: Model, nodes: Sequence[PaddedNode], found: Plan) -> list[str]:

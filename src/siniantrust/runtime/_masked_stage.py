@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from siniantrust.bundle import TrustedPart
-from siniantrust.bundle import MaskedPart
-from siniantrust.errors import DeviceError, IntegrityError, SinianError
+from siniantrust.bundle import MaskedPart, Quantised, TrustedPart
+from siniantrust.errors import SinianError
 from siniantrust.masking.exact import Pending, Relay, Status
 from siniantrust.odla import DeviceInfo, DeviceSpec
 from siniantrust.planner import ENCLAVE, Masking, Plan
@@ -79,12 +78,18 @@ class MaskedStage:
         self._refill = Refill(self._prepare, target=self._policy.stock, told=self._told)
 
     @property
+    def quantised(self) -> Quantised:
+        """What quantising the part cost, as measured at build."""
+        return self._masked.quantised
+
+    @property
     def quarantined(self) -> Mapping[str, str]:
         """Devices that answered wrongly, late or not at all, and why they get no more."""
         return dict(self._devices.quarantined)
 
     def infos(self) -> tuple[DeviceInfo, ...]:
-        """Describe the device that computes under pads, opening it."""
+        """Describe the device that computes under pads, opening it; from then on pads are prepared in idle time."""
+        self._relay()
         return self._devices.open()
 
     def status(self) -> Status:
@@ -184,10 +189,16 @@ class MaskedStage:
             loaded = self._loaded
         if loaded is None:
             raise SinianError("pads: no enclave is there yet")
-        return loaded.relay.prepare(1)
+        try:
+            return loaded.relay.prepare(1)
+        except SinianError:
+            self._check_alive()
+            raise
 
     def _told(self, status: Status, prepare_s: float) -> None:
         meter = status.meter
         self._observer.on_stock(
-            Stock(self.name, status.stock_level, meter.prepared, meter.prepare_s, prepare_s, meter.ran_dry, meter.refused)
+            Stock(
+                self.name, status.stock_level, meter.prepared, meter.prepare_s, prepare_s, meter.ran_dry, meter.refused
+            )
         )

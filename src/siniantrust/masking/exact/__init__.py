@@ -16,10 +16,10 @@ from siniantrust.masking.exact._program import build_program, offerable
 from siniantrust.masking.exact._program_file import Outline, Settings, dump_program, load_program, read_outline
 from siniantrust.masking.exact._prove import unprovable
 from siniantrust.masking.exact._reference import QuantisedModel
+from siniantrust.masking.exact._relay import Pending, Relay, Status
 from siniantrust.masking.exact._session import ExactSession
 from siniantrust.masking.exact._stages import Exchange, Program
 from siniantrust.masking.exact._trusted import Meter, Trusted
-from siniantrust.masking.exact._relay import Pending, Relay, Status
 
 __all__ = [
     "Choice",

@@ -90,7 +90,8 @@ def dump_program(program: Program, settings: Settings) -> tuple[bytes, bytes]:
         "inputs": [_port(tensor) for tensor in program.inputs],
         "outputs": [_port(tensor) for tensor in program.outputs],
         "segments": [
-            part and {"model": body.add_bytes(part.proto.SerializeToString()), "inputs": [_port(x) for x in part.inputs]}
+            part
+            and {"model": body.add_bytes(part.proto.SerializeToString()), "inputs": [_port(x) for x in part.inputs]}
             for part in program.segments
         ],
         "exchanges": [
