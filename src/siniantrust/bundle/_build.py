@@ -80,7 +80,7 @@ def build_bundle(
     validate_plan(plan, model, audit)
     if plan.masking is not None and calibration is None:
         raise BundleError(
-            f"bundle {out}: the plan pads {len(plan.masking.layers)} layers; give data to quantise them on"
+            f"bundle {out}: the plan pads {len(plan.masking.layers)} layers; give data to quantise them on (--data)"
         )
     _check_target(out)
     parts = _split(model, plan)
@@ -175,7 +175,7 @@ def _masked_files(
     name = plan.masking.part
     program, quantised = quantise(model, parts, plan.masking, data, threads=plan.policy.enclave.threads)
     context = seal_context(bundle_id, name)
-    files = dump_masked(name, program, quantised, plan.masking, plan.policy.masking, key=key, context=context)
+    files = dump_masked(name, program, quantised, plan, key=key, context=context)
     return {f"{name}/{path}": raw for path, raw in files.items()}
 
 

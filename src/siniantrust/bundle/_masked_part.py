@@ -15,7 +15,7 @@ from siniantrust.bundle._quantised import Quantised
 from siniantrust.errors import BundleError, ModelError, TrustError
 from siniantrust.graph import Part, part_from_proto
 from siniantrust.masking.exact import Outline, Program, Settings, dump_program, read_outline
-from siniantrust.planner import Masking, MaskingPolicy
+from siniantrust.planner import Masking, Plan
 from siniantrust.trust import seal_program
 
 HEAD = "program.head"
@@ -38,13 +38,14 @@ def dump_masked(
     part: str,
     program: Program,
     quantised: Quantised,
-    masking: Masking,
-    policy: MaskingPolicy,
+    plan: Plan,
     *,
     key: bytes,
     context: bytes,
 ) -> dict[str, bytes]:
     """Return the files of a masked part below its folder, but for the skeleton of its float form."""
+    masking, policy = plan.masking, plan.policy.masking
+    assert masking is not None  # noqa: S101 - a program is made of a masked part
     settings = Settings(soundness_bits=policy.soundness_bits, wait_when_dry=policy.when_dry == "wait")
     head, body = dump_program(program, settings)
     sealed = seal_program(head, body, key=key, context=context)

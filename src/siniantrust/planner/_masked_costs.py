@@ -21,9 +21,9 @@ _STATELESS = {"optee": "it runs parts lowered to C and keeps nothing between cal
 class PaddedNode:
     """A layer under a pad: what it costs where, in seconds for one item.
 
-    ``enclave_s`` is masking, checking and unmasking, ``cross_s`` the way out of the enclave and back, ``move_s`` the way
-    to the device and back, ``offline_s`` the preparation in idle time. What layers share that read the same value is
-    divided among them.
+    ``enclave_s`` is masking, checking and unmasking, ``cross_s`` the way out of the enclave and back, ``move_s`` the
+    way to the device and back, ``offline_s`` the preparation in idle time. What layers share that read the same value
+    is divided among them.
     """
 
     node: Node
@@ -94,7 +94,7 @@ def choose_padding(model: Model, policy: Policy, costs: CostProfile, *, count_fi
         raise NoPlanError(
             f"masks: {lines[0]}, and the policy refuses what cannot be padded (masking.not_offerable)", lines
         )
-    known = Costs(**costs.masking.model_dump(include={field for field in Costs.__dataclass_fields__}))
+    known = Costs(**costs.masking.model_dump(include=set(Costs.__dataclass_fields__)))
     choices = choose_layers(model, known if count_fixed else replace(known, layer_s=0.0))
     wanted = {name: choice for name, choice in choices.items() if choice.offered and name not in kept}
     kept |= {name: choice.reason for name, choice in choices.items() if choice.masked_s and name not in wanted | kept}

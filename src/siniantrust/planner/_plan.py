@@ -155,10 +155,9 @@ class Plan(_Record):
     def chosen(self) -> Alternative | None:
         """The alternative that this plan is; None if it is not listed."""
         layers = len(self.masking.layers) if self.masking is not None else 0
-        key = (self.cut_ids, self.devices, layers)
-        return next(
-            (each for each in self.alternatives if (each.cut_ids, each.device, each.padded_layers) == key), None
-        )
+        wanted = (self.cut_ids, self.devices, layers)
+        listed = ((each, (each.cut_ids, each.device, each.padded_layers)) for each in self.alternatives)
+        return next((each for each, key in listed if key == wanted), None)
 
 
 def name_devices(stages: Sequence[Sequence[str]]) -> str:

@@ -27,8 +27,8 @@ from siniantrust.trust import Label
 
 Mask = Literal["none", "auto", "exact"]
 _RESIDUE_BYTES = 4
-# What the enclave holds of a padded weight beyond its four bytes in float32: in float64 to prepare corrections with, and
-# twice in eight bits.
+# What the enclave holds of a padded weight beyond its four bytes in float32: it has it in float64, to prepare
+# corrections with, and twice in eight bits.
 _EXTRA_PER_WEIGHT_BYTES = 6 / 4
 _SHOWN = 3
 PADDED_TERM = "padded layers of part 1, moved there and back"
@@ -63,15 +63,13 @@ def solve_masked(
                 lines,
             )
         return _with_alternatives(padded, inside.alternatives[:1])
+    padded = _padded_plan(model, cuts.cap, cuts.cuts, policy, audit, costs, padding, mask)
     try:
         plain = solve(model, cuts, policy=policy, audit=audit, costs=costs)
     except NoPlanError:
-        plain = None
-        padded = _padded_plan(model, cuts.cap, cuts.cuts, policy, audit, costs, padding, mask)
         if padded is None:
             raise
         return padded
-    padded = _padded_plan(model, cuts.cap, cuts.cuts, policy, audit, costs, padding, mask)
     if padded is None:
         return plain
     if len(plain.parts) > 1 and _rank(plain.prediction, policy) <= _rank(padded.prediction, policy):
@@ -140,7 +138,7 @@ def _padded_plan(
             "parts": (_with_reason(first, nodes, padding, alone=len(found.parts) == 1), *found.parts[1:]),
             "prediction": prediction,
             "alternatives": tuple(alternatives),
-            "warnings": (*found.warnings, *_warnings(model, nodes, found)),
+            "warnings": (*found.warnings, *_warnings(nodes, found)),
             "reason": _sentence(found, prediction, len(nodes), padding.devices[0]),
             "masking": _described(model, nodes, padding, costs, mode, found),
         }
@@ -197,7 +195,9 @@ def _described(
     mode: Literal["auto", "exact"],
     found: Plan,
 ) -> Masking:
-    values = [(name, "sent") for name in dict.fromkeys(each.entry for each in nodes)]
+    values: list[tuple[str, Literal["sent", "received"]]] = [
+        (name, "sent") for name in dict.fromkeys(each.entry for each in nodes)
+    ]
     values += [(each.exit, "received") for each in nodes]
     inside = set(found.parts[0].nodes)
     assert costs.masking is not None  # noqa: S101 - padding was chosen with it
@@ -246,7 +246,7 @@ def _sentence(found: Plan, prediction: Prediction, layers: int, device: str) -> 
     return f"{padded}, the rest of the model in the enclave: {prediction.latency_s * 1e3:.3g} ms predicted."
 
 
-def _warnings(model: Model, nodes: Sequence[PaddedNode], found: Plan) -> list[str]:
+def _warnings(nodes: Sequence[PaddedNode], found: Plan) -> list[str]:
     weights = sum(each.node.parameters for each in nodes)
     warnings = [f"The host learns the weights of the {len(nodes)} padded layers ({weights:,} numbers, quantised)."]
     if any(not part.trusted for part in found.parts):

@@ -67,9 +67,9 @@ def _layer_violations(node: Node, entry: str, exit_: str, varying: set[str]) -> 
 
 
 def _value_violations(masking: Masking, model: Model) -> Iterator[str]:
-    expected = Counter({(layer.entry, "sent"): 1 for layer in masking.layers})
+    expected: Counter[tuple[str, str]] = Counter({(layer.entry, "sent"): 1 for layer in masking.layers})
     expected |= Counter({(layer.exit, "received"): 1 for layer in masking.layers})
-    found = Counter((value.tensor, value.direction) for value in masking.values)
+    found: Counter[tuple[str, str]] = Counter((value.tensor, value.direction) for value in masking.values)
     for name, direction in sorted((expected - found) | (found - expected)):
         yield f"masking: '{name}' should be listed as {direction} {expected[name, direction]} times, found " + str(
             found[name, direction]

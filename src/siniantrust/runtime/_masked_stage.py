@@ -195,10 +195,16 @@ class MaskedStage:
             self._check_alive()
             raise
 
-    def _told(self, status: Status, prepare_s: float) -> None:
+    def _told(self, status: Status, took_s: float) -> None:
         meter = status.meter
         self._observer.on_stock(
             Stock(
-                self.name, status.stock_level, meter.prepared, meter.prepare_s, prepare_s, meter.ran_dry, meter.refused
+                part=self.name,
+                level=status.stock_level,
+                prepared=meter.prepared,
+                prepare_s=meter.prepare_s,
+                took_s=took_s,
+                ran_dry=meter.ran_dry,
+                refused=meter.refused,
             )
         )

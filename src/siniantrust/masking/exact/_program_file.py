@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from siniantrust.masking.exact._finish import Finish
 from siniantrust.masking.exact._layer import Layer, Window
 from siniantrust.masking.exact._stages import Exchange, Program
 from siniantrust.masking.exact._wire import RESERVED
+
+if TYPE_CHECKING:
+    from siniantrust.graph import Part
 
 MAGIC = b"SNEXACT1"
 _RESIDUE_BYTES = 4
@@ -89,11 +92,7 @@ def dump_program(program: Program, settings: Settings) -> tuple[bytes, bytes]:
         "settings": asdict(settings),
         "inputs": [_port(tensor) for tensor in program.inputs],
         "outputs": [_port(tensor) for tensor in program.outputs],
-        "segments": [
-            part
-            and {"model": body.add_bytes(part.proto.SerializeToString()), "inputs": [_port(x) for x in part.inputs]}
-            for part in program.segments
-        ],
+        "segments": [part and _segment(part, body) for part in program.segments],
         "exchanges": [
             {
                 "entries": dict(exchange.entries),
@@ -198,6 +197,10 @@ def _piece(raw: Mapping[str, Any], body: memoryview) -> Piece:
     return Piece(_taken(raw["model"], body).tobytes(), _ports(raw.get("inputs", ())))
 
 
+def _segment(part: Part, body: _Body) -> dict[str, Any]:
+    return {"model": body.add_bytes(part.proto.SerializeToString()), "inputs": [_port(each) for each in part.inputs]}
+
+
 def _described(layer: Layer, body: _Body) -> dict[str, Any]:
     return {
         "name": layer.name,
@@ -269,4 +272,5 @@ def _taken(place: Mapping[str, Any], body: memoryview) -> np.ndarray:
     if min(shape, default=0) < 0 or at < 0 or at + size_bytes > len(body):
         raise ValueError("an array lies outside the body")
     raw = np.frombuffer(body[at : at + size_bytes], np.uint8).copy()
-    return raw.view(place["dtype"]).reshape(shape)
+    array: np.ndarray = raw.view(place["dtype"]).reshape(shape)
+    return array

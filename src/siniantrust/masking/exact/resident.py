@@ -1,8 +1,8 @@
 """A program inside an enclave: it keeps keys, pads and the requests on their way, and asks its host to relay.
 
-Nothing here, nor what it imports, needs more than numpy and ``cryptography``: it is part of what is measured. A session's
-key is drawn where the program is loaded and dies with the enclave, and so does the count of its queries: a pad cannot be
-used twice however often enclaves crash, since the next one has another key.
+Nothing here, nor what it imports, needs more than numpy and ``cryptography``: it is part of what is measured. A
+session's key is drawn where the program is loaded and dies with the enclave, and so does the count of its queries: a
+pad cannot be used twice however often enclaves crash, since the next one has another key.
 """
 
 from __future__ import annotations
