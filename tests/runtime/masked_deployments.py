@@ -108,12 +108,15 @@ def deploy_masked(
         (folder / "audit").mkdir()
         (folder / "audit" / "audit.json").write_bytes(audit_bytes(audit))
     plan = solve_masked(
-        model, cuts, policy=wanted, audit=audit, costs=masked_costs(model, *devices), mask=mask  # type: ignore[arg-type]
+        model,
+        cuts,
+        policy=wanted,
+        audit=audit,
+        costs=masked_costs(model, *devices),
+        mask=mask,  # type: ignore[arg-type]
     )
     data = Data(_items(model, ITEMS, 3), None, "x", heldout=np.arange(ITEMS) >= ITEMS * 2 // 3)
     keystore = KeyStore(folder / "keys")
     audit_folder = None if audit is None else folder / "audit"
-    path = build_bundle(
-        model, plan, folder / "deploy", keystore=keystore, audit_folder=audit_folder, calibration=data
-    )
+    path = build_bundle(model, plan, folder / "deploy", keystore=keystore, audit_folder=audit_folder, calibration=data)
     return MaskedDeployment(model, plan, path, keystore, data)

@@ -149,8 +149,14 @@ FAULTS: dict[str, tuple[Callable[[], Answer], str]] = {
     "a flipped bit": (lambda: _flipped, "is not what layer"),
     "too little": (lambda: lambda _, right: dict(list(right.items())[1:]), r"returned outputs \[\]"),
     "too much": (lambda: lambda _, right: {**right, "more": np.zeros(3, np.uint32)}, "more"),
-    "a short array": (lambda: lambda _, right: {name: array[..., :-1] for name, array in right.items()}, "shape|expected"),
-    "NaN": (lambda: lambda _, right: {name: np.full(a.shape, np.nan, np.float32) for name, a in right.items()}, "float32"),
+    "a short array": (
+        lambda: lambda _, right: {name: array[..., :-1] for name, array in right.items()},
+        "shape|expected",
+    ),
+    "NaN": (
+        lambda: lambda _, right: {name: np.full(a.shape, np.nan, np.float32) for name, a in right.items()},
+        "float32",
+    ),
 }
 
 
@@ -376,4 +382,3 @@ def test_a_bundle_without_data_to_quantise_on_is_not_built(tmp_path: Path, deplo
     with pytest.raises(BundleError, match="give data to quantise them on"):
         build_bundle(deployment.model, deployment.plan, tmp_path / "deploy", keystore=deployment.keystore)
     assert not (tmp_path / "deploy").exists()
-

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from siniantrust.errors import NoPlanError
-from siniantrust.graph import Cut, CutSet, Model, prefix_nodes
+from siniantrust.graph import CutSet, Model, prefix_nodes
 from siniantrust.leakage import Audit
 from siniantrust.planner._costs import CostProfile
 from siniantrust.planner._masked_costs import PaddedNode, Padding, choose_padding
@@ -52,18 +52,17 @@ def solve_masked(
         return solve(model, cuts, policy=policy, audit=audit, costs=costs)
     padding = choose_padding(model, policy, costs, count_fixed=mask == "auto")
     if mask == "exact":
-        inside = solve(model, CutSet((), capped=False, cap=cuts.cap), policy=_whole(policy), audit=audit, costs=costs)
-        padded = _padded_plan(model, cuts.cap, (), policy, audit, costs, padding, mask)
-        if padded is None:
-            lines = tuple(f"node '{name}': {reason}" for name, reason in padding.kept.items())
-            raise NoPlanError(
-                f"masks: no layer of '{model.name}' is worth a pad"
-                + (f"; {lines[0]}" if lines else ": it has no convolution or product with constant weights")
-                + "; use --mask auto or none",
-                lines,
-            )
+        none = CutSet((), capped=False, cap=cuts.cap)
+        if not padding.nodes:
+            raise _worthless(model, padding)
+        inside = solve(model, none, policy=_whole(policy), audit=audit, costs=costs)
+        padded = _padded_plan(model, none, policy, audit, costs, padding, mask)
+        assert padded is not None  # noqa: S101 - its one part has all nodes
         return _with_alternatives(padded, inside.alternatives[:1])
-    padded = _padded_plan(model, cuts.cap, cuts.cuts, policy, audit, costs, padding, mask)
+    try:
+        padded = _padded_plan(model, cuts, policy, audit, costs, padding, mask)
+    except NoPlanError:
+        padded = None
     try:
         plain = solve(model, cuts, policy=policy, audit=audit, costs=costs)
     except NoPlanError:
@@ -73,8 +72,14 @@ def solve_masked(
     if padded is None:
         return plain
     if len(plain.parts) > 1 and _rank(plain.prediction, policy) <= _rank(padded.prediction, policy):
-        return _with_alternatives(plain, [each for each in padded.alternatives if each.padded_layers])
+        return _with_alternatives(plain, padded.alternatives)
     return _with_alternatives(padded, plain.alternatives)
+
+
+def _worthless(model: Model, padding: Padding) -> NoPlanError:
+    lines = tuple(f"node '{name}': {reason}" for name, reason in padding.kept.items())
+    why = f"; {lines[0]}" if lines else ": it has no convolution or product with constant weights"
+    return NoPlanError(f"masks: no layer of '{model.name}' is worth a pad{why}; use --mask auto or none", lines)
 
 
 def _whole(policy: Policy, *, less_bytes: int = 0) -> Policy:
@@ -91,27 +96,33 @@ def _rank(prediction: Prediction, policy: Policy) -> tuple[float, float]:
 
 def _padded_plan(
     model: Model,
-    cap: int,
-    cuts: Sequence[Cut],
+    cuts: CutSet,
     policy: Policy,
     audit: Audit | None,
     costs: CostProfile,
     padding: Padding,
     mode: Literal["auto", "exact"],
 ) -> Plan | None:
-    """Return the best plan whose first part has padded layers; None if there is none."""
-    less = int(sum(each.node.parameter_bytes for each in padding.nodes.values()) * _EXTRA_PER_WEIGHT_BYTES)
-    offered = CutSet(tuple(cuts), capped=False, cap=cap)
+    """Return the best plan by costs with pads; None if its first part has no layer to pad.
+
+    Raises:
+        NoPlanError: if the policy allows none.
+    """
+    weights = sum(each.node.parameter_bytes for each in padding.nodes.values())
+    less_bytes = int(weights * _EXTRA_PER_WEIGHT_BYTES)
+    allowed = _whole(policy, less_bytes=less_bytes)
     try:
-        found = solve(model, offered, policy=_whole(policy, less_bytes=less), audit=audit, costs=padding.costs(costs))
-    except NoPlanError:
-        return None
+        found = solve(model, cuts, policy=allowed, audit=audit, costs=padding.costs(costs))
+    except NoPlanError as fault:
+        raise NoPlanError(
+            f"masks: with {less_bytes:,} bytes for padded weights in float64 beside: {fault}", fault.refusals
+        ) from None
     first = found.parts[0]
     nodes = [padding.nodes[name] for name in first.nodes if name in padding.nodes]
     if not nodes:
         return None
     prediction = _prediction(found, nodes, padding, costs)
-    before = {cut.id: prefix_nodes(model, cut) for cut in cuts}
+    before = {cut.id: prefix_nodes(model, cut) for cut in cuts.cuts}
     flops = max(model.flops, 1)
     alternatives = []
     for each in found.alternatives:
