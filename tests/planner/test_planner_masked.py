@@ -173,7 +173,7 @@ def test_a_layer_without_a_proof_is_named_and_stays_inside() -> None:
 
 def test_optee_is_refused_by_name(model: Model) -> None:
     """An enclave that keeps nothing between calls cannot hold pads."""
-    with pytest.raises(PolicyError, match="provider 'optee' is refused: .*keeps nothing between calls"):
+    with pytest.raises(PolicyError, match=r"provider 'optee' is refused: .*keeps nothing between calls"):
         _plan(model, "exact", enclave={"provider": "optee", "accept": ["emulated"]})
 
 

@@ -45,6 +45,7 @@ class MaskedDeployment:
         """Return the quantised model's answer, computed in this process with nothing masked, of a plan without cuts."""
         assert self.plan.masking is not None
         held = self.data.heldout
+        assert held is not None
         entries = list(dict.fromkeys(layer.entry for layer in self.plan.masking.layers))
         scales = calibrate(self.model, entries, {"x": self.data.inputs[~held]})
         program = build_program(self.model, [layer.node for layer in self.plan.masking.layers], scales)
