@@ -27,6 +27,8 @@ MAGIC = b"SNEXACT1"
 _RESIDUE_BYTES = 4
 _TAG_BYTES = 16
 _DTYPES = ("int8", "uint8", "float32")
+# What reading JSON of another form, or arrays of another shape, ends with.
+_FAULTS = (LookupError, ValueError, TypeError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +129,10 @@ def load_program(head: bytes, body: memoryview) -> tuple[Program, Settings]:
             exchanges=tuple(_exchange(number, each, body) for number, each in enumerate(raw["exchanges"])),
         )
         settings = Settings(**raw["settings"])
-    except (KeyError, ValueError, TypeError, AttributeError) as fault:
+        for layer in program.layers:
+            layer.check()
+    except _FAULTS as fault:
         raise _malformed(fault) from None
-    for layer in program.layers:
-        layer.check()
     return program, settings
 
 
@@ -143,7 +145,7 @@ def read_outline(head: bytes) -> tuple[Outline, ...]:
     raw = _parsed(head)
     try:
         return tuple(_outline(each) for each in raw["exchanges"])
-    except (KeyError, ValueError, TypeError, AttributeError) as fault:
+    except _FAULTS as fault:
         raise _malformed(fault) from None
 
 
