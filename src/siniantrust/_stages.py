@@ -147,12 +147,14 @@ def measure(
     layers cost under one-time pads is measured too.
 
     Raises:
-        PolicyError: if the policy is malformed.
+        PolicyError: if the policy is malformed, or with ``masks`` its enclave or devices cannot have pads.
         TrustError: if the enclave cannot be launched or is not accepted.
         DeviceError: if a device is missing.
     """
     if not isinstance(policy, planner.Policy):
         policy = planner.load_policy(Path(policy))
+    if masks:
+        planner.devices_under_pads(policy)  # refused now rather than after the measuring
     with ExitStack() as stack:
         opened = {}
         for entry in policy.device:

@@ -50,7 +50,7 @@ class MaskedDeployment:
         scales = calibrate(self.model, entries, {"x": self.data.inputs[~held]})
         program = build_program(self.model, [layer.node for layer in self.plan.masking.layers], scales)
         with QuantisedModel(program) as quantised:
-            return quantised.run(inputs)["y"].copy()
+            return quantised.run(inputs)[self.model.outputs[0].name].copy()
 
 
 def _items(model: Model, count: int, seed: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from siniantrust.planner._annotate import annotate
 from siniantrust.planner._costs import AffineCost, ComputeCost, CostProfile, MaskingProfile
 from siniantrust.planner._explain_nodes import explain_nodes
 from siniantrust.planner._explanation import Explanation, NodeExplanation, NodeRun, save_explanation
+from siniantrust.planner._masked_costs import devices_under_pads
 from siniantrust.planner._measure import measure_costs
 from siniantrust.planner._measure_masking import measure_masking
 from siniantrust.planner._plan import (
@@ -66,6 +67,7 @@ __all__ = [
     "ProfileStore",
     "ServingPolicy",
     "annotate",
+    "devices_under_pads",
     "dump_plan",
     "enclave_bytes",
     "explain_nodes",

@@ -58,6 +58,20 @@ class Padding:
         return costs.model_copy(update={"trusted": trusted})
 
 
+def devices_under_pads(policy: Policy) -> list[str]:
+    """Return the devices that may compute under pads.
+
+    Raises:
+        PolicyError: if there is none, or the enclave's provider cannot hold pads.
+    """
+    if (why := _STATELESS.get(policy.enclave.provider)) is not None:
+        raise PolicyError(f"masks: the enclave provider '{policy.enclave.provider}' is refused: {why}; use 'process'")
+    cleared = [device.name for device in policy.device if may_see(device.clearance, Label.PADDED)]
+    if not cleared:
+        raise PolicyError("masks: no device of the policy may see padded values; clear one for 'padded'")
+    return cleared
+
+
 def choose_padding(model: Model, policy: Policy, costs: CostProfile, *, count_fixed: bool) -> Padding:
     """Choose the layers to pad and the devices that may compute them.
 
@@ -72,17 +86,13 @@ def choose_padding(model: Model, policy: Policy, costs: CostProfile, *, count_fi
         NoPlanError: if the policy refuses layers that cannot be padded, and there are some.
         PlanError: if the costs have nothing on pads, or the model's batch is fixed to several items.
     """
-    if (why := _STATELESS.get(policy.enclave.provider)) is not None:
-        raise PolicyError(f"masks: the enclave provider '{policy.enclave.provider}' is refused: {why}; use 'process'")
+    cleared = devices_under_pads(policy)
     if costs.masking is None:
         raise PlanError("masks: the costs have nothing on pads; measure them with masks")
     if model.batch_symbol is None and any(tensor.shape and tensor.shape[0] != 1 for tensor in model.inputs):
         raise PlanError(
             f"masks: model '{model.name}': its batch is fixed to several items; leave it free, or make it 1"
         )
-    cleared = [device.name for device in policy.device if may_see(device.clearance, Label.PADDED)]
-    if not cleared:
-        raise PolicyError("masks: no device of the policy may see padded values; clear one for 'padded'")
     kept = {
         node.name: reason
         for node in model.nodes

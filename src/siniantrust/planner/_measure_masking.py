@@ -14,8 +14,8 @@ from siniantrust.graph import Model
 from siniantrust.masking.exact import Exchange, build_program, measure_costs, offerable, unprovable
 from siniantrust.odla import CheckedExecutable, Device, DeviceSpec, ModelHolder, open_device
 from siniantrust.planner._costs import MaskingProfile
+from siniantrust.planner._masked_costs import devices_under_pads
 from siniantrust.planner._policy import Policy
-from siniantrust.trust import Label, may_see
 
 _REPEATS = 3
 _PRIME = (1 << 31) - 1
@@ -42,16 +42,14 @@ def measure_masking(model: Model, policy: Policy, devices: Mapping[str, Device])
         prepare_s = _timed(here, exchanges)
     found: dict[str, dict[str, float]] = {}
     left_out = []
-    for entry in policy.device:
-        if not may_see(entry.clearance, Label.PADDED):
-            continue
-        device = devices[entry.name]
+    for name in devices_under_pads(policy):
+        device = devices[name]
         try:
             if isinstance(device, ModelHolder):
                 raise DeviceError("a server cannot be brought a part to be timed")  # noqa: TRY301 - one exit for both
-            found[entry.name] = _timed(device, exchanges)
+            found[name] = _timed(device, exchanges)
         except DeviceError as fault:
-            left_out.append(f"{entry.name} ({fault})")
+            left_out.append(f"{name} ({fault})")
     basis = f"measured on a convolution of 64 channels, and each layer {_REPEATS} times in float64"
     return MaskingProfile(
         mask_s=costs.mask_s,
