@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def test_a_malformed_program_is_refused_and_nothing_else(data: st.DataObject) ->
     raw, body = _small()
     paths = list(_paths(raw))
     path = data.draw(st.sampled_from(paths))
-    value = data.draw(st.sampled_from([None, -1, 1 << 40, "x", [], {}, True, 0.5]))
+    value: Any = data.draw(st.sampled_from([None, -1, 1 << 40, "x", [], {}, True, 0.5]))
     place: Any = raw
     for step in path[:-1]:
         place = place[step]
@@ -168,8 +169,8 @@ def test_only_so_many_requests_wait(program: Program, monkeypatch: pytest.Monkey
         inside.run(x)
     assert inside.run({QUERY: last[QUERY], DROP: np.ones(1, np.uint8)}) == {}
     inside.run(x)
-    now = resident.time.monotonic()
-    monkeypatch.setattr(resident.time, "monotonic", lambda: now + 601.0)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 601.0)
     inside.run(x)
     with pytest.raises(EnclaveError, match="no request 1 waits here"):
         inside.run({QUERY: first[QUERY]})
