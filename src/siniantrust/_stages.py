@@ -91,6 +91,7 @@ def plan(
     profiles: str | Path | None = None,
     measure_again: bool = False,
     costs: planner.CostProfile | None = None,
+    mask: planner.Mask = "none",
 ) -> planner.Plan:
     """Measure what the devices and the enclave cost, and find the best placement that the policy allows.
 
@@ -102,7 +103,9 @@ def plan(
         seed: of the random inputs that costs are measured with.
         profiles: folder that keeps what was measured of a device for the next time; None keeps nothing.
         measure_again: measure even what is in that folder.
-        costs: what ``measure`` returned; nothing is measured then.
+        costs: what ``measure`` returned (with ``masks`` where ``mask`` is not "none"); nothing is measured then.
+        mask: whether layers of the private part run on devices under one-time pads: where that takes the enclave less
+            time or no cut is allowed (``auto``), or instead of any plain cut (``exact``).
 
     Raises:
         NoPlanError: if nothing satisfies the policy; ``refusals`` says why for each candidate.
@@ -117,9 +120,15 @@ def plan(
         audit = leakage.load_audit(Path(audit))
     if costs is None:
         costs = measure(
-            model, policy=policy, devices=devices, seed=seed, profiles=profiles, measure_again=measure_again
+            model,
+            policy=policy,
+            devices=devices,
+            seed=seed,
+            profiles=profiles,
+            measure_again=measure_again,
+            masks=mask != "none",
         )
-    return planner.solve(model, graph.enumerate_cuts(model), policy=policy, audit=audit, costs=costs)
+    return planner.solve_masked(model, graph.enumerate_cuts(model), policy=policy, audit=audit, costs=costs, mask=mask)
 
 
 def measure(
@@ -130,18 +139,22 @@ def measure(
     seed: int = 0,
     profiles: str | Path | None = None,
     measure_again: bool = False,
+    masks: bool = False,
 ) -> planner.CostProfile:
     """Measure what every node costs in the enclave and on each device of the policy, and what it costs to get there.
 
-    The arguments are those of ``plan``, which measures by itself unless it is given the result.
+    The arguments are those of ``plan``, which measures by itself unless it is given the result; with ``masks``, what
+    layers cost under one-time pads is measured too.
 
     Raises:
-        PolicyError: if the policy is malformed.
+        PolicyError: if the policy is malformed, or with ``masks`` its enclave or devices cannot have pads.
         TrustError: if the enclave cannot be launched or is not accepted.
         DeviceError: if a device is missing.
     """
     if not isinstance(policy, planner.Policy):
         policy = planner.load_policy(Path(policy))
+    if masks:
+        planner.devices_under_pads(policy)  # refused now rather than after the measuring
     with ExitStack() as stack:
         opened = {}
         for entry in policy.device:
@@ -157,7 +170,8 @@ def measure(
             model, cuts, policy=policy, devices=opened, crossing=crossing, seed=seed, store=store
         )
         switch_s = {name: trust.measure_switch(enclave, device) for name, device in opened.items()}
-        return costs.with_overheads(request_s=runtime.measure_request(), switch_s=switch_s)
+        costs = costs.with_overheads(request_s=runtime.measure_request(), switch_s=switch_s)
+        return costs.model_copy(update={"masking": planner.measure_masking(model, policy, opened)}) if masks else costs
 
 
 def explain(model: graph.Model, plan: planner.Plan, costs: planner.CostProfile) -> planner.Explanation:
@@ -184,6 +198,7 @@ def build(
     ahead_of_time: bool | Sequence[odla.DeviceSpec] = False,
     lineage: str | None = None,
     version: int | None = None,
+    data: str | Path | leakage.Data | None = None,
 ) -> Path:
     """Write the deployable folder: parts, sealed weights, plan, audit, manifest and signature.
 
@@ -198,9 +213,11 @@ def build(
         lineage: name of what has versions; None for the model's name.
         version: once it was opened, older ones of its lineage are refused; None for the newest that was opened with
             this key store.
+        data: the data of the audit, or others like those to come; needed where the plan has layers under pads.
 
     Raises:
         DeviceError: if a part cannot be compiled ahead of time.
+        DataError: if the data do not fit the model.
         PlanError: if the plan is not valid for the model and audit.
         BundleError: if it cannot be written; nothing is left behind then.
         TrustError: if a newer version was opened already.
@@ -211,6 +228,8 @@ def build(
     if ahead_of_time:
         specs = [] if ahead_of_time is True else list(ahead_of_time)
         export = runtime.exporter(plan.policy, specs)
+    if data is not None and not isinstance(data, leakage.Data):
+        data = leakage.load_data(Path(data), model, private_input=model.inputs[0].name)
     return bundle.build_bundle(
         model,
         plan,
@@ -220,6 +239,7 @@ def build(
         export=export,
         lineage=lineage,
         version=version,
+        calibration=data,
     )
 
 

@@ -35,7 +35,9 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return images[order], found.target[order].astype(np.int64)
 
 
-def digits_setup(folder: Path, *, items: int, detect: bool = True, privacy: Mapping[str, object] = {}, **training: object) -> Setup:  # noqa: B006 - only read
+def digits_setup(
+    folder: Path, *, items: int, detect: bool = True, privacy: Mapping[str, object] = {}, **training: object
+) -> Setup:
     """Return a run of one edge on digits; its classes are those of the network, 0 to 3."""
     sections = {"privacy": {"detect_hijack": detect, **privacy}}
     setup = Setup(folder, edges=("a",), training=dict(training), edge={"batch": 64}, edge_sections=sections).write()
@@ -96,7 +98,9 @@ def test_a_hijacking_cloud_inverts_features_where_nobody_watches(
     attacker = hijack(monkeypatch, images[known][350:550])
     setup = digits_setup(tmp_path, items=350, detect=False, steps=1000, learning_rate=0.001)
     Here(setup).run()
-    part = TrainableGraph(onnx.utils.Extractor(onnx.load(tmp_path / "at-a/model.onnx")).extract_model(["image"], ["pool"]))
+    part = TrainableGraph(
+        onnx.utils.Extractor(onnx.load(tmp_path / "at-a/model.onnx")).extract_model(["image"], ["pool"])
+    )
     unseen = torch.from_numpy(images[known][550:])
     with torch.no_grad():
         made = attacker.invert(part(unseen)[0])
@@ -153,9 +157,7 @@ def test_labels_follow_from_gradients_and_noise_blunts_it(tmp_path: Path, monkey
     }.items():
         with monkeypatch.context() as patch:
             seen = gradients_seen(patch)
-            setup = digits_setup(
-                tmp_path / name, items=600, detect=False, privacy=privacy, steps=10, last_cut=LAST_CUT
-            )
+            setup = digits_setup(tmp_path / name, items=600, detect=False, privacy=privacy, steps=10, last_cut=LAST_CUT)
             Here(setup).run()
         labels = np.load(setup.folder / "a.npz")["labels"]
         rows = rows_of_step(len(labels), 64, 10, seed=0, name="a")

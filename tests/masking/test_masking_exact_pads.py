@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -165,21 +164,43 @@ def test_a_full_disk_hands_out_nothing(tmp_path: Path) -> None:
     ledger.close()
 
 
-_TAKER = """
-    import sys
+# One process that is started once: what is killed is a fork of it, which has the libraries already.
+_NURSERY = """
+    import os, random, signal, sys, time
     from pathlib import Path
     from siniantrust.masking.exact import PadLedger
-    path, out = Path(sys.argv[1]), open(sys.argv[2], "a", buffering=1)
+
+    path, out, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     key, session = bytes(range(32)), bytes(16)
-    while True:
-        if path.exists() and path.stat().st_size >= 24:
-            ledger = PadLedger.reopen(path, session=session, key=key, at_least=0)
-        else:
-            path.unlink(missing_ok=True)
-            ledger = PadLedger.create(path, session=session, key=key)
-        for _ in range(700):
-            out.write(f"{ledger.take()}\\n")
-        ledger.close()
+
+    def take():
+        told = os.open(out, os.O_WRONLY | os.O_APPEND)
+        while True:
+            if path.exists() and path.stat().st_size >= 24:
+                ledger = PadLedger.reopen(path, session=session, key=key, at_least=0)
+            else:
+                path.unlink(missing_ok=True)
+                ledger = PadLedger.create(path, session=session, key=key)
+            for _ in range(700):
+                os.write(told, f"{ledger.take()}\\n".encode())
+            ledger.close()
+
+    out.touch()
+    chance = random.Random(kills)
+    for _ in range(kills):
+        before = out.stat().st_size
+        child = os.fork()
+        if child == 0:
+            try:
+                take()
+            finally:
+                os._exit(1)
+        while out.stat().st_size == before and os.waitpid(child, os.WNOHANG) == (0, 0):
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.02))
+        os.kill(child, signal.SIGKILL)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != -signal.SIGKILL:
+            sys.exit(1)
 """
 
 
@@ -187,19 +208,9 @@ def _kill_often(folder: Path, *, kills: int) -> list[int]:
     """Kill a process that takes numbers, at random times, and return everything that it handed out."""
     out = folder / "taken"
     environment = os.environ | {"PYTHONPATH": str(Path(siniantrust.__file__).parents[1])}
-    rng = np.random.default_rng(kills)
-    for _ in range(kills):
-        command = [sys.executable, "-c", textwrap.dedent(_TAKER), str(folder / "ledger"), str(out)]
-        process = subprocess.Popen(command, env=environment)
-        before = out.stat().st_size if out.exists() else 0
-        while (out.stat().st_size if out.exists() else 0) == before and process.poll() is None:
-            os.sched_yield()
-        try:
-            process.wait(timeout=float(rng.uniform(0, 0.05)))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    return [int(line) for line in out.read_text().splitlines() if line]
+    command = [sys.executable, "-c", textwrap.dedent(_NURSERY), str(folder / "ledger"), str(out), str(kills)]
+    subprocess.run(command, env=environment, check=True)
+    return [int(line) for line in out.read_text().splitlines()]
 
 
 def test_kills_at_random_times_reuse_no_number(tmp_path: Path) -> None:
@@ -213,4 +224,5 @@ def test_kills_at_random_times_reuse_no_number(tmp_path: Path) -> None:
 def test_a_thousand_kills_reuse_no_number(tmp_path: Path) -> None:
     """The same a thousand times over."""
     taken = _kill_often(tmp_path, kills=1000)
+    assert len(taken) > 1000
     assert len(set(taken)) == len(taken)

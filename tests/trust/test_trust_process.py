@@ -272,6 +272,15 @@ def test_other_code_in_the_enclave_is_refused(launched: Launch, monkeypatch: pyt
         launched()
 
 
+def test_other_compiled_passes_in_the_enclave_are_refused(launched: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled passes of exact masks are measured too: an enclave with others than the Verifier's is refused."""
+    if not _measure._compiled():
+        pytest.skip("this installation was made without a C compiler, so that nothing compiled runs in the enclave")
+    monkeypatch.setattr(_measure, "_compiled", dict)
+    with pytest.raises(AttestationError, match="measurement"):
+        launched()
+
+
 def test_an_enclave_process_that_cannot_start_says_why(launched: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the process said last on standard error is in the message."""
     without_path = SimpleNamespace(platform=sys.platform, executable=sys.executable, path=["/nowhere"])

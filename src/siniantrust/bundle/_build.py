@@ -17,11 +17,14 @@ from siniantrust.bundle._artifacts import dump_artifacts
 from siniantrust.bundle._audit_files import read_audit_folder
 from siniantrust.bundle._keys import KeyStore, fingerprint
 from siniantrust.bundle._manifest import MANIFEST, SIGNATURE, FileEntry, Manifest, dump_manifest
+from siniantrust.bundle._masked_part import dump_masked
 from siniantrust.bundle._part_file import dump_part_file
+from siniantrust.bundle._quantised import quantise
 from siniantrust.bundle._structure import dump_structure
 from siniantrust.bundle._versions import default_lineage, newest_version
 from siniantrust.errors import BundleError, TrustError
 from siniantrust.graph import Cut, Model, Part, split
+from siniantrust.leakage import Data
 from siniantrust.odla import Artifact
 from siniantrust.planner import Plan, dump_plan, validate_plan
 from siniantrust.trust import Label, seal_part
@@ -43,6 +46,7 @@ def build_bundle(
     export: Export | None = None,
     lineage: str | None = None,
     version: int | None = None,
+    calibration: Data | None = None,
 ) -> Path:
     """Write the deployable folder for ``plan`` at ``out``; a bundle already there is replaced when all is written.
 
@@ -61,12 +65,16 @@ def build_bundle(
         lineage: name of what has versions; None for the model's name.
         version: once it was opened, older ones of its lineage are refused; None for the newest one that was opened with
             this keystore (1 if none was), beside which the new bundle stays usable.
+        calibration: data like those to come; needed where the plan has layers under pads, which are quantised on it.
+            The sealed weights then are a program (``program.head`` says what is in it), and ``exchangeN/`` hold what
+            devices compute under pads, with quantised weights in plain.
 
     Returns:
         ``out``.
 
     Raises:
-        PlanError: if the plan is not valid for this model and audit.
+        PlanError: if the plan is not valid for this model and audit, or a bound of a padded layer cannot be proven.
+        DataError: if the calibration data do not do.
         AuditError: if the audit cannot be read.
         BundleError: if the audit is missing, ``out`` holds something else, or it cannot be written (then nothing is
             left behind).
@@ -76,6 +84,10 @@ def build_bundle(
     if audit is None and any(value.label is Label.OBSCURED for value in plan.values):
         raise BundleError(f"bundle {out}: the plan rests on audit {plan.audit_id}; give the audit's folder too")
     validate_plan(plan, model, audit)
+    if plan.masking is not None and calibration is None:
+        raise BundleError(
+            f"bundle {out}: the plan pads {len(plan.masking.layers)} layers; give data to quantise them on (--data)"
+        )
     _check_target(out)
     lineage = default_lineage(model.name) if lineage is None else lineage
     version = _choose_version(keystore, lineage, version)
@@ -86,6 +98,8 @@ def build_bundle(
     try:
         contents = {"plan.json": dump_plan(plan), "structure.json": dump_structure(model), **audit_files}
         contents.update(_part_files(model, plan, parts, bundle_id=bundle_id, key=key))
+        if calibration is not None and plan.masking is not None:
+            contents.update(_masked_files(model, plan, parts, calibration, bundle_id=bundle_id, key=key))
         if export is not None:
             contents.update(_ahead_files(plan, parts, export))
         manifest = dump_manifest(
@@ -171,6 +185,18 @@ def _part_files(model: Model, plan: Plan, parts: tuple[Part, ...], *, bundle_id:
         contents[f"{part.name}/part.json"] = described
     contents["annotated.onnx"] = weightless_annotated(model, plan, parts, visible)
     return contents
+
+
+def _masked_files(
+    model: Model, plan: Plan, parts: tuple[Part, ...], data: Data, *, bundle_id: str, key: bytes
+) -> dict[str, bytes]:
+    """Return the files of the part with layers under pads; its program takes the place of its sealed weights."""
+    assert plan.masking is not None  # noqa: S101 - asked by the caller
+    name = plan.masking.part
+    program, quantised = quantise(model, parts, plan.masking, data, threads=plan.policy.enclave.threads)
+    context = seal_context(bundle_id, name)
+    files = dump_masked(name, program, quantised, plan, key=key, context=context)
+    return {f"{name}/{path}": raw for path, raw in files.items()}
 
 
 def _ahead_files(plan: Plan, parts: tuple[Part, ...], export: Export) -> dict[str, bytes]:

@@ -23,6 +23,7 @@ from siniantrust.bundle._manifest import (
     Manifest,
     parse_manifest,
 )
+from siniantrust.bundle._masked_part import HEAD, MaskedPart, load_masked
 from siniantrust.bundle._part_file import parse_part_file
 from siniantrust.bundle._read_once import list_files, open_folder, read_file, read_listed
 from siniantrust.bundle._structure import parse_structure, restore_tensor
@@ -30,12 +31,15 @@ from siniantrust.errors import BundleError, ModelError, PlanError
 from siniantrust.graph import Model, Part, Tensor, part_from_proto
 from siniantrust.leakage import Audit
 from siniantrust.odla import Artifact
-from siniantrust.planner import Plan, PlannedPart, enclave_bytes, find_violations, parse_plan
+from siniantrust.planner import Masking, Plan, PlannedPart, enclave_bytes, find_violations, parse_plan
 
 
 @dataclass(frozen=True)
 class TrustedPart:
-    """A part for the enclave: ``enclave.load(name, skeleton, sealed, key, context=context)``."""
+    """A part for the enclave: ``enclave.load(name, skeleton, sealed, key, context=context)``.
+
+    Where layers of it run under pads, the skeleton is a program's head, and ``masked`` says what is to be relayed.
+    """
 
     name: str
     skeleton: bytes = field(repr=False)
@@ -44,6 +48,7 @@ class TrustedPart:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     batch_symbol: str | None
+    masked: MaskedPart | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def load_bundle(path: Path, *, keystore: KeyStore) -> Bundle:
     plan, audit = _check_plan(contents, model, manifest, origin)
     if plan.policy.enclave.keys == "keystore":
         keystore.weight_key(manifest.bundle_id)  # refused now rather than after an enclave was launched
-    parts = tuple(_load_part(contents, planned, manifest, origin) for planned in plan.parts)
+    parts = tuple(_load_part(contents, planned, plan.masking, manifest, origin) for planned in plan.parts)
     return Bundle(
         path=path,
         id=manifest.bundle_id,
@@ -147,7 +152,9 @@ def _check_plan(contents: dict[str, bytes], model: Model, manifest: Manifest, or
     return plan, audit
 
 
-def _load_part(contents: dict[str, bytes], planned: PlannedPart, manifest: Manifest, origin: str) -> TrustedPart | Part:
+def _load_part(
+    contents: dict[str, bytes], planned: PlannedPart, masking: Masking | None, manifest: Manifest, origin: str
+) -> TrustedPart | Part:
     where = f"{origin}: {planned.name}/part.json"
     raw = _need(contents, f"{planned.name}/model.onnx", origin)
     described = parse_part_file(_need(contents, f"{planned.name}/part.json", origin), origin=where)
@@ -162,14 +169,18 @@ def _load_part(contents: dict[str, bytes], planned: PlannedPart, manifest: Manif
     try:
         proto = onnx.ModelProto.FromString(raw)
         if planned.trusted:
+            masked = None
+            if masking is not None and masking.part == planned.name:
+                masked = load_masked(contents, planned.name, masking, origin=origin)
             return TrustedPart(
                 name=planned.name,
-                skeleton=raw,
+                skeleton=raw if masked is None else _need(contents, f"{planned.name}/{HEAD}", origin),
                 sealed=_need(contents, f"{planned.name}/weights.sealed", origin),
                 context=seal_context(manifest.bundle_id, planned.name),
                 inputs=inputs,
                 outputs=outputs,
                 batch_symbol=described.batch_symbol,
+                masked=masked,
             )
         part = part_from_proto(proto, name=planned.name)
     except (DecodeError, ModelError) as error:

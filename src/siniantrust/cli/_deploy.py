@@ -42,6 +42,9 @@ def build(
             min=1, help="Once opened, older ones are refused; default: the newest opened with this key store."
         ),
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The audit's data, to quantise layers under pads on.")
+    ] = None,
     keys: Keys = None,
     dim: Dims = None,
     as_json: Json = False,
@@ -60,6 +63,7 @@ def build(
         ahead_of_time=ahead_of_time,
         lineage=lineage,
         version=version,
+        data=data,
     )
     built = load_bundle(out, keystore=keystore)
     if as_json:

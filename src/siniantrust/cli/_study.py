@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -181,6 +181,12 @@ def plan(
             "--explain", help="Also say why each node is where it is; all of it in explanation.json by the plan."
         ),
     ] = False,
+    mask: Annotated[
+        Literal["none", "auto", "exact"],
+        typer.Option(
+            help="Layers under one-time pads: auto where they relieve the enclave, exact instead of any plain cut."
+        ),
+    ] = "none",
     as_json: Json = False,
 ) -> None:
     """Find the best placement that the policy allows."""
@@ -195,8 +201,9 @@ def plan(
         seed=seed,
         profiles=profiles or _cache_folder("profiles"),
         measure_again=measure_again,
+        masks=mask != "none",
     )
-    found = st.plan(loaded, policy=policy, audit=audited, costs=costs)
+    found = st.plan(loaded, policy=policy, audit=audited, costs=costs, mask=mask)
     planner.save_plan(found, out)
     explanation = st.explain(loaded, found, costs) if explain else None
     if explanation is not None:
@@ -222,20 +229,24 @@ def plan(
             for part in found.parts
         ),
     )
+    chosen = found.chosen
     show_table(
         ("cut", "device", "latency#", "crosses#", "leakage, upper bound", "refused because"),
         (
             (
-                " + ".join(each.cut_ids) or "(none)",
+                (" + ".join(each.cut_ids) or "(none)")
+                + (f", {each.padded_layers} padded" if each.padded_layers else ""),
                 each.device,
                 milliseconds(each.latency_s),
                 size(each.boundary_bytes),
                 figures(each.leakage_upper),
-                each.refusal or ("CHOSEN" if (each.cut_ids, each.device) == (found.cut_ids, found.devices) else ""),
+                each.refusal or ("CHOSEN" if each == chosen else ""),
             )
             for each in found.alternatives
         ),
     )
+    if found.masking is not None:
+        _show_masking(found.masking)
     if explanation is not None:
         _show_explanation(explanation)
     show_table(
@@ -247,6 +258,27 @@ def plan(
     for warning in found.warnings:
         show_line(f"warning: {warning}")
     show_line(f"plan written to {out}")
+
+
+def _show_masking(masking: planner.Masking) -> None:
+    show_table(
+        ("layer under pads", "device", "masked#", "there#", "inside#", "why"),
+        (
+            (
+                layer.node,
+                masking.devices[0],
+                milliseconds(layer.masked_s),
+                milliseconds(layer.device_s),
+                milliseconds(layer.inside_s),
+                layer.reason,
+            )
+            for layer in masking.layers
+        ),
+        title="layers of part 1 that a device computes under pads: the enclave's own work, the device's, and inside",
+    )
+    for name, reason in masking.kept.items():
+        show_line(f"stays inside: {name}: {reason}")
+    show_line(f"preparing pads takes {milliseconds(masking.offline_s)} for each item, in idle time of the enclave")
 
 
 def _show_explanation(explanation: planner.Explanation) -> None:

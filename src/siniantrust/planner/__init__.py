@@ -1,15 +1,20 @@
 """Policy, cost model, exact solver, and an independent validator of plans."""
 
 from siniantrust.planner._annotate import annotate
-from siniantrust.planner._costs import AffineCost, ComputeCost, CostProfile
+from siniantrust.planner._costs import AffineCost, ComputeCost, CostProfile, MaskingProfile
 from siniantrust.planner._explain_nodes import explain_nodes
 from siniantrust.planner._explanation import Explanation, NodeExplanation, NodeRun, save_explanation
+from siniantrust.planner._masked_costs import devices_under_pads
 from siniantrust.planner._measure import measure_costs
+from siniantrust.planner._measure_masking import measure_masking
 from siniantrust.planner._plan import (
     ENCLAVE,
     Alternative,
     CostTerm,
     LabelledValue,
+    Masking,
+    PaddedLayer,
+    PaddedValue,
     Plan,
     PlannedPart,
     Prediction,
@@ -19,6 +24,7 @@ from siniantrust.planner._policy import (
     DevicePolicy,
     EnclavePolicy,
     LeakagePolicy,
+    MaskingPolicy,
     ObjectivePolicy,
     Policy,
     ServingPolicy,
@@ -28,6 +34,7 @@ from siniantrust.planner._policy import (
 from siniantrust.planner._policy_reference import policy_reference
 from siniantrust.planner._profile_store import ProfileStore
 from siniantrust.planner._solve import solve
+from siniantrust.planner._solve_masked import Mask, solve_masked
 from siniantrust.planner._validate import find_violations, validate_plan
 from siniantrust.planner._validate_clearance import move_violations
 from siniantrust.planner._validate_memory import enclave_bytes
@@ -44,9 +51,15 @@ __all__ = [
     "Explanation",
     "LabelledValue",
     "LeakagePolicy",
+    "Mask",
+    "Masking",
+    "MaskingPolicy",
+    "MaskingProfile",
     "NodeExplanation",
     "NodeRun",
     "ObjectivePolicy",
+    "PaddedLayer",
+    "PaddedValue",
     "Plan",
     "PlannedPart",
     "Policy",
@@ -54,6 +67,7 @@ __all__ = [
     "ProfileStore",
     "ServingPolicy",
     "annotate",
+    "devices_under_pads",
     "dump_plan",
     "enclave_bytes",
     "explain_nodes",
@@ -61,6 +75,7 @@ __all__ = [
     "load_plan",
     "load_policy",
     "measure_costs",
+    "measure_masking",
     "move_violations",
     "parse_plan",
     "parse_policy",
@@ -69,5 +84,6 @@ __all__ = [
     "save_explanation",
     "save_plan",
     "solve",
+    "solve_masked",
     "validate_plan",
 ]

@@ -55,11 +55,38 @@ class DeviceProfile(_Record):
         return self.model_copy(update={"compute": self.compute.model_copy(update={"basis": basis})})
 
 
+class MaskingProfile(_Record):
+    """What layers cost under one-time pads: the enclave's work by kind, and each offerable layer's elsewhere.
+
+    Attributes:
+        mask_s: of each number that is sent.
+        verify_s: of each number that is sent and each weight of the kernel that it meets.
+        unmask_s: of each number that comes back.
+        layer_s: of each layer, whatever its size.
+        product_s: of each multiplication of a layer that stays inside.
+        device_s: by device and node, seconds of the layer in the arithmetic that pads need, without the way there.
+        prepare_s: by node, seconds of the enclave for a correction, in idle time.
+        refused: offerable by form, but no bound can be proven; by node, why.
+        basis: how all this is known.
+    """
+
+    mask_s: float
+    verify_s: float
+    unmask_s: float
+    layer_s: float
+    product_s: float
+    device_s: dict[str, dict[str, float]]
+    prepare_s: dict[str, float]
+    refused: dict[str, str]
+    basis: str
+
+
 class CostProfile(_Record):
     """Everything that the solver knows about time, for one model on one machine.
 
     ``trusted`` is the enclave's compute, ``devices`` that of each untrusted device; ``crossing`` is a call into the
-    enclave with encryption both ways, ``transfers`` the way to each device and back.
+    enclave with encryption both ways, ``transfers`` the way to each device and back. ``masking`` is None where pads
+    were not to be considered.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -69,6 +96,7 @@ class CostProfile(_Record):
     crossing: AffineCost
     transfers: dict[str, AffineCost]
     machine: str
+    masking: MaskingProfile | None = None
 
     def with_overheads(self, *, request_s: float, switch_s: Mapping[str, float]) -> CostProfile:
         """Add what a request costs beside its parts, and what each switch between the enclave and a device does."""

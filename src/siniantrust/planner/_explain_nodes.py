@@ -15,13 +15,15 @@ from siniantrust.planner._costs import CostProfile
 from siniantrust.planner._exits import Exits
 from siniantrust.planner._explanation import Explanation, NodeExplanation, NodeRun
 from siniantrust.planner._flow import Flow, trace_flow
-from siniantrust.planner._plan import ENCLAVE, Plan, PlannedPart
+from siniantrust.planner._plan import ENCLAVE, PaddedLayer, Plan, PlannedPart
 from siniantrust.planner._plan_file import dump_plan
 from siniantrust.planner._policy import DevicePolicy
 from siniantrust.trust import Label, may_see
 
 CHEAPEST = "cheapest here"
 NOT_ALONE = "faster elsewhere, but no allowed split that uses this is better"
+UNDER_PADS = "under a one-time pad; its seconds are the enclave's and the device's together"
+NOT_PADDED = "not worth a pad, or cannot be padded"
 # These take turns from one node to the next, with no border between parts or devices.
 _BY_COST = frozenset({CHEAPEST, NOT_ALONE})
 
@@ -70,7 +72,7 @@ def _runs(nodes: Sequence[NodeExplanation]) -> Iterator[NodeRun]:
 
     def answers(row: NodeExplanation) -> tuple[object, ...]:
         reason = "" if row.reason in _BY_COST else row.reason
-        return row.part, row.label, reason, sorted(row.refused.items())
+        return row.part, row.device, row.label, reason, sorted(row.refused.items())
 
     for _, group in groupby(nodes, key=answers):
         rows = list(group)
@@ -106,6 +108,20 @@ class _Judge:
 
     def explain(self, node: Node, part: PlannedPart) -> NodeExplanation:
         """Say everything about ``node``, which is in ``part``."""
+        padded = self._padded.get(node.name)
+        if padded is not None and self.plan.masking is not None:
+            return NodeExplanation(
+                node=node.name,
+                operator=node.op_type,
+                part=part.name,
+                device=self.plan.masking.devices[0],
+                latency_s=padded.masked_s + padded.device_s,
+                elsewhere_s={ENCLAVE: padded.inside_s},
+                refused={},
+                label=Label.PADDED,
+                reason=UNDER_PADS,
+                detail=padded.reason,
+            )
         names = [ENCLAVE, *(device.name for device in self.plan.policy.device)]
         refused = {
             device.name: why
@@ -116,6 +132,8 @@ class _Judge:
         here_s = self._seconds(node, part.device)
         elsewhere_s = {name: self._seconds(node, name) for name in names if name != part.device and name not in refused}
         reason, detail = self._reason(node, part, here_s, elsewhere_s, refused)
+        if self.plan.masking is not None and (kept := self.plan.masking.kept.get(node.name)) is not None:
+            reason, detail = NOT_PADDED, kept
         return NodeExplanation(
             node=node.name,
             operator=node.op_type,
@@ -168,6 +186,10 @@ class _Judge:
 
     def _seconds(self, node: Node, place: str) -> float:
         return (self.costs.trusted if place == ENCLAVE else self.costs.devices[place]).latency_s[node.name]
+
+    @cached_property
+    def _padded(self) -> Mapping[str, PaddedLayer]:
+        return {layer.node: layer for layer in self.plan.masking.layers} if self.plan.masking is not None else {}
 
     @cached_property
     def _value_labels(self) -> Mapping[str, Label]:

@@ -74,6 +74,7 @@ class Alternative(_Record):
     """One candidate that the solver looked at. ``refusal`` is None when the policy allows it.
 
     ``device`` names the devices of all untrusted parts in order, those that share one with a + between.
+    ``padded_layers`` counts the layers of part 1 that devices compute under pads.
     """
 
     cut_ids: tuple[str, ...]
@@ -84,6 +85,46 @@ class Alternative(_Record):
     boundary_bytes: int
     leakage_upper: dict[str, float] | None
     refusal: str | None
+    padded_layers: int = 0
+
+
+class PaddedLayer(_Record):
+    """A layer of part 1 that a device computes under one-time pads. Seconds are predicted, for one item.
+
+    ``masked_s`` is what the enclave does for it (mask, check, unmask), ``device_s`` what the first device takes.
+    """
+
+    node: str
+    entry: str = Field(description="the value that is sent, padded")
+    exit: str = Field(description="the value whose padded form comes back")
+    masked_s: float
+    device_s: float
+    inside_s: float = Field(description="what the enclave would take to compute it")
+    reason: str
+
+
+class PaddedValue(_Record):
+    """What a device sees of a value: residues that are uniform without its pad, sent to it or made by it."""
+
+    tensor: str
+    label: Label
+    direction: Literal["sent", "received"]
+    size_bytes: int = Field(description="most bytes for one item; what no layer reads is left out")
+
+
+class Masking(_Record):
+    """Layers of a trusted part that devices compute under pads; the rest of the part stays in the enclave."""
+
+    mode: Literal["exact", "auto"]
+    part: str
+    devices: tuple[str, ...] = Field(description="the first one computes; the others where it failed")
+    layers: tuple[PaddedLayer, ...]
+    values: tuple[PaddedValue, ...]
+    kept: dict[str, str] = Field(description="products and convolutions that stay inside, and why")
+    offline_s: float = Field(
+        description="predicted seconds of preparing pads for one item, in idle time of the enclave"
+    )
+    basis: str
 
 
 class Plan(_Record):
@@ -103,11 +144,20 @@ class Plan(_Record):
     warnings: tuple[str, ...]
     machine: str
     reason: str = Field(default="", description="one sentence: what was chosen and what it is worth")
+    masking: Masking | None = Field(default=None, description="what runs under one-time pads")
 
     @property
     def devices(self) -> str:
         """The untrusted devices as an ``Alternative`` names them; the enclave where there is none."""
         return name_devices([(part.device, *part.replicas) for part in self.parts if not part.trusted])
+
+    @property
+    def chosen(self) -> Alternative | None:
+        """The alternative that this plan is; None if it is not listed."""
+        layers = len(self.masking.layers) if self.masking is not None else 0
+        wanted = (self.cut_ids, self.devices, layers)
+        listed = ((each, (each.cut_ids, each.device, each.padded_layers)) for each in self.alternatives)
+        return next((each for each, key in listed if key == wanted), None)
 
 
 def name_devices(stages: Sequence[Sequence[str]]) -> str:

@@ -125,6 +125,26 @@ class ServingPolicy(_Section):
     )
 
 
+class MaskingPolicy(_Section):
+    """``[masking]``: how layers run under one-time pads, where the plan has some (`sinian plan --mask`)."""
+
+    stock: int = Field(default=8, ge=0, le=4096, description="items that pads are prepared for ahead, in idle time")
+    when_dry: Literal["wait", "refuse"] = Field(
+        default="wait", description="what an item gets that finds no prepared pads: made on the spot, or an error"
+    )
+    when_no_device: Literal["compute", "refuse"] = Field(
+        default="compute",
+        description="when no device is left that answers rightly: the enclave computes the layers, or an error",
+    )
+    not_offerable: Literal["keep", "refuse"] = Field(
+        default="keep",
+        description="what is done with a product or convolution that cannot be padded: it stays inside, or no plan",
+    )
+    soundness_bits: int = Field(
+        default=40, ge=1, le=160, description="a wrong answer passes with a probability of at most 2 to minus this"
+    )
+
+
 class Policy(_Section):
     """A whole policy file."""
 
@@ -137,6 +157,7 @@ class Policy(_Section):
     leakage: LeakagePolicy = Field(default_factory=LeakagePolicy)
     objective: ObjectivePolicy = Field(default_factory=ObjectivePolicy)
     serving: ServingPolicy = Field(default_factory=ServingPolicy)
+    masking: MaskingPolicy = Field(default_factory=MaskingPolicy)
 
 
 def load_policy(path: Path) -> Policy:

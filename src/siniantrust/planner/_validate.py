@@ -17,6 +17,7 @@ from siniantrust.leakage import Audit
 from siniantrust.planner._plan import ENCLAVE, Plan, PlannedPart
 from siniantrust.planner._validate_labels import label_violations
 from siniantrust.planner._validate_memory import memory_violations
+from siniantrust.planner._validate_padding import padding_violations
 from siniantrust.planner._validate_values import value_violations
 
 _TOLERANCE = 1e-9
@@ -44,6 +45,7 @@ def find_violations(plan: Plan, model: Model, audit: Audit | None) -> list[str]:
     part_of = [where[node.name] for node in model.nodes]
     found += value_violations(plan, model, part_of)
     found += label_violations(plan, model, audit, part_of)
+    found += padding_violations(plan, model)
     found += memory_violations(plan, model)
     found += _prediction_violations(plan)
     return found
@@ -128,12 +130,15 @@ def _prediction_violations(plan: Plan) -> Iterator[str]:
         yield f"prediction: the terms sum to {total:g} s, the plan says {prediction.latency_s:g} s"
     if prediction.period_s > prediction.latency_s * (1 + _TOLERANCE):
         yield "prediction: the period is longer than the latency"
-    used = {part.device for part in plan.parts}
+    padded = plan.masking.devices[:1] if plan.masking is not None else ()
+    used = {part.device for part in plan.parts} | set(padded)
     named = {term.where for term in prediction.terms}
     replicas = {name for part in plan.parts for name in part.replicas}
     if not used <= named <= used | replicas:
         yield f"prediction: its terms are for {sorted(named)}, the parts run on {sorted(used)}"
-    same = [each for each in plan.alternatives if (each.cut_ids, each.device) == (plan.cut_ids, plan.devices)]
+    layers = len(plan.masking.layers) if plan.masking is not None else 0
+    chosen = (plan.cut_ids, plan.devices, layers)
+    same = [each for each in plan.alternatives if (each.cut_ids, each.device, each.padded_layers) == chosen]
     if len(same) != 1:
         yield f"alternatives: the chosen placement should be among them once, found {len(same)} times"
     elif same[0].refusal is not None:

@@ -37,6 +37,7 @@ def candidates(sources: Sources, cuts: Sequence[CutView]) -> list[Candidate]:
     numbers = {cut.id: cut for cut in cuts}
     stages = ["+".join((part.device, *part.replicas)) for part in plan.parts if not part.trusted]
     device = ", ".join(stages) or plan.parts[0].device
+    padded = len(plan.masking.layers) if plan.masking else 0
     ratios = [_ratio(item, plan.policy.leakage.max) for item in plan.alternatives]
     allowed = [
         (item.latency_s, ratio)
@@ -46,7 +47,8 @@ def candidates(sources: Sources, cuts: Sequence[CutView]) -> list[Candidate]:
     return [
         Candidate(
             label="+".join(str(numbers[cut_id].number) for cut_id in item.cut_ids),
-            title=" + ".join(numbers[cut_id].label for cut_id in item.cut_ids) or "no cut",
+            title=(" + ".join(numbers[cut_id].label for cut_id in item.cut_ids) or "no cut")
+            + (f", {item.padded_layers} layers under pads" if item.padded_layers else ""),
             device=clean(item.device),
             latency_s=item.latency_s,
             period_s=item.period_s,
@@ -55,7 +57,7 @@ def candidates(sources: Sources, cuts: Sequence[CutView]) -> list[Candidate]:
             ratio=ratio,
             refusal=None if item.refusal is None else clean(item.refusal),
             all_trusted=_all_trusted(item),
-            chosen=item.cut_ids == plan.cut_ids and item.device == device,
+            chosen=(item.cut_ids, item.device, item.padded_layers) == (plan.cut_ids, device, padded),
             on_front=item.refusal is None and ratio is not None and not _dominated((item.latency_s, ratio), allowed),
         )
         for item, ratio in zip(plan.alternatives, ratios, strict=True)

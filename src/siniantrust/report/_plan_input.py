@@ -39,6 +39,12 @@ class ObjectiveRead(Record):
     minimise: str
 
 
+class MaskingPolicyRead(Record):
+    """How layers run under pads: how sure a check of a device's answer is."""
+
+    soundness_bits: int = 40
+
+
 class PolicyRead(Record):
     """The policy that the plan was made under."""
 
@@ -47,6 +53,7 @@ class PolicyRead(Record):
     device: tuple[DevicePolicyRead, ...]
     leakage: LeakagePolicyRead
     objective: ObjectiveRead
+    masking: MaskingPolicyRead = MaskingPolicyRead()
 
 
 class PartRead(Record):
@@ -104,6 +111,39 @@ class AlternativeRead(Record):
     boundary_bytes: Bytes
     leakage_upper: dict[str, float] | None
     refusal: str | None
+    padded_layers: int = 0
+
+
+class PaddedLayerRead(Record):
+    """A layer that a device computes under pads, with predicted seconds of enclave, device, and of computing inside."""
+
+    node: str
+    entry: str
+    exit: str
+    masked_s: Seconds
+    device_s: Seconds
+    inside_s: Seconds
+    reason: str
+
+
+class PaddedValueRead(Record):
+    """What a device sees of a value under a pad."""
+
+    tensor: str
+    label: str
+    direction: Literal["sent", "received"]
+    size_bytes: Bytes
+
+
+class MaskingRead(Record):
+    """The layers under pads; ``offline_s`` is what preparing pads for one item was predicted to take."""
+
+    part: str
+    devices: tuple[str, ...] = Field(min_length=1)
+    layers: tuple[PaddedLayerRead, ...]
+    values: tuple[PaddedValueRead, ...]
+    kept: dict[str, str]
+    offline_s: Seconds
 
 
 class PlanRead(Record):
@@ -123,3 +163,4 @@ class PlanRead(Record):
     warnings: tuple[str, ...]
     machine: str
     reason: str = ""
+    masking: MaskingRead | None = None

@@ -60,6 +60,38 @@ class SpanRead(Record):
     ready_s: Seconds | None = None
 
 
+class QuantisedRead(Record):
+    """What quantisation cost on held-out items, measured at build."""
+
+    items: int
+    accuracy: float | None
+    accuracy_float: float | None
+    agreement: float | None
+    difference: float
+
+
+class MaskedRead(Record):
+    """What a part with layers under pads was measured to do, for one item; ``prepare_s`` is paid beside it."""
+
+    part: str
+    devices: tuple[str, ...]
+    layers: int
+    items: int
+    sent_bytes: float
+    received_bytes: float
+    mask_s: Seconds
+    unmask_s: Seconds
+    verify_s: Seconds
+    inside_s: Seconds
+    device_s: Seconds
+    prepare_s: Seconds
+    refill_per_s: float
+    ran_dry: int
+    refused: int
+    quarantined: dict[str, str]
+    quantised: QuantisedRead
+
+
 class RunRead(Record):
     """A run over held-out items: the answers' difference from the uncut model, and what it cost."""
 
@@ -76,5 +108,6 @@ class RunRead(Record):
     enclave: EnclaveRead
     devices: tuple[DeviceRead, ...]
     timeline: tuple[SpanRead, ...] = ()
+    masked: MaskedRead | None = None
     started: str
     versions: dict[str, str]

@@ -25,6 +25,7 @@ def threats(sources: Sources, verdict: Verdict) -> tuple[Threat, ...]:
     """Return the four threat models with what this plan claims of each."""
     plan = sources.plan
     split = any(not part.trusted for part in plan.parts)
+    padded = plan.masking is not None
     outputs = plan.threat_model == "output-privacy"
     outside = sum(part.parameter_bytes for part in plan.parts if not part.trusted)
     inside = sum(part.parameter_bytes for part in plan.parts if part.trusted)
@@ -35,12 +36,14 @@ def threats(sources: Sources, verdict: Verdict) -> tuple[Threat, ...]:
     output_claim = (
         "The model's last layers run in the enclave, so that the answer never exists outside."
         if outputs
+        else "What runs outside the enclave sees and makes padded values only."
+        if padded and not split
         else "Nothing of the model runs outside the enclave."
         if not split
         else "The untrusted side computes the answer and reads it. An answer alone already tells which "
         "kind of input it was."
     )
-    holds, here = _input_privacy(verdict)
+    holds, here = _input_privacy(verdict, padded=padded)
     return (
         Threat(
             title="Input privacy",
@@ -62,28 +65,38 @@ def threats(sources: Sources, verdict: Verdict) -> tuple[Threat, ...]:
             title="Integrity",
             attacker="Malicious: may answer with wrong numbers, repeat old answers or swap them.",
             protected="Wrong results are noticed before anyone acts on them.",
-            holds="no" if split else "yes",
-            here="Results of the untrusted part are taken as they come."
-            if split
-            else "No untrusted device computes any result.",
+            holds=("limits" if padded else "no") if split else "yes",
+            here=_integrity(sources, split=split),
         ),
         Threat(
             title="Model privacy",
             attacker="The same curious host.",
             protected="Those weights that stay in the enclave.",
-            holds="limits" if split else "yes",
-            here=f"{size(inside)} of weights stay on the trusted side; {size(outside)} are handed to the untrusted "
+            holds="limits" if split or padded else "yes",
+            here=f"{size(inside)} of weights are in trusted parts; {size(outside)} are handed to the untrusted "
             "side in the clear."
+            + (" The weights of layers under pads are handed over too, quantised." if padded else "")
             + (" Queries may teach it more about the rest than this; that was not measured." if split else ""),
         ),
     )
 
 
-def _input_privacy(verdict: Verdict) -> tuple[str, str]:
+def _integrity(sources: Sources, *, split: bool) -> str:
+    """Say which results are checked before they are used, and how surely."""
+    bits = sources.plan.policy.masking.soundness_bits
+    checked = f"Answers under pads are checked in the enclave: a wrong one passes with at most 2^-{bits}."
+    plain = "Results of the untrusted part are taken as they come."
+    if sources.plan.masking is None:
+        return plain if split else "No untrusted device computes any result."
+    return f"{checked} {plain}" if split else checked
+
+
+def _input_privacy(verdict: Verdict, *, padded: bool) -> tuple[str, str]:
     """Return whether input privacy holds and why: the measured leakage first, then what the enclave is worth."""
+    nothing = "No value inside the model leaves the enclave" + (" without a one-time pad." if padded else ".")
     holds, here = {
         "within": ("limits", "Within the policy's bound against every attacker tried."),
-        "nothing": ("yes", "No value inside the model leaves the enclave."),
+        "nothing": ("yes", nothing),
         "over": ("no", "The measured leakage is above the policy's bound."),
         "open": ("no", "Not shown: an attacker could still improve."),
         "unknown": ("no", "Not shown: the leakage at this cut was not measured."),

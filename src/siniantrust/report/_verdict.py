@@ -35,6 +35,9 @@ _BADGES: dict[Badge, tuple[str, str]] = {
 }
 
 
+_NOISE = "What it sees of them is uniform noise, whatever it knows and however long it learns."
+
+
 @dataclass(frozen=True)
 class MetricView:
     """One metric at the cut the untrusted side sees. ``bound`` is None where the policy sets none."""
@@ -88,15 +91,32 @@ def judge(sources: Sources, cuts: Sequence[CutView]) -> Verdict:
 
 
 def seen_by_untrusted(sources: Sources) -> tuple[ValueRead, ...]:
-    """Return the values that reach an untrusted part or that one makes."""
+    """Return the values that reach an untrusted part or that one makes, and what crosses under pads."""
     untrusted = {part.name for part in sources.plan.parts if not part.trusted}
-    return tuple(
+    clear = tuple(
         value for value in sources.plan.values if value.source in untrusted or untrusted.intersection(value.targets)
     )
+    masking = sources.plan.masking
+    if masking is None:
+        return clear
+    ends = {"sent": (masking.part, masking.devices[0]), "received": (masking.devices[0], masking.part)}
+    padded = tuple(
+        ValueRead(tensor=value.tensor, label=value.label, source=source, targets=(target,), size_bytes=value.size_bytes)
+        for value in masking.values
+        for source, target in (ends[value.direction],)
+    )
+    return clear + padded
 
 
 def _status(sources: Sources, measured: CutRead | None) -> tuple[Status, str, str]:
     """Return the status with its headline and the sentence below."""
+    masking = sources.plan.masking
+    if all(part.trusted for part in sources.plan.parts) and masking is not None:
+        return (
+            "nothing",
+            "Nothing leaves the enclave in the clear but the answer",
+            f"{len(masking.layers)} layers run on {clean(masking.devices[0])} under pads that are used once. {_NOISE}",
+        )
     if all(part.trusted for part in sources.plan.parts):
         return (
             "nothing",

@@ -4,7 +4,7 @@ from siniantrust.runtime._compare import ComparedTerm, compare_terms
 from siniantrust.runtime._exporter import exporter
 from siniantrust.runtime._holder import enclave_spec
 from siniantrust.runtime._measure import describe_machine, record_run
-from siniantrust.runtime._observe import Call, Move, Observer
+from siniantrust.runtime._observe import Call, Move, Observer, Stock
 from siniantrust.runtime._prometheus import MetricsServer, PrometheusMetrics
 from siniantrust.runtime._record import RunRecord
 from siniantrust.runtime._request_cost import measure_request
@@ -24,6 +24,7 @@ __all__ = [
     "RunRecord",
     "Session",
     "Span",
+    "Stock",
     "TraceRecorder",
     "compare_terms",
     "describe_machine",

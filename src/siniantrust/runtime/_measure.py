@@ -21,7 +21,16 @@ from siniantrust.graph import Model, Part, noise_inputs, split
 from siniantrust.odla import Device, DeviceSpec, Executable, open_device
 from siniantrust.runtime._device_stage import DeviceStage
 from siniantrust.runtime._interface import Arrays, Results
-from siniantrust.runtime._record import DeviceRecord, EnclaveRecord, Measured, MeasuredTerm, RunRecord, SpanRecord
+from siniantrust.runtime._masked_stage import MaskedStage
+from siniantrust.runtime._record import (
+    DeviceRecord,
+    EnclaveRecord,
+    MaskedRecord,
+    Measured,
+    MeasuredTerm,
+    RunRecord,
+    SpanRecord,
+)
 from siniantrust.runtime._session import Session
 from siniantrust.runtime._stages import Span
 from siniantrust.trust import unseal_part
@@ -106,10 +115,37 @@ def record_run(
                 for info in session.device_infos()
             ),
             timeline=timeline,
+            masked=None if session.masked is None else _masked(session.masked),
             started=started,
             versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         ),
         outputs,
+    )
+
+
+def _masked(stage: MaskedStage) -> MaskedRecord:
+    """Return what the masked part did so far, for one item."""
+    status = stage.status()
+    meter, items, prepared = status.meter, max(status.meter.queries, 1), max(status.meter.prepared, 1)
+    return MaskedRecord(
+        part=stage.name,
+        devices=stage.masking.devices,
+        layers=len(stage.masking.layers),
+        items=meter.queries,
+        sent_bytes=meter.sent_bytes / items,
+        received_bytes=meter.received_bytes / items,
+        mask_s=meter.mask_s / items,
+        unmask_s=meter.unmask_s / items,
+        verify_s=meter.verify_s / items,
+        inside_s=meter.segment_s / items,
+        device_s=stage.device_s / items,
+        prepare_s=meter.prepare_s / prepared,
+        refill_per_s=prepared / meter.prepare_s if meter.prepare_s else 0.0,
+        stock_level=status.stock_level,
+        ran_dry=meter.ran_dry,
+        refused=meter.refused,
+        quarantined=dict(stage.quarantined),
+        quantised=stage.quantised,
     )
 
 
@@ -142,6 +178,7 @@ class _Times:
         self.stages_s: dict[str, list[float]] = {}
         self.moved_bytes: dict[str, tuple[int, int]] = {}
         self.bare_s: dict[str, list[float]] = {}
+        self.padded_s: list[float] = []
 
 
 def _time(session: Session, whole: Executable, bare: Mapping[str, _Bare], item: Results) -> tuple[_Times, float]:
@@ -155,6 +192,7 @@ def _time(session: Session, whole: Executable, bare: Mapping[str, _Bare], item: 
         spans: dict[str, float] = {}
         values = dict(item)
         between: dict[str, Results] = {}
+        padded_s = session.masked.device_s if session.masked is not None else 0.0
         begin = time.perf_counter()
         for stage in session.stages:
             seen = {name: values[name] for name in stage.inputs}
@@ -170,6 +208,8 @@ def _time(session: Session, whole: Executable, bare: Mapping[str, _Bare], item: 
         if turn >= _WARM_UP_RUNS:
             times.total_s.append(total)
             uncut_s.append(whole_s)
+            if session.masked is not None:
+                times.padded_s.append(session.masked.device_s - padded_s)
             for record, found in ((times.stages_s, spans), (times.bare_s, bare_s)):
                 for name, seconds in found.items():
                     record.setdefault(name, []).append(seconds)
@@ -185,6 +225,11 @@ def _terms(session: Session, times: _Times) -> list[MeasuredTerm]:
             crossing = f"cross into part {number} and back"
             terms.append(MeasuredTerm(what=crossing, where=stage.where, latency_s=max(spent_s - bare_s, 0.0)))
             spent_s = min(bare_s, spent_s)
+        elif isinstance(stage, MaskedStage):
+            padded_s = min(statistics.median(times.padded_s), spent_s)
+            padded = f"padded layers of part {number}, moved there and back"
+            terms.append(MeasuredTerm(what=padded, where=stage.masking.devices[0], latency_s=padded_s))
+            spent_s -= padded_s
         elif isinstance(stage, DeviceStage):
             move_s = min(stage.call_cost().latency_s(*times.moved_bytes[stage.name]), spent_s)
             terms.append(MeasuredTerm(what="move to the device and back", where=stage.where, latency_s=move_s))
@@ -221,7 +266,7 @@ def _open_bare(stack: ExitStack, session: Session, keystore: KeyStore) -> dict[s
     device = _open_local(stack, session.bundle.plan.policy.enclave.threads)
     opened: dict[str, _Bare] = {}
     for part in session.bundle.parts:
-        if isinstance(part, TrustedPart):
+        if isinstance(part, TrustedPart) and part.masked is None:
             proto = unseal_part(part.skeleton, part.sealed, key=key, context=part.context)
             names = tuple(node.name for node in proto.graph.node)
             reserved = noise_inputs(proto)

@@ -44,6 +44,24 @@ class Move:
     at_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """The pads of a masked part after one more item was prepared in idle time.
+
+    ``level`` items are in stock; ``prepared`` were prepared so far, which took the enclave ``prepare_s`` of its
+    processor time, and the last of them ``took_s`` of the clock. ``ran_dry`` items found no pads, and ``refused``
+    answers of devices did not pass their check.
+    """
+
+    part: str
+    level: int
+    prepared: int
+    prepare_s: float
+    took_s: float
+    ran_dry: int
+    refused: int
+
+
 class Observer:
     """Watches a session. Methods are called in the session's threads, so they have to be quick and thread-safe."""
 
@@ -61,6 +79,9 @@ class Observer:
 
     def on_move(self, move: Move) -> None:
         """Take note of a part that moved."""
+
+    def on_stock(self, stock: Stock) -> None:
+        """Take note of pads that were prepared."""
 
 
 class Observers(Observer):
@@ -88,6 +109,10 @@ class Observers(Observer):
     def on_move(self, move: Move) -> None:
         """Tell all."""
         self._tell(lambda each: each.on_move(move))
+
+    def on_stock(self, stock: Stock) -> None:
+        """Tell all."""
+        self._tell(lambda each: each.on_stock(stock))
 
     def _tell(self, tell: Callable[[Observer], None]) -> None:
         for each in self._observers:

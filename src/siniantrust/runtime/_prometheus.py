@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from siniantrust._extras import require
 from siniantrust.errors import SinianError
-from siniantrust.runtime._observe import Call, Move, Observer
+from siniantrust.runtime._observe import Call, Move, Observer, Stock
 
 _BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -46,6 +46,16 @@ class PrometheusMetrics(Observer):
         self._moves = library.Counter(
             "siniantrust_migrations", "Moves of a part between devices.", ("part", "source", "target", "cause"), **at
         )
+        self._stock = library.Gauge("siniantrust_pad_stock_items", "Items with prepared pads.", ("part",), **at)
+        self._prepared = library.Gauge("siniantrust_pads_prepared", "Items prepared since launch.", ("part",), **at)
+        self._prepare_s = library.Gauge(
+            "siniantrust_pad_prepare_cpu_seconds", "Processor time of preparing them.", ("part",), **at
+        )
+        self._refill_s = library.Histogram(
+            "siniantrust_pad_refill_seconds", "Time of preparing one item.", ("part",), buckets=_BUCKETS_S, **at
+        )
+        self._ran_dry = library.Gauge("siniantrust_pad_stock_dry", "Items that found no pads.", ("part",), **at)
+        self._refused = library.Gauge("siniantrust_answers_refused", "Answers that failed a check.", ("part",), **at)
 
     def on_end(self, request: int, start_s: float, end_s: float, error: str | None) -> None:  # noqa: ARG002 - an observer's signature
         """Count a request and its latency, or its error."""
@@ -71,6 +81,15 @@ class PrometheusMetrics(Observer):
     def on_move(self, move: Move) -> None:
         """Count a move."""
         self._moves.labels(move.part, move.source or "", move.target, move.cause).inc()
+
+    def on_stock(self, stock: Stock) -> None:
+        """Note what is in stock, and what preparing it took."""
+        self._stock.labels(stock.part).set(stock.level)
+        self._prepared.labels(stock.part).set(stock.prepared)
+        self._prepare_s.labels(stock.part).set(stock.prepare_s)
+        self._refill_s.labels(stock.part).observe(stock.took_s)
+        self._ran_dry.labels(stock.part).set(stock.ran_dry)
+        self._refused.labels(stock.part).set(stock.refused)
 
 
 class MetricsServer:

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from siniantrust._files import write_atomic
+from siniantrust.bundle import Quantised
 from siniantrust.errors import SinianError
 from siniantrust.trust import Provenance
 
@@ -65,6 +66,33 @@ class SpanRecord(_Record):
     ready_s: float | None = None
 
 
+class MaskedRecord(_Record):
+    """What a masked part was measured to do, for one item: processor time of the enclave, bytes, and time of devices.
+
+    ``prepare_s`` is the offline cost of its pads; no throughput counts without it. ``refill_per_s`` is how many items
+    the enclave can prepare a second when it has nothing else to do.
+    """
+
+    part: str
+    devices: tuple[str, ...]
+    layers: int
+    items: int
+    sent_bytes: float
+    received_bytes: float
+    mask_s: float
+    unmask_s: float
+    verify_s: float
+    inside_s: float
+    device_s: float
+    prepare_s: float
+    refill_per_s: float
+    stock_level: int
+    ran_dry: int
+    refused: int
+    quarantined: dict[str, str]
+    quantised: Quantised
+
+
 class RunRecord(_Record):
     """A run of a bundle over held-out items, against the uncut model on the same items."""
 
@@ -81,6 +109,7 @@ class RunRecord(_Record):
     enclave: EnclaveRecord
     devices: tuple[DeviceRecord, ...]
     timeline: tuple[SpanRecord, ...]
+    masked: MaskedRecord | None = None
     started: str
     versions: dict[str, str]
 

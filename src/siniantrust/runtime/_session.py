@@ -16,6 +16,7 @@ from siniantrust.planner import move_violations
 from siniantrust.runtime._device_stage import DeviceStage
 from siniantrust.runtime._holder import EnclaveHolder
 from siniantrust.runtime._interface import Arrays, Interface, Results
+from siniantrust.runtime._masked_stage import MaskedStage
 from siniantrust.runtime._observe import Move, MoveLog, Observer, Observers
 from siniantrust.runtime._requests import Requests
 from siniantrust.runtime._run_through import run_through
@@ -79,14 +80,17 @@ class Session:
         self.stages: tuple[Stage, ...] = tuple(self._stage(index, devices) for index in range(len(bundle.parts)))
         try:
             self._holder.info()  # launches it
-            for stage in self._device_stages():
-                stage.infos()
+            for stage in self.stages:
+                if isinstance(stage, DeviceStage | MaskedStage):
+                    stage.infos()
         except BaseException:
             self.close()
             raise
 
     def _stage(self, index: int, devices: Mapping[str, DeviceSpec]) -> Stage:
         part, plan = self.bundle.parts[index], self.bundle.plan
+        if isinstance(part, TrustedPart) and part.masked is not None:
+            return MaskedStage(part, part.masked, plan, self._holder, devices, self._observer)
         if isinstance(part, TrustedPart):
             return EnclaveStage(part, self._holder, self._observer)
         artifacts = self.bundle.artifacts.get(part.name, ())
@@ -101,9 +105,15 @@ class Session:
         return self._holder.info()
 
     def device_infos(self) -> tuple[DeviceInfo, ...]:
-        """Describe the untrusted devices that parts run on now, in the plan's order."""
+        """Describe the untrusted devices that parts, and layers under pads, run on now, in the plan's order."""
         self._check_open()
-        return tuple(info for stage in self._device_stages() for info in stage.infos())
+        stages = [stage for stage in self.stages if isinstance(stage, DeviceStage | MaskedStage)]
+        return tuple({info.name: info for stage in stages for info in stage.infos()}.values())
+
+    @property
+    def masked(self) -> MaskedStage | None:
+        """The part whose layers run under pads; None where the plan has none."""
+        return next((stage for stage in self.stages if isinstance(stage, MaskedStage)), None)
 
     def placement(self) -> dict[str, tuple[str, ...]]:
         """Return the devices that each untrusted part runs on now."""
@@ -189,9 +199,11 @@ class Session:
         """
         self._is_closed = True
         with ExitStack() as stack:
+            for stage in self.stages:
+                if isinstance(stage, DeviceStage | MaskedStage):
+                    stack.callback(stage.close)
+            # Last in, first out: what waits for the enclave is woken before it is waited for.
             stack.callback(self._holder.close)
-            for stage in self._device_stages():
-                stack.callback(stage.close)
 
     def __enter__(self) -> Self:
         """Return the session."""

@@ -43,6 +43,15 @@ def seal_part(part: Part, *, key: bytes, context: bytes) -> SealedPart:
     return SealedPart(raw, sealed)
 
 
+def seal_program(head: bytes, body: bytes, *, key: bytes, context: bytes) -> SealedPart:
+    """Seal the body of a program for an enclave (see ``masking.exact``) as ``seal_part`` seals weights.
+
+    Raises:
+        TrustError: if the key has another length.
+    """
+    return SealedPart(head, _sealed.seal_bytes(body, skeleton=head, key=key, context=context))
+
+
 def unseal_part(skeleton: bytes, sealed: bytes, *, key: bytes, context: bytes) -> onnx.ModelProto:
     """Return the whole model again.
 

@@ -12,8 +12,13 @@ from siniantrust.masking.exact._costs import Costs, measure_costs
 from siniantrust.masking.exact._ledger import PadLedger
 from siniantrust.masking.exact._pads import PadSource
 from siniantrust.masking.exact._passes import best_passes
-from siniantrust.masking.exact._program import Exchange, Program, build_program, offerable
+from siniantrust.masking.exact._program import build_program, offerable
+from siniantrust.masking.exact._program_file import Outline, Settings, dump_program, load_program, read_outline
+from siniantrust.masking.exact._prove import unprovable
+from siniantrust.masking.exact._reference import QuantisedModel
+from siniantrust.masking.exact._relay import Pending, Relay, Status
 from siniantrust.masking.exact._session import ExactSession
+from siniantrust.masking.exact._stages import Exchange, Program
 from siniantrust.masking.exact._trusted import Meter, Trusted
 
 __all__ = [
@@ -22,14 +27,24 @@ __all__ = [
     "ExactSession",
     "Exchange",
     "Meter",
+    "Outline",
     "PadLedger",
     "PadSource",
+    "Pending",
     "Program",
+    "QuantisedModel",
+    "Relay",
+    "Settings",
+    "Status",
     "Trusted",
     "best_passes",
     "build_program",
     "calibrate",
     "choose_layers",
+    "dump_program",
+    "load_program",
     "measure_costs",
     "offerable",
+    "read_outline",
+    "unprovable",
 ]

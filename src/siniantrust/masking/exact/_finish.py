@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from siniantrust.graph import Model
+if TYPE_CHECKING:  # an enclave reads this module too, without an ONNX library
+    from siniantrust.graph import Model
 
 
 @dataclass(frozen=True, slots=True)

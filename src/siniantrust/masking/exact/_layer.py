@@ -79,6 +79,11 @@ class Layer:
         magnitudes = np.abs(self.weight.astype(np.int64)).reshape(self.rows, -1)
         _field.require_readable(self.name, magnitudes.sum(axis=1))
 
+    def most(self) -> int:
+        """Return the largest magnitude that a result can reach."""
+        magnitudes = np.abs(self.weight.astype(np.int64)).reshape(self.rows, -1)
+        return int(magnitudes.sum(axis=1).max(initial=0)) * _field.QUANTISED_MAX
+
     def chunks(self) -> list[slice]:
         """Return how the products are split so that float64 adds each share of them exactly."""
         most = _field.most_terms(int(np.abs(self.weight.astype(np.int64)).max(initial=0)))

@@ -8,69 +8,16 @@ and activations that directly follow a layer go into the pass that unmasks it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import onnx
 
 from siniantrust.errors import PlanError
-from siniantrust.graph import Model, Part, Tensor, part_from_proto
+from siniantrust.graph import Model, Part, part_from_proto
 from siniantrust.masking.exact._device_part import device_part
-from siniantrust.masking.exact._finish import Finish, take_finishes
-from siniantrust.masking.exact._layer import Layer
+from siniantrust.masking.exact._finish import take_finishes
 from siniantrust.masking.exact._offer import make_layer, why_not
+from siniantrust.masking.exact._stages import Exchange, Program
 from siniantrust.masking.exact._thin import thin
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One round trip: masked entries out, results of the layers back.
-
-    ``number`` counts exchanges; ``entries`` maps each value that is sent to its number in the whole program, which its
-    pad is drawn with; ``steps`` says of which of them only every so many rows and columns are sent. ``finishes`` says
-    for every layer what unmasking it gives, and ``shapes`` holds the shapes of entries and results for one item, as
-    they cross.
-    """
-
-    number: int
-    entries: Mapping[str, int]
-    layers: tuple[Layer, ...]
-    finishes: tuple[Finish, ...]
-    steps: Mapping[str, tuple[int, int]]
-    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
-    part: Part = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Program:
-    """Stages in the order in which they run; ``segments[i]`` comes before ``exchanges[i]``, the last one at the end.
-
-    A segment is None where nothing is to be computed.
-    """
-
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    segments: tuple[Part | None, ...] = field(repr=False)
-    exchanges: tuple[Exchange, ...] = field(repr=False)
-
-    def last_reads(self) -> dict[str, int]:
-        """Return at which step each value is read for the last time: segment ``i`` is 2i, exchange ``i`` 2i + 1.
-
-        The model's outputs are read at the end, which is one step after the last segment.
-        """
-        read: dict[str, int] = {}
-        for number, exchange in enumerate(self.exchanges):
-            segment = self.segments[number]
-            read |= dict.fromkeys((tensor.name for tensor in segment.inputs) if segment else (), 2 * number)
-            read |= dict.fromkeys(exchange.entries, 2 * number + 1)
-            read |= {finish.addend: 2 * number + 1 for finish in exchange.finishes if finish.addend is not None}
-        last = self.segments[-1]
-        read |= dict.fromkeys((tensor.name for tensor in last.inputs) if last else (), 2 * len(self.exchanges))
-        return read | dict.fromkeys((tensor.name for tensor in self.outputs), 2 * len(self.exchanges) + 1)
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """Every layer that a device computes."""
-        return tuple(layer for exchange in self.exchanges for layer in exchange.layers)
 
 
 def offerable(model: Model) -> dict[str, str | None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from siniantrust.errors import IntegrityError
-from siniantrust.masking.exact._program import Exchange
+from siniantrust.masking.exact._stages import Exchange
 
 if TYPE_CHECKING:
     from siniantrust.masking.exact._trusted import Trusted

@@ -16,8 +16,8 @@ from siniantrust.errors import DeviceError, IntegrityError
 from siniantrust.graph import Part
 from siniantrust.masking.exact._ledger import SESSION_BYTES, PadLedger
 from siniantrust.masking.exact._pads import KEY_BYTES
-from siniantrust.masking.exact._program import Program
 from siniantrust.masking.exact._query import Query
+from siniantrust.masking.exact._stages import Program
 from siniantrust.masking.exact._trusted import RunPart, Trusted, ledger_key
 from siniantrust.masking.exact._verify import DEFAULT_SOUNDNESS_BITS
 from siniantrust.odla import CheckedExecutable, DeviceSpec, open_part

@@ -47,7 +47,7 @@ class Stock:
     def put(self, query: int, corrections: Sequence[np.ndarray]) -> None:
         """Add a prepared query: a correction (uint32) for every layer of the program, in order."""
         for layer, array in enumerate(corrections):
-            name = _name(query, layer)
+            name = stock_name(query, layer)
             self._outside[name] = self._cipher.encrypt(name, array.data.cast("B"), None)
         with self._lock:
             self._ready.append(query)
@@ -63,7 +63,7 @@ class Stock:
         Raises:
             TrustError: if the host lost it, changed it or gives another one.
         """
-        name = _name(query, layer)
+        name = stock_name(query, layer)
         sealed = self._outside.pop(name, None)
         if sealed is None:
             raise TrustError(f"pad stock: the correction of layer {layer} for query {query} is gone; the host lost it")
@@ -75,5 +75,6 @@ class Stock:
             ) from None
 
 
-def _name(query: int, layer: int) -> bytes:
+def stock_name(query: int, layer: int) -> bytes:
+    """Return the name of a correction: its query and the number of its layer."""
     return query.to_bytes(8, "big") + layer.to_bytes(4, "big")

@@ -11,25 +11,34 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from siniantrust.errors import DataError, TrustError
-from siniantrust.graph import Part
 from siniantrust.masking.exact import _field
 from siniantrust.masking.exact._arena import Arena
-from siniantrust.masking.exact._ledger import PadLedger
 from siniantrust.masking.exact._pads import KEY_BYTES, PadSource
 from siniantrust.masking.exact._passes import DRAW_AGAIN, NOT_FINITE, best_passes
-from siniantrust.masking.exact._program import Exchange, Program
 from siniantrust.masking.exact._query import Query
+from siniantrust.masking.exact._stages import Exchange, Program
 from siniantrust.masking.exact._stock import Stock
 from siniantrust.masking.exact._verify import DEFAULT_SOUNDNESS_BITS, LayerCheck
 
+if TYPE_CHECKING:  # an enclave reads this module too, without an ONNX library
+    from siniantrust.graph import Part
+
 Arrays = Mapping[str, np.ndarray]
 RunPart = Callable[[Arrays], dict[str, np.ndarray]]
+
+
+class QueryNumbers(Protocol):
+    """Hands out query numbers under one key, each once: ``PadLedger``, or a count where the key dies with the count."""
+
+    def take(self) -> int:
+        """Return a number that was never returned before under this key."""
 
 
 @dataclass
@@ -59,7 +68,7 @@ class Trusted:
         program: what to run.
         open_part: opens a part on this side of the boundary.
         key: the session's secret, 32 random bytes; pads, stock and ledger take their own keys from it.
-        ledger: hands out query numbers; its key must be ``ledger_key(key)``.
+        ledger: hands out query numbers; the key of a ``PadLedger`` must be ``ledger_key(key)``.
         outside: where prepared corrections lie, encrypted.
         soundness_bits: a wrong answer passes with a probability of at most 2 to minus this.
         wait_when_dry: prepare a query on the spot where none is in stock; else refuse it.
@@ -71,7 +80,7 @@ class Trusted:
         *,
         open_part: Callable[[Part], RunPart],
         key: bytes,
-        ledger: PadLedger,
+        ledger: QueryNumbers,
         outside: dict[bytes, bytes] | None = None,
         soundness_bits: int = DEFAULT_SOUNDNESS_BITS,
         wait_when_dry: bool = True,

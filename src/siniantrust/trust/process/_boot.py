@@ -13,7 +13,13 @@ import sys
 from pathlib import Path
 from types import FrameType, ModuleType
 
-_EMPTY_PACKAGES = ("siniantrust", "siniantrust.trust", "siniantrust.trust.process")
+_EMPTY_PACKAGES = (
+    "siniantrust",
+    "siniantrust.masking",
+    "siniantrust.masking.exact",
+    "siniantrust.trust",
+    "siniantrust.trust.process",
+)
 _STATUS = 1
 
 

@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from siniantrust.trust._evidence import ReferenceValues
@@ -21,6 +22,21 @@ from siniantrust.trust.process._common import PROVIDER
 
 PROGRAM: tuple[str, ...] = (
     "siniantrust.errors",
+    "siniantrust.masking.exact._arena",
+    "siniantrust.masking.exact._field",
+    "siniantrust.masking.exact._finish",
+    "siniantrust.masking.exact._layer",
+    "siniantrust.masking.exact._native",
+    "siniantrust.masking.exact._pads",
+    "siniantrust.masking.exact._passes",
+    "siniantrust.masking.exact._program_file",
+    "siniantrust.masking.exact._query",
+    "siniantrust.masking.exact._stages",
+    "siniantrust.masking.exact._stock",
+    "siniantrust.masking.exact._trusted",
+    "siniantrust.masking.exact._verify",
+    "siniantrust.masking.exact._wire",
+    "siniantrust.masking.exact.resident",
     "siniantrust.trust._channel",
     "siniantrust.trust._cipher",
     "siniantrust.trust._codec",
@@ -47,6 +63,9 @@ PROGRAM: tuple[str, ...] = (
 )
 LIBRARIES = ("cryptography", "numpy", "onnxruntime")
 _BOOT = "siniantrust.trust.process._boot"
+_PACKAGE = Path(__file__).resolve().parents[2]
+# Compiled passes, loaded without Python's import system; an installation made without a C compiler has none.
+_COMPILED = "siniantrust.masking.exact._kernels"
 
 
 def _measurement(code: Mapping[str, str], versions: Mapping[str, str], configuration: Mapping[str, int]) -> str:
@@ -64,18 +83,27 @@ def measure_self(configuration: Mapping[str, int]) -> str:
     for name, module in list(sys.modules.items()):
         if name.startswith("siniantrust") and getattr(module, "__file__", None):
             files[name] = module.__file__
-    code = {name: hashlib.sha256(Path(str(file)).read_bytes()).hexdigest() for name, file in files.items()}
+    code = _compiled() | {name: _digest(Path(str(file))) for name, file in files.items()}
     versions = {name: str(sys.modules[name].__version__) for name in LIBRARIES}
     return _measurement(code, {**versions, "python": _python()}, configuration)
 
 
 def reference_values(spec: EnclaveSpec) -> ReferenceValues:
     """Compute what to expect of an enclave, as the Verifier, from the files and libraries that it has itself."""
-    package = Path(__file__).resolve().parents[2]
-    code = {}
-    for name in PROGRAM:
-        file = package.joinpath(*name.split(".")[1:]).with_suffix(".py")
-        code[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    code = _compiled() | {name: _digest(_place(name).with_suffix(".py")) for name in PROGRAM}
     versions = {name: str(import_module(name).__version__) for name in LIBRARIES}
     configuration = {"memory_bytes": spec.memory_bytes, "threads": spec.threads}
     return ReferenceValues(PROVIDER, _measurement(code, {**versions, "python": _python()}, configuration))
+
+
+def _compiled() -> dict[str, str]:
+    file = _place(_COMPILED).with_suffix(EXTENSION_SUFFIXES[0])
+    return {_COMPILED: _digest(file)} if file.is_file() else {}
+
+
+def _place(name: str) -> Path:
+    return _PACKAGE.joinpath(*name.split(".")[1:])
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

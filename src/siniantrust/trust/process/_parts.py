@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 
 from siniantrust.errors import DataError, EnclaveError
+from siniantrust.masking.exact import resident
 from siniantrust.trust import _sealed
 from siniantrust.trust.process._noise import NoiseFeed, NoiseInput, NoiseSource, law_of
 
@@ -118,8 +119,8 @@ def open_sealed(
     context: memoryview,
     threads: int,
     noise: NoiseSource,
-) -> LoadedPart:
-    """Open a sealed part and make it ready.
+) -> LoadedPart | resident.ResidentProgram:
+    """Open a sealed part, or a program for exact masks, and make it ready.
 
     The weights are themselves a serialised model that holds initialisers only; appended to the skeleton they merge with
     it, because protobuf parsers merge a message that appears twice (protobuf encoding guide, "Last One Wins").
@@ -127,9 +128,17 @@ def open_sealed(
     Raises:
         TrustError: if the seal does not open.
         EnclaveError: if ONNX Runtime refuses the part, or it would draw random numbers by itself.
+        PlanError: if a bound of the program's cannot be proven.
     """
     weights = _sealed.open_in_place(sealed, skeleton=skeleton, key=key, context=context)
-    model = b"".join((skeleton, weights))
+    if skeleton[: len(resident.MAGIC)] == resident.MAGIC:
+        return resident.ResidentProgram(
+            bytes(skeleton), weights, lambda model: _loaded(name, model, threads, noise).run
+        )
+    return _loaded(name, b"".join((skeleton, weights)), threads, noise)
+
+
+def _loaded(name: str, model: bytes, threads: int, noise: NoiseSource) -> LoadedPart:
     for operator in _RANDOM:
         if bytes((_OPERATOR_TAG, len(operator))) + operator.encode() in model:
             raise EnclaveError(

@@ -14,6 +14,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from siniantrust.errors import ChannelError
+from siniantrust.masking.exact import resident
 from siniantrust.trust import _handshake
 from siniantrust.trust._channel import Channel, PeerClosedError
 from siniantrust.trust._cipher import KEY_BYTES, TAG_BYTES, Kind
@@ -130,6 +131,7 @@ def _warm_up() -> None:
     part = _parts.LoadedPart("warm-up", _WARM_UP_MODEL, threads=1, noise=noise)
     part.run({"x": np.zeros(1, np.float32)})
     np.random.default_rng(0)
+    resident.best_passes()
     with SecretMemory() as scratch:
         key = X25519PrivateKey.generate()
         ciphers = _handshake.derive(key, _handshake.public_bytes(key), hello=b"", evidence=b"", secret=scratch)

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from siniantrust.errors import ChannelError, DataError, EnclaveError, TrustError
+from siniantrust.masking.exact.resident import ResidentProgram
 from siniantrust.trust._channel import Destination, Payload, UnsendableError, as_bytes, payload
 from siniantrust.trust._codec import Message, Operation, TensorSpec
 from siniantrust.trust._evidence import NONCE_BYTES
@@ -71,7 +72,7 @@ class Server:
         self._limits = limits
         self._fetch_key = fetch_key
         self._noise = NoiseSource()
-        self._parts: dict[str, LoadedPart] = {}
+        self._parts: dict[str, LoadedPart | ResidentProgram] = {}
 
     def serve(self) -> None:
         """Serve until the client goes away.
@@ -102,9 +103,10 @@ class Server:
 
     def _draw_ahead(self, answered: Message) -> None:
         """Draw the next run's noise while the client works on the answer."""
-        if answered.operation is Operation.RUN:
+        part = self._parts.get(answered.text) if answered.operation is Operation.RUN else None
+        if isinstance(part, LoadedPart):
             with suppress(MemoryError):  # the next run draws it then, and can say that memory is short
-                self._parts[answered.text].draw_ahead()
+                part.draw_ahead()
 
     def _refuse(self, operation: Operation, fault: Exception) -> None:
         self._channel.send(self._channel.prepare(operation, one_line(fault)))

@@ -1,0 +1,278 @@
+"""A program as bytes: a head that anyone may read, and a body with every number in it, which is to be sealed.
+
+The head names stages, values, shapes and what each layer is; the body holds weights, scales and the models of segments
+and exchanges. It is read inside an enclave, so that reading it takes no ONNX library and no code of others.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from siniantrust.errors import PlanError, TrustError
+from siniantrust.masking.exact._finish import Finish
+from siniantrust.masking.exact._layer import Layer, Window
+from siniantrust.masking.exact._stages import Exchange, Program
+from siniantrust.masking.exact._wire import RESERVED
+
+if TYPE_CHECKING:
+    from siniantrust.graph import Part
+
+MAGIC = b"SNEXACT1"
+_RESIDUE_BYTES = 4
+_TAG_BYTES = 16
+_DTYPES = ("int8", "uint8", "float32")
+# What reading JSON of another form, or arrays of another shape, ends with.
+_FAULTS = (LookupError, ValueError, TypeError, AttributeError, OverflowError)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the owner decided of the trusted side: how sure a check is, and what to do when no pads are prepared."""
+
+    soundness_bits: int
+    wait_when_dry: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What the host has to know of one exchange: its layers in order, entries and exits, and bytes for one item.
+
+    ``stock_bytes`` is what the sealed corrections of its layers take.
+    """
+
+    layers: tuple[str, ...]
+    entries: tuple[str, ...]
+    exits: tuple[str, ...]
+    sent_bytes: int
+    received_bytes: int
+    stock_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A value of the program, as ``graph.Tensor`` describes it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    batch_axis: int | None
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether an array of ``shape`` can be this value, for any batch size if its first axis is free."""
+        if self.batch_axis is None:
+            return shape == self.shape
+        return len(shape) == len(self.shape) and shape[0] > 0 and shape[1:] == self.shape[1:]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A segment's or an exchange's model, serialised, and its inputs."""
+
+    model: bytes
+    inputs: tuple[Port, ...]
+
+
+def dump_program(program: Program, settings: Settings) -> tuple[bytes, bytes]:
+    """Return head and body of a program.
+
+    Raises:
+        PlanError: if a value's name is one that the exchange with the host needs.
+    """
+    body = _Body()
+    names = {tensor.name for tensor in (*program.inputs, *program.outputs)}
+    names |= {name for exchange in program.exchanges for name in exchange.shapes}
+    for name in sorted(names):
+        if name.startswith(RESERVED):
+            raise PlanError(f"exact masks: value '{name}' has a reserved name; rename what begins with '{RESERVED}'")
+    head = {
+        "settings": asdict(settings),
+        "inputs": [_port(tensor) for tensor in program.inputs],
+        "outputs": [_port(tensor) for tensor in program.outputs],
+        "segments": [part and _segment(part, body) for part in program.segments],
+        "exchanges": [
+            {
+                "entries": dict(exchange.entries),
+                "steps": {name: list(steps) for name, steps in exchange.steps.items()},
+                "shapes": {name: list(shape) for name, shape in exchange.shapes.items()},
+                "finishes": [asdict(finish) for finish in exchange.finishes],
+                "layers": [_described(layer, body) for layer in exchange.layers],
+                "model": body.add_bytes(exchange.part.proto.SerializeToString()),
+            }
+            for exchange in program.exchanges
+        ],
+    }
+    return MAGIC + json.dumps(head).encode(), body.joined()
+
+
+def load_program(head: bytes, body: memoryview) -> tuple[Program, Settings]:
+    """Read a program back, and prove the bounds of every layer of it again.
+
+    Its parts are ``Piece``s and its tensors ``Port``s: what they offer of ``graph.Part`` and ``graph.Tensor`` is what a
+    trusted side uses of them.
+
+    Raises:
+        TrustError: if head and body are not what ``dump_program`` writes.
+        PlanError: if a layer's bound cannot be proven.
+    """
+    raw = _parsed(head)
+    try:
+        program = Program(
+            inputs=cast("Any", _ports(raw["inputs"])),
+            outputs=cast("Any", _ports(raw["outputs"])),
+            segments=cast("Any", tuple(each and _piece(each, body) for each in raw["segments"])),
+            exchanges=tuple(_exchange(number, each, body) for number, each in enumerate(raw["exchanges"])),
+        )
+        settings = Settings(**raw["settings"])
+        for layer in program.layers:
+            layer.check()
+    except _FAULTS as fault:
+        raise _malformed(fault) from None
+    return program, settings
+
+
+def read_outline(head: bytes) -> tuple[Outline, ...]:
+    """Return what the head says of each exchange.
+
+    Raises:
+        TrustError: if it is malformed.
+    """
+    raw = _parsed(head)
+    try:
+        return tuple(_outline(each) for each in raw["exchanges"])
+    except _FAULTS as fault:
+        raise _malformed(fault) from None
+
+
+def correction_sizes(exchange: Exchange) -> tuple[int, ...]:
+    """Return the bytes of each layer's sealed correction for one item."""
+    return tuple(_sealed_bytes(exchange.shapes[layer.exit]) for layer in exchange.layers)
+
+
+def _sealed_bytes(shape: Sequence[int]) -> int:
+    return _RESIDUE_BYTES * math.prod(shape[1:]) + _TAG_BYTES
+
+
+def _outline(raw: Mapping[str, Any]) -> Outline:
+    shapes, layers = raw["shapes"], raw["layers"]
+    exits = tuple(str(layer["exit"]) for layer in layers)
+    return Outline(
+        layers=tuple(str(layer["name"]) for layer in layers),
+        entries=tuple(raw["entries"]),
+        exits=exits,
+        sent_bytes=sum(_RESIDUE_BYTES * math.prod(shapes[name][1:]) for name in raw["entries"]),
+        received_bytes=sum(_RESIDUE_BYTES * math.prod(shapes[name][1:]) for name in exits),
+        stock_bytes=sum(_sealed_bytes(shapes[name]) for name in exits),
+    )
+
+
+def _parsed(head: bytes) -> dict[str, Any]:
+    if head[: len(MAGIC)] != MAGIC:
+        raise TrustError(f"exact masks: expected a program that begins with {MAGIC!r}, found {head[:8]!r}")
+    try:
+        raw = json.loads(head[len(MAGIC) :])
+    except (ValueError, RecursionError) as fault:
+        raise _malformed(fault) from None
+    if not isinstance(raw, dict):
+        raise _malformed(TypeError("its head is no object"))
+    return raw
+
+
+def _malformed(fault: Exception) -> TrustError:
+    return TrustError(f"exact masks: the program is malformed ({type(fault).__name__}: {fault}); build it again")
+
+
+def _port(tensor: Any) -> dict[str, Any]:
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape), "batch_axis": tensor.batch_axis}
+
+
+def _ports(raw: Sequence[Mapping[str, Any]]) -> tuple[Port, ...]:
+    return tuple(Port(each["name"], each["dtype"], tuple(each["shape"]), each["batch_axis"]) for each in raw)
+
+
+def _piece(raw: Mapping[str, Any], body: memoryview) -> Piece:
+    return Piece(_taken(raw["model"], body).tobytes(), _ports(raw.get("inputs", ())))
+
+
+def _segment(part: Part, body: _Body) -> dict[str, Any]:
+    return {"model": body.add_bytes(part.proto.SerializeToString()), "inputs": [_port(each) for each in part.inputs]}
+
+
+def _described(layer: Layer, body: _Body) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "entry": layer.entry,
+        "exit": layer.exit,
+        "window": layer.window and asdict(layer.window),
+        "weight": body.add(layer.weight),
+        "bias": body.add(layer.bias),
+        "row_scales": body.add(layer.row_scales),
+        # As float64: a scale that is rounded would be another one.
+        "input_scale": body.add_bytes(np.float64(layer.input_scale).tobytes()),
+    }
+
+
+def _layer(raw: Mapping[str, Any], body: memoryview) -> Layer:
+    window = raw["window"]
+    return Layer(
+        name=raw["name"],
+        entry=raw["entry"],
+        exit=raw["exit"],
+        weight=_taken(raw["weight"], body),
+        bias=_taken(raw["bias"], body),
+        input_scale=float(_taken(raw["input_scale"], body).view(np.float64)[0]),
+        row_scales=_taken(raw["row_scales"], body),
+        window=window and Window(**{name: tuple(sizes) for name, sizes in window.items()}),
+    )
+
+
+def _exchange(number: int, raw: Mapping[str, Any], body: memoryview) -> Exchange:
+    return Exchange(
+        number=number,
+        entries=dict(raw["entries"]),
+        layers=tuple(_layer(each, body) for each in raw["layers"]),
+        finishes=tuple(Finish(**each) for each in raw["finishes"]),
+        steps={name: (int(rows), int(columns)) for name, (rows, columns) in raw["steps"].items()},
+        shapes={name: tuple(shape) for name, shape in raw["shapes"].items()},
+        part=cast("Any", _piece(raw, body)),
+    )
+
+
+class _Body:
+    """Collects arrays one after the other, each at a multiple of eight bytes."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size_bytes = 0
+
+    def add(self, array: np.ndarray) -> dict[str, Any]:
+        place = {"at": self._size_bytes, "dtype": str(array.dtype), "shape": list(array.shape)}
+        raw = np.ascontiguousarray(array).tobytes()
+        raw += bytes(-len(raw) % 8)
+        self._pieces.append(raw)
+        self._size_bytes += len(raw)
+        return place
+
+    def add_bytes(self, raw: bytes) -> dict[str, Any]:
+        return self.add(np.frombuffer(raw, np.uint8))
+
+    def joined(self) -> bytes:
+        return b"".join(self._pieces)
+
+
+def _taken(place: Mapping[str, Any], body: memoryview) -> np.ndarray:
+    """Return a copy of an array in the body, which may be overwritten later."""
+    if place["dtype"] not in _DTYPES:
+        raise ValueError(f"dtype {place['dtype']}")
+    shape, at = tuple(int(size) for size in place["shape"]), int(place["at"])
+    size_bytes = math.prod(shape) * np.dtype(place["dtype"]).itemsize
+    if min(shape, default=0) < 0 or at < 0 or at + size_bytes > len(body):
+        raise ValueError("an array lies outside the body")
+    raw = np.frombuffer(body[at : at + size_bytes], np.uint8).copy()
+    array: np.ndarray = raw.view(place["dtype"]).reshape(shape)
+    return array

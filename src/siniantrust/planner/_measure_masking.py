@@ -1,0 +1,91 @@
+"""Measuring what layers cost under one-time pads, on the machine at hand."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from contextlib import closing
+
+import numpy as np
+
+from siniantrust.errors import DeviceError
+from siniantrust.graph import Model
+from siniantrust.masking.exact import Exchange, build_program, measure_costs, offerable, unprovable
+from siniantrust.odla import CheckedExecutable, Device, DeviceSpec, ModelHolder, open_device
+from siniantrust.planner._costs import MaskingProfile
+from siniantrust.planner._masked_costs import devices_under_pads
+from siniantrust.planner._policy import Policy
+
+_REPEATS = 3
+_PRIME = (1 << 31) - 1
+
+
+def measure_masking(model: Model, policy: Policy, devices: Mapping[str, Device]) -> MaskingProfile:
+    """Measure the enclave's work by kind in this process, and every offerable layer in the arithmetic of pads.
+
+    A server cannot be brought a part, and a device may refuse one: such a device is left out.
+
+    Args:
+        model: the model.
+        policy: says which devices may see padded values, and with how many threads the enclave computes.
+        devices: an open device for each name in the policy.
+    """
+    by_form = [name for name, reason in offerable(model).items() if reason is None]
+    refused = unprovable(model, by_form)
+    names = [name for name in by_form if name not in refused]
+    nodes = {node.name: node for node in model.nodes}
+    entries = {model.proto.graph.node[nodes[name].index].input[0] for name in names}
+    exchanges = build_program(model, names, dict.fromkeys(entries, 1.0)).exchanges
+    costs = measure_costs()
+    with closing(open_device(DeviceSpec("enclave", options={"threads": policy.enclave.threads}))) as here:
+        prepare_s = _timed(here, exchanges)
+    found: dict[str, dict[str, float]] = {}
+    left_out = []
+    for name in devices_under_pads(policy):
+        device = devices[name]
+        try:
+            if isinstance(device, ModelHolder):
+                raise DeviceError("a server cannot be brought a part to be timed")  # noqa: TRY301 - one exit for both
+            found[name] = _timed(device, exchanges)
+        except DeviceError as fault:
+            left_out.append(f"{name} ({fault})")
+    basis = f"measured on a convolution of 64 channels, and each layer {_REPEATS} times in float64"
+    return MaskingProfile(
+        mask_s=costs.mask_s,
+        verify_s=costs.verify_s,
+        unmask_s=costs.unmask_s,
+        layer_s=costs.layer_s,
+        product_s=costs.product_s,
+        device_s=found,
+        prepare_s=prepare_s,
+        refused=refused,
+        basis=basis + (f"; not measured: {', '.join(left_out)}" if left_out else ""),
+    )
+
+
+def _timed(device: Device, exchanges: tuple[Exchange, ...]) -> dict[str, float]:
+    """Return each layer's seconds: its exchange's, shared among its layers by their products.
+
+    Raises:
+        DeviceError: if the device refuses one of them.
+    """
+    generator = np.random.default_rng(0)
+    seconds: dict[str, float] = {}
+    for exchange in exchanges:
+        inputs = {
+            name: generator.integers(0, _PRIME, exchange.shapes[name], dtype=np.uint32) for name in exchange.entries
+        }
+        with closing(CheckedExecutable(device.compile(exchange.part), exchange.part, device.spec)) as executable:
+            executable.run(inputs)
+            taken_s = statistics.median(_seconds(executable, inputs) for _ in range(_REPEATS))
+        products = {layer.name: layer.terms * int(np.prod(exchange.shapes[layer.exit])) for layer in exchange.layers}
+        total = sum(products.values())
+        seconds |= {name: taken_s * count / total for name, count in products.items()}
+    return seconds
+
+
+def _seconds(executable: CheckedExecutable, inputs: Mapping[str, np.ndarray]) -> float:
+    start = time.perf_counter()
+    executable.run(inputs)
+    return time.perf_counter() - start

@@ -1,0 +1,310 @@
+"""Plans with layers under pads: which are chosen with which cut, what is refused, and what the validator finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from exact_models import attention_network, loaded, residual_network
+from masked_deployments import masked_costs
+from onnx import TensorProto, helper, numpy_helper
+from planner_models import chain_model, make_audit, make_policy
+
+from siniantrust.errors import NoPlanError, PlanError, PolicyError
+from siniantrust.graph import Model, enumerate_cuts, load_model
+from siniantrust.masking.exact import offerable, unprovable
+from siniantrust.planner import (
+    CostProfile,
+    Mask,
+    Plan,
+    Policy,
+    enclave_bytes,
+    explain_nodes,
+    find_violations,
+    parse_plan,
+    solve_masked,
+)
+from siniantrust.trust import Label
+
+ALL = {"stem", "body", "shortcut", "dense"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Return a residual network: four layers that can be padded."""
+    return loaded(residual_network(), tmp_path_factory.mktemp("model"))
+
+
+def _plan(
+    model: Model,
+    mask: Mask,
+    *,
+    safe: str | None = None,
+    costs: CostProfile | None = None,
+    devices: tuple[str, ...] = ("cloud",),
+    **policy: object,
+) -> Plan:
+    """Plan with an audit in which what crosses at ``safe`` and later leaks nothing, all before everything."""
+    cuts = enumerate_cuts(model)
+    audit = None
+    if safe is not None:
+        order = [cut.id for cut in cuts.cuts]
+        first = next(order.index(cut.id) for cut in cuts.cuts if cut.tensors == (safe,))
+        audit = make_audit(model, cuts, {name: float(index < first) for index, name in enumerate(order)})
+    wanted: Policy = make_policy(devices, **policy)
+    plan = solve_masked(
+        model, cuts, policy=wanted, audit=audit, costs=costs or masked_costs(model, *devices), mask=mask
+    )
+    assert find_violations(plan, model, audit) == []
+    assert parse_plan(plan.model_dump_json().encode(), origin="test") == plan
+    return plan
+
+
+def _padded(plan: Plan) -> set[str]:
+    return set() if plan.masking is None else {layer.node for layer in plan.masking.layers}
+
+
+def test_none_is_what_it_was(model: Model) -> None:
+    """Without masks nothing is padded, and no audit keeps everything in the enclave."""
+    plan = _plan(model, "none")
+    assert (plan.masking, plan.cut_ids) == (None, ())
+
+
+@pytest.mark.parametrize("safe", [None, "p"])
+def test_exact_pads_everything_and_cuts_nowhere(model: Model, safe: str | None) -> None:
+    """With ``exact`` nothing private leaves but under pads, whatever an audit admits."""
+    plan = _plan(model, "exact", safe=safe)
+    assert _padded(plan) == ALL
+    assert [part.trusted for part in plan.parts] == [True]
+    assert plan.chosen is not None
+    assert plan.chosen.padded_layers == len(ALL)
+    assert {term.where for term in plan.prediction.terms} == {"enclave", "cloud"}
+    assert all(value.label is Label.PADDED for value in plan.masking.values)  # type: ignore[union-attr]
+    assert any("learns the weights of the 4 padded layers" in warning for warning in plan.warnings)
+
+
+def test_auto_pads_before_the_safe_cut_and_runs_plain_behind_it(model: Model) -> None:
+    """Where pads pay and a cut is safe, the layers before it are padded and the rest is in plain: one joint plan."""
+    plan = _plan(model, "auto", safe="p")
+    assert [part.trusted for part in plan.parts] == [True, False]
+    assert _padded(plan) == {"stem", "body", "shortcut"}
+    padded = {each.padded_layers for each in plan.alternatives if each.padded_layers}
+    assert {3, 4} <= padded
+    assert any(not each.padded_layers for each in plan.alternatives)
+    assert any("quantisation" in warning for warning in plan.warnings)
+
+
+def test_auto_pads_where_no_plain_cut_is_admitted(model: Model) -> None:
+    """Without any safe cut, ``auto`` takes pads rather than keep all work in the enclave."""
+    assert _padded(_plan(model, "auto")) == ALL
+
+
+def test_auto_stays_in_plain_where_masking_loses(model: Model) -> None:
+    """Where every layer costs the enclave more under a pad, ``auto`` plans as if there were no pads."""
+    costs = masked_costs(model, "cloud", product_s=1e-15)
+    plan = _plan(model, "auto", safe="p", costs=costs)
+    assert plan.masking is None
+    assert [part.trusted for part in plan.parts] == [True, False]
+
+
+def test_exact_says_so_where_masking_loses(model: Model) -> None:
+    """Where no layer is worth a pad, ``exact`` finds no plan and gives the figures of every layer."""
+    costs = masked_costs(model, "cloud", product_s=1e-15)
+    with pytest.raises(NoPlanError, match="no layer of 'model' is worth a pad") as caught:
+        _plan(model, "exact", costs=costs)
+    assert len(caught.value.refusals) == len(ALL)
+    assert all("products for each number that crosses" in line for line in caught.value.refusals)
+
+
+def test_some_layers_pay_and_the_others_say_why_not(model: Model) -> None:
+    """Layers that are not worth it stay inside, with the figures that decided it."""
+    costs = masked_costs(model, "cloud")
+    assert costs.masking is not None
+    dear = costs.masking.model_copy(update={"mask_s": 2e-5, "unmask_s": 2e-5})
+    plan = _plan(model, "exact", costs=costs.model_copy(update={"masking": dear}))
+    assert plan.masking is not None
+    assert _padded(plan) == {"body"}
+    assert set(plan.masking.kept) == ALL - {"body"}
+
+
+def test_attention_gets_pads_where_no_plain_cut_may_be_offered(tmp_path: Path) -> None:
+    """Of attention, the projections are padded; products of two secrets are named and stay inside."""
+    plan = _plan(loaded(attention_network(), tmp_path), "auto")
+    assert _padded(plan) == {"query", "key", "value", "out"}
+    assert plan.masking is not None
+    assert set(plan.masking.kept) == {"scores", "mix"}
+    assert "its weights are not constant" in plan.masking.kept["scores"]
+
+
+def test_what_cannot_be_padded_is_refused_where_the_policy_says_so(tmp_path: Path) -> None:
+    """With ``not_offerable = "refuse"`` a product that cannot be padded leaves no plan, and is named."""
+    with pytest.raises(NoPlanError, match=r"node 'scores': MatMul: its weights are not constant.*not_offerable"):
+        _plan(loaded(attention_network(), tmp_path), "auto", masking={"not_offerable": "refuse"})
+
+
+def _wide_layer() -> Model:
+    """Return a product whose bound cannot be proven: 40,000 terms in one sum."""
+    weight = np.random.default_rng(0).normal(size=(40_000, 2)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="wide")],
+        "wide",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 40_000])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    return load_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+
+
+def test_a_layer_without_a_proof_is_named_and_stays_inside() -> None:
+    """A bound that cannot be proven is found before anything is calibrated, and leaves no layer to pad here."""
+    model = _wide_layer()
+    assert offerable(model) == {"wide": None}
+    refused = unprovable(model, ["wide"])
+    assert "40000 products in one sum" in refused["wide"]
+    costs = masked_costs(model, "cloud")
+    assert costs.masking is not None
+    known = costs.model_copy(update={"masking": costs.masking.model_copy(update={"refused": refused})})
+    with pytest.raises(NoPlanError, match="40000 products in one sum"):
+        _plan(model, "exact", costs=known)
+
+
+def test_optee_is_refused_by_name(model: Model) -> None:
+    """An enclave that keeps nothing between calls cannot hold pads."""
+    with pytest.raises(PolicyError, match=r"provider 'optee' is refused: .*keeps nothing between calls"):
+        _plan(model, "exact", enclave={"provider": "optee", "accept": ["emulated"]})
+
+
+def test_no_device_that_may_see_padded_values_is_an_error(model: Model) -> None:
+    """A device that is cleared for public values only gets none under pads either."""
+    with pytest.raises(PolicyError, match="no device of the policy may see padded values"):
+        _plan(model, "exact", device=[{"name": "cloud", "clearance": "public"}])
+
+
+def test_padded_clearance_suffices(model: Model) -> None:
+    """A device that may see padded values, and nothing obscured, computes under pads."""
+    plan = _plan(model, "exact", device=[{"name": "cloud", "clearance": "padded"}])
+    assert plan.masking is not None
+    assert plan.masking.devices == ("cloud",)
+
+
+def test_the_faster_device_is_first_and_only_those_that_take_over_follow(model: Model) -> None:
+    """The cheapest device computes under pads; others follow where the policy lets them take over."""
+    costs = masked_costs(model, "slow", "fast", "third")
+    assert costs.masking is not None
+    quick = {**costs.masking.device_s, "fast": dict.fromkeys(costs.masking.device_s["fast"], 1e-7)}
+    known = costs.model_copy(update={"masking": costs.masking.model_copy(update={"device_s": quick})})
+    plan = _plan(model, "exact", costs=known, devices=("slow", "fast", "third"), serving={"takeover": ["third"]})
+    assert plan.masking is not None
+    assert plan.masking.devices == ("fast", "third")
+
+
+def test_under_output_privacy_what_is_behind_the_device_has_no_pads(model: Model) -> None:
+    """A part whose inputs a device saw in the clear is not padded: its weights would tell the outputs."""
+    plan = _plan(model, "auto", safe="r2", threat_model="output-privacy")
+    assert _padded(plan) <= set(plan.parts[0].nodes)
+    assert plan.masking is not None
+
+
+def test_a_padded_part_needs_more_of_the_enclave(model: Model) -> None:
+    """Weights in float64 count against the enclave's memory; where they do not fit, the layers are not padded."""
+    plan, plain = _plan(model, "exact"), _plan(model, "none")
+    need = enclave_bytes(plan, model)
+    assert need > enclave_bytes(plain, model)
+    with pytest.raises(NoPlanError, match="in float64 beside"):
+        _plan(model, "exact", enclave={"accept": ["simulated"], "memory_bytes": enclave_bytes(plain, model)})
+
+
+def test_a_fixed_batch_of_several_is_refused() -> None:
+    """A batch that is fixed to several items cannot be taken apart into queries."""
+    model = chain_model(5)
+    fixed = load_model(_with_batch(model, 4))
+    with pytest.raises(PlanError, match="its batch is fixed to several items"):
+        _plan(fixed, "exact", costs=masked_costs(fixed, "cloud"))
+
+
+def _with_batch(model: Model, size: int) -> Any:
+    proto = type(model.proto)()
+    proto.CopyFrom(model.proto)
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        value.type.tensor_type.shape.dim[0].dim_value = size
+    return proto
+
+
+def test_the_explanation_names_padded_nodes_and_the_reasons(model: Model) -> None:
+    """Every padded node is on the device, labelled padded; every other layer says why it is not."""
+    costs = masked_costs(model, "cloud")
+    plan = _plan(model, "exact", costs=costs)
+    explained = {each.node: each for each in explain_nodes(model, enumerate_cuts(model), plan, costs).nodes}
+    for name in ALL:
+        assert (explained[name].device, explained[name].label) == ("cloud", Label.PADDED)
+        assert explained[name].reason.startswith("under a one-time pad")
+        assert "products for each number" in explained[name].detail
+        assert explained[name].elsewhere_s.keys() == {"enclave"}
+    assert explained["pool"].label is Label.SECRET
+
+
+def _changed(**changes: object) -> Callable[[Plan], Plan]:
+    def change(plan: Plan) -> Plan:
+        assert plan.masking is not None
+        return plan.model_copy(update={"masking": plan.masking.model_copy(update=changes)})
+
+    return change
+
+
+def _layer(**changes: object) -> Callable[[Plan], Plan]:
+    def change(plan: Plan) -> Plan:
+        assert plan.masking is not None
+        first, *rest = plan.masking.layers
+        return _changed(layers=(first.model_copy(update=changes), *rest))(plan)
+
+    return change
+
+
+def _value(**changes: object) -> Callable[[Plan], Plan]:
+    def change(plan: Plan) -> Plan:
+        assert plan.masking is not None
+        first, *rest = plan.masking.values
+        return _changed(values=(first.model_copy(update=changes), *rest))(plan)
+
+    return change
+
+
+TAMPERED: dict[str, tuple[Callable[[Plan], Plan], str]] = {
+    "another part": (_changed(part="part2"), "padded layers of 'part1' alone"),
+    "no layers": (_changed(layers=()), "lists no layer"),
+    "no devices": (_changed(devices=()), "expected devices, each once"),
+    "a device twice": (_changed(devices=("cloud", "cloud")), "expected devices, each once"),
+    "an unknown device": (_changed(devices=("nowhere",)), "no device 'nowhere'"),
+    "a device that may not see it": (_changed(devices=("open",)), "'open' is cleared for public"),
+    "another node": (_layer(node="join"), "'join' is a Add"),
+    "an unknown node": (_layer(node="nobody"), "'nobody' is no node of part1"),
+    "a node twice": (_layer(node="body"), "'body' is listed 2 times"),
+    "another entry": (_layer(entry="r1"), "'stem' does not make 'c1' from 'r1'"),
+    "another exit": (_layer(exit="r1"), "'stem' does not make 'r1' from 'x'"),
+    "a value in the clear": (_value(label=Label.OBSCURED), "'x' crosses padded, the plan says obscured"),
+    "a value of another size": (_value(size_bytes=1), "'x' has 972 bytes as residues"),
+    "a value that is not listed": (lambda plan: _changed(values=plan.masking.values[1:])(plan), "'x' should be listed"),  # type: ignore[union-attr]
+    "no masking at all": (lambda plan: plan.model_copy(update={"masking": None}), "the parts run on"),
+}
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_the_validator_finds_what_was_tampered_with(model: Model, name: str) -> None:
+    """Whatever a plan claims wrongly about layers under pads is found, by code that shares nothing with the solver."""
+    tamper, message = TAMPERED[name]
+    devices = [{"name": "cloud"}, {"name": "open", "clearance": "public"}]
+    costs = masked_costs(model, "cloud", "open")
+    plan = _plan(model, "exact", costs=costs, device=devices)
+    found = find_violations(tamper(plan), model, None)
+    assert any(message in line for line in found), found
+
+
+def test_a_product_of_two_secrets_is_never_a_padded_layer(tmp_path: Path) -> None:
+    """A layer whose second operand is no constant would send a secret without a pad: the validator refuses it."""
+    model = loaded(attention_network(), tmp_path)
+    plan = _plan(model, "exact")
+    found = find_violations(_layer(node="scores", entry="q", exit="a")(plan), model, None)
+    assert any("also reads 'kt', which is no constant" in line for line in found), found
