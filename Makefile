@@ -108,7 +108,7 @@ optee-machine: setup
 	$(BIN)/sinian doctor --setup optee
 
 optee: optee-machine  ## set OP-TEE under QEMU up (as root, on Debian) and run the tests in it
-	$(BIN)/python -m pytest -m '' tests/trust/test_trust_optee.py tests/runtime/test_runtime_optee.py
+	$(BIN)/python -m pytest -m '' tests/trust/test_trust_optee.py tests/trust/test_trust_conformance.py tests/runtime/test_runtime_optee.py
 
 lock: setup  ## resolve the locked dependencies again
 	$(BIN)/python tools/lock.py

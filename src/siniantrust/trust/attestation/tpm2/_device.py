@@ -7,6 +7,7 @@ import select
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from enum import IntEnum
 from types import TracebackType
@@ -140,6 +141,7 @@ class Tpm:
                 f"TPM {where}: it cannot be opened ({fault}); check that it is there and that this "
                 "user may use it (group tss on most systems)"
             ) from None
+        self._release = weakref.finalize(self, self._transport.close)  # who opens an attester by name closes nothing
 
     @property
     def alive(self) -> bool:
@@ -189,9 +191,8 @@ class Tpm:
 
     def close(self) -> None:
         """Close the connection; calling it again does nothing."""
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            transport.close()
+        self._transport = None
+        self._release()
 
     def __enter__(self) -> Self:
         """Return the connection, which is closed at the end of the block."""
