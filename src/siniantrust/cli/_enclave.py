@@ -62,6 +62,7 @@ def serve(
     keys = None
     if broker is not None and broker_key is not None:
         keys = partial(BrokerClient, made, parse_address(broker), pin=broker_key)
+        keys()  # a library that is missing is missed now
     if provision:
         _provision(provision, None if keys is None else keys().fetch)
     service = EnclaveService(

@@ -157,6 +157,8 @@ def _open(path: Path, raw: bytes, sealing: bytes) -> KeyEntry:
         whole: Mapping[str, Any] = json.loads(raw)
         about = {name: value for name, value in whole.items() if name != "sealed"}
         sealed = bytes.fromhex(whole["sealed"])
+        if sealed.hex() != whole["sealed"]:
+            raise ValueError("its form")  # noqa: TRY301 - every fault takes the same exit below
         key = AESGCM(sealing).decrypt(
             sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], json.dumps(about, sort_keys=True).encode()
         )
