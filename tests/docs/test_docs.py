@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+from siniantrust.masking import list_masks
 from siniantrust.planner import load_policy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,3 +54,9 @@ def test_version_is_the_same_everywhere() -> None:
 
     with (ROOT / "pyproject.toml").open("rb") as stream:
         assert tomllib.load(stream)["project"]["version"] == siniantrust.__version__
+
+
+def test_every_mask_is_in_the_table() -> None:
+    """docs/masks.md has a row for each mask that there is, with its role, and none for others."""
+    rows = re.findall(r"^\| `(\w+)` \| (?:\*(\w+):\*)?", (ROOT / "docs/masks.md").read_text(), re.MULTILINE)
+    assert {name: role or "defence" for name, role in rows} == {name: mask.role for name, mask in list_masks().items()}
