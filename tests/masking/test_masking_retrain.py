@@ -98,6 +98,23 @@ def test_a_teacher_needs_no_labels() -> None:
     assert found.epochs[-1].training_loss < found.epochs[0].training_loss
 
 
+def test_a_teacher_whose_answers_are_no_classes_is_learnt_by_their_distance() -> None:
+    """Maps are learnt by their squared error; where no classes are answered, labels count for nothing."""
+
+    def cut_short(proto: onnx.ModelProto) -> Model:
+        del proto.graph.node[-2:]
+        proto.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("p2", 1, ["n", 8, 2, 2]))
+        return load_model(proto)
+
+    given, teacher = cut_short(network(seed=1)), cut_short(network())
+    found = retrain(given, items(), cut=cut_at(given, "p1"), recipe=replace(QUICK, mode="joint"), teacher=teacher)
+    training = found.training
+    assert training.epochs[-1].validation_loss < 0.7 * training.epochs[0].validation_loss
+    assert training.accuracy_after is training.accuracy_teacher is training.agreement is None
+    with pytest.raises(RetrainError, match=r"labels need scores of shape \(N, classes\), found .*use a teacher"):
+        retrain(given, items(), cut=cut_at(given, "p1"), recipe=QUICK)
+
+
 def test_noise_is_drawn_for_every_batch() -> None:
     """Behind a random mask nothing is kept: each epoch sees other features."""
     model, cut = _masked("gaussian", 1.0)
@@ -180,6 +197,7 @@ def test_a_training_that_was_cut_off_ends_in_the_same_bits(
     found = retrain(model, items(), cut=cut, recipe=recipe, penalty=resumed, checkpoint=checkpoint)
     assert resumed.steps == 9 - fail_at
     assert found.proto == expected.proto
+    assert found.training.best_epoch == 3
     assert [replace(each, time_s=0) for each in found.training.epochs] == [
         replace(each, time_s=0) for each in expected.training.epochs
     ]
