@@ -1,4 +1,4 @@
-"""Runs across edge and cloud for the benchmarks: a network, edges whose data differ, processes, and bytes on the wire."""
+"""Runs across edge and cloud, for benchmarks: a network, edges whose data differ, processes, bytes on the wire."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import collab
+import collab_attacks
 import copies
 import cost_model
 import exact_accuracy
@@ -39,6 +40,7 @@ BENCHMARKS = {
     "exact_kernels": exact_kernels.run,
     "exact_accuracy": exact_accuracy.run,
     "collab": collab.run,
+    "collab_attacks": collab_attacks.run,
 }
 
 

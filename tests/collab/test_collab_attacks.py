@@ -1,4 +1,4 @@
-"""Attacks of the cloud on split learning: each succeeds where nothing protects the edge, and is caught or blunted where it does.
+"""Attacks of the cloud on split learning: each succeeds on an edge without protection, and is caught or blunted else.
 
 The cloud's own code is put in the attacker's hands by replacing what it computes; everything else is the real protocol.
 """
@@ -35,7 +35,9 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return images[order], found.target[order].astype(np.int64)
 
 
-def digits_setup(folder: Path, *, items: int, detect: bool = True, privacy: Mapping[str, object] = {}, **training: object) -> Setup:  # noqa: B006 - only read
+def digits_setup(
+    folder: Path, *, items: int, detect: bool = True, privacy: Mapping[str, object] = {}, **training: object
+) -> Setup:
     """Return a run of one edge on digits; its classes are those of the network, 0 to 3."""
     sections = {"privacy": {"detect_hijack": detect, **privacy}}
     setup = Setup(folder, edges=("a",), training=dict(training), edge={"batch": 64}, edge_sections=sections).write()
@@ -90,13 +92,15 @@ def test_an_honest_cloud_is_not_accused(tmp_path: Path) -> None:
 def test_a_hijacking_cloud_inverts_features_where_nobody_watches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the watch, the hijacked Part 1's features of unseen digits are inverted, better than any guess without them."""
+    """Without the watch, the hijacked Part 1's features of unseen digits are inverted, better than by guessing."""
     images, labels = digits()
     known = labels < 4
     attacker = hijack(monkeypatch, images[known][350:550])
     setup = digits_setup(tmp_path, items=350, detect=False, steps=1000, learning_rate=0.001)
     Here(setup).run()
-    part = TrainableGraph(onnx.utils.Extractor(onnx.load(tmp_path / "at-a/model.onnx")).extract_model(["image"], ["pool"]))
+    part = TrainableGraph(
+        onnx.utils.Extractor(onnx.load(tmp_path / "at-a/model.onnx")).extract_model(["image"], ["pool"])
+    )
     unseen = torch.from_numpy(images[known][550:])
     with torch.no_grad():
         made = attacker.invert(part(unseen)[0])
@@ -143,7 +147,7 @@ def gradients_seen(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
 
 
 def test_labels_follow_from_gradients_and_noise_blunts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cloud that knows two labels of each class reads the others off the gradients' directions, but not through noise."""
+    """A cloud that knows two labels of each class reads the others off the gradients, but not through noise."""
     from siniantrust.collab._data import rows_of_step
 
     found = {}
@@ -153,9 +157,7 @@ def test_labels_follow_from_gradients_and_noise_blunts_it(tmp_path: Path, monkey
     }.items():
         with monkeypatch.context() as patch:
             seen = gradients_seen(patch)
-            setup = digits_setup(
-                tmp_path / name, items=600, detect=False, privacy=privacy, steps=10, last_cut=LAST_CUT
-            )
+            setup = digits_setup(tmp_path / name, items=600, detect=False, privacy=privacy, steps=10, last_cut=LAST_CUT)
             Here(setup).run()
         labels = np.load(setup.folder / "a.npz")["labels"]
         rows = rows_of_step(len(labels), 64, 10, seed=0, name="a")
