@@ -39,7 +39,7 @@ def run(*, quick: bool) -> Outcome:
         method=(
             f"Digits of 8 x 8; the edge has {_ITEMS}, the hijacking cloud {_PUBLIC} others, figures are on the rest. "
             "Part 1 is two convolutions and a pooling (UnSplit: one convolution). *FSHA*: mean squared error of what "
-            "is made of unseen digits' features. *UnSplit*: share of 16 images that what was made of them is most like. "
+            "is made of unseen digits' features. *UnSplit*: share of 16 images that what was made is most like. "
             "*Labels*: share named from the gradients that an edge with Part 3 sends, given two known labels of each "
             "class. Protection: the watch over gradients; clip and noise of 0.2; clip and noise of 1."
         ),

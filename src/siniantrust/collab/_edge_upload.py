@@ -70,7 +70,7 @@ class UploadEdge:
         return {"chunks": self._chunks, "enclave": self._config.enclave and self._config.enclave.provider}
 
     def _join(self) -> int:
-        held: int = self._link.join([], len(self._items.labels)).step
+        held: int = self._link.join([]).step
         if held > self._chunks:
             raise CollabError(
                 f"the cloud has {held} chunks of this edge, which has {self._chunks}; were data replaced?"
