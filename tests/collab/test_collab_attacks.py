@@ -83,8 +83,10 @@ def test_a_hijacking_cloud_is_caught_in_the_first_window(tmp_path: Path, monkeyp
 
 def test_an_honest_cloud_is_not_accused(tmp_path: Path) -> None:
     """The same edge trains to the end with a cloud that does its task, also with labels at the edge."""
-    for last in ({}, {"last_cut": LAST_CUT}):
-        setup = digits_setup(tmp_path / str(len(last)), items=600, steps=60, **last)
+    for setup in (
+        digits_setup(tmp_path / "at the cloud", items=600, steps=60),
+        digits_setup(tmp_path / "at the edge", items=600, steps=60, last_cut=LAST_CUT),
+    ):
         Here(setup).run()
 
 
