@@ -1,4 +1,4 @@
-"""Runs across edge and cloud for the benchmarks: a network, edges whose data differ, processes, and bytes on the wire."""
+"""Runs across edge and cloud, for benchmarks: a network, edges whose data differ, processes, bytes on the wire."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def network(*, seed: int) -> nn.Sequential:
     )
 
 
-def fit(net: nn.Sequential, inputs: np.ndarray, labels: np.ndarray, *, epochs: int, batch: int, rate: float) -> None:
+def fit(net: nn.Module, inputs: np.ndarray, labels: np.ndarray, *, epochs: int, batch: int, rate: float) -> None:
     """Train on one machine as both sides would: Adam with a cosine schedule, one thread."""
     torch.set_num_threads(1)
     optimiser = torch.optim.Adam(net.parameters(), rate)
@@ -58,9 +58,9 @@ def fit(net: nn.Sequential, inputs: np.ndarray, labels: np.ndarray, *, epochs: i
     images, classes = torch.from_numpy(inputs), torch.from_numpy(labels)
     for _ in range(epochs):
         order = torch.from_numpy(generator.permutation(len(labels)))
-        for rows in order[: per_epoch * batch].split(batch):
+        for rows in torch.split(order[: per_epoch * batch], batch):
             optimiser.zero_grad()
-            nn.functional.cross_entropy(net(images[rows]), classes[rows]).backward()
+            nn.functional.cross_entropy(net(images[rows]), classes[rows]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
 

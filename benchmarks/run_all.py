@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import collab
+import collab_attacks
 import copies
 import cost_model
 import enclaves
@@ -47,6 +48,7 @@ BENCHMARKS = {
     "mask_leakage": mask_leakage.run,
     "restructure": restructure.run,
     "collab": collab.run,
+    "collab_attacks": collab_attacks.run,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -122,11 +123,11 @@ def test_a_poisoned_batch_is_refused_and_the_others_go_on(
     here = Here(setup)
     here.start_cloud()
     with link(here, "a") as rogue:
-        rogue.join([], 2)
+        rogue.join([])
         with pytest.raises(RefusedError, match=named):
             rogue.call(_methods.UPLOAD, request_)
         with pytest.raises(RefusedError, match=r"edge 'a' was left out"):
-            rogue.join([], 2)
+            rogue.join([])
     here.start_edge("b")
     here.wait("b", "cloud")
     assert not here.faults
@@ -138,7 +139,7 @@ def test_a_chunk_sent_again_is_kept_once_and_may_not_change(tmp_path: Path) -> N
     here = Here(upload_setup(tmp_path))
     here.start_cloud()
     with link(here, "a") as edge:
-        edge.join([], 4)
+        edge.join([])
         assert edge.call(_methods.UPLOAD, upload(FEATURES, LABELS, chunks=2)).chunks_held == 1
         assert edge.call(_methods.UPLOAD, upload(FEATURES, LABELS, chunks=2)).chunks_held == 1
         with pytest.raises(RefusedError, match="chunk 0: it was sent before with other contents"):
@@ -153,7 +154,7 @@ def test_nan_in_split_learning_leaves_its_edge_out_and_the_others_go_back_and_go
     here.start_edge("b")
     here.start_edge("c")
     with link(here, "a") as rogue:
-        joined = rogue.join([0], 2)
+        joined = rogue.join([0])
         request = pb.StepRequest(generation=joined.generation, step=1, phase="forward")
         to_messages({"pool": np.full_like(FEATURES, np.inf), "labels": LABELS}, request.tensors)
         with pytest.raises(RefusedError, match=r"edge 'a', step 1: tensor 'pool': it holds NaN or infinity"):
@@ -180,12 +181,12 @@ def test_an_edge_that_calls_too_often_is_held_back(tmp_path: Path) -> None:
     here = Here(setup)
     here.start_cloud()
     with link(here, "a", give_up_s=0.001) as edge:
-        edge.join([], 4)
+        edge.join([])
         edge.call(_methods.FETCH, pb.FetchRequest())
         with pytest.raises(CloudLostError, match=r"edge 'a': over 0.01 calls a second"):
             edge.call(_methods.FETCH, pb.FetchRequest())
     with link(here, "b") as edge:
-        edge.join([], 4)
+        edge.join([])
 
 
 def test_a_message_that_is_too_large_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def test_a_message_that_is_too_large_is_refused_and_says_what_to_do(tmp_path: Pa
     here = Here(setup)
     here.start_cloud()
     with link(here, "a") as edge:
-        edge.join([], 64)
+        edge.join([])
         with pytest.raises(RefusedError, match=r"larger than max .*2048.*make batch smaller"):
             edge.call(_methods.UPLOAD, upload(np.ones((64, 4, 4, 4), np.float32), np.zeros(64, np.int64)))
 
@@ -204,7 +205,7 @@ def test_more_items_than_the_limit_are_refused(tmp_path: Path) -> None:
     here = Here(upload_setup(tmp_path, cloud_sections={"limits": {"items": 3}}))
     here.start_cloud()
     with link(here, "a") as edge:
-        edge.join([], 4)
+        edge.join([])
         edge.call(_methods.UPLOAD, upload(FEATURES, LABELS, chunks=2))
         with pytest.raises(RefusedError, match="4 items are over the limit of 3"):
             edge.call(_methods.UPLOAD, upload(FEATURES, LABELS, chunk=1, chunks=2))
@@ -227,7 +228,7 @@ def test_a_full_disk_refuses_a_chunk_and_takes_it_when_there_is_room(tmp_path: P
     here.start_cloud()
     large = upload(np.ones((64, 4, 4, 4), np.float32), np.zeros(64, np.int64))
     with link(here, "a", give_up_s=0.001) as edge:
-        edge.join([], 64)
+        edge.join([])
         with full_disk(4096), pytest.raises(CloudLostError, match="the cloud cannot write: File too large"):
             edge.call(_methods.UPLOAD, large)
         assert list((tmp_path / "at-cloud/features/a").iterdir()) == []
@@ -279,12 +280,12 @@ def test_certificates_are_pinned_on_both_sides(tmp_path: Path) -> None:
     write_identity("cloud", tmp_path / "impostor")
     keys = {"key": "impostor/a.key", "certificate": "impostor/a.crt"}
     with link(here, "a", give_up_s=0.5, **keys) as impostor, pytest.raises(CloudLostError, match="does not answer"):
-        impostor.join([], 1)
+        impostor.join([])
     with (
         link(here, "a", cloud_certificate="impostor/cloud.crt") as edge,
         pytest.raises(RefusedError, match="its certificate is not"),
     ):
-        edge.join([], 1)
+        edge.join([])
 
 
 def test_nothing_older_than_tls_1_3_is_spoken(tmp_path: Path) -> None:
@@ -348,7 +349,7 @@ def test_a_peer_that_is_not_attested_is_refused(
     here = Here(setup)
     here.start_cloud()
     with link(here, "a") as edge, pytest.raises(RefusedError, match=r"edge 'a' is not attested") as refused:
-        edge.join([], 1)
+        edge.join([])
     assert named in str(refused.value)
     with link(here, "a") as edge, pytest.raises(JoinAgainError, match=r"edge 'a' has not joined"):
         edge.call(_methods.UPLOAD, upload(FEATURES, LABELS))
@@ -362,7 +363,7 @@ def test_an_edge_refuses_a_cloud_that_is_not_attested(tmp_path: Path) -> None:
     here.start_cloud()
     with link(here, "a") as edge:
         with pytest.raises(RefusedError, match="the cloud is not attested"):
-            edge.join([], 1)
+            edge.join([])
         assert set(edge.calls) == {"Hello"}
 
 
@@ -403,3 +404,46 @@ def test_a_configuration_that_does_not_do_is_refused_with_its_field(
     with pytest.raises(CollabError, match=named) as fault:
         load_config(path, CloudConfig)
     assert "\n" not in str(fault.value)
+
+
+def test_a_run_without_edges_ends(tmp_path: Path) -> None:
+    """When the last edge is left out, the cloud ends and says why."""
+    here = Here(Setup(tmp_path, edges=("a",), training={"mode": "upload", "steps": 3}).write())
+    here.start_cloud()
+    with link(here, "a") as rogue:
+        rogue.join([])
+        with pytest.raises(RefusedError):
+            rogue.call(_methods.UPLOAD, upload(np.full_like(FEATURES, np.nan), LABELS))
+    here.wait("cloud")
+    with pytest.raises(CollabError, match="no edge is left: a: edge 'a', chunk 0: tensor 'pool': it holds NaN"):
+        raise here.faults["cloud"]
+
+
+def test_sides_without_a_checkpoint_in_common_do_not_go_on(tmp_path: Path) -> None:
+    """An edge that lost its folder cannot take the cloud back to the start; the run ends and says what each has."""
+    setup = Setup(tmp_path, edges=("a",)).write()
+    Here(setup).run()
+    for path in (tmp_path / "at-cloud/model.onnx", tmp_path / "at-cloud/checkpoints/000000012.checkpoint"):
+        path.unlink()
+    shutil.rmtree(tmp_path / "at-a")
+    here = Here(setup)
+    here.start_cloud()
+    here.start_edge("a", give_up_s=1.0)
+    here.wait("cloud")
+    with pytest.raises(CollabError, match=r"no checkpoint in common: the cloud has \[8\], edge 'a': \[0\]; start anew"):
+        raise here.faults["cloud"]
+    here.wait("a")
+
+
+@pytest.mark.parametrize("arrivals", ["synchronous", "asynchronous"])
+def test_a_cloud_that_fell_before_writing_its_result_writes_it_when_it_is_back(tmp_path: Path, arrivals: str) -> None:
+    """The last checkpoint is enough for the same result, and edges that have it already are not waited for."""
+    setup = Setup(tmp_path, edges=("a", "b"), training={"arrivals": arrivals}).write()
+    Here(setup).run()
+    before = setup.model("cloud")
+    (tmp_path / "at-cloud/model.onnx").unlink()
+    again = Here(setup)
+    again.start_cloud()
+    again.wait("cloud")
+    assert not again.faults
+    assert setup.model("cloud") == before

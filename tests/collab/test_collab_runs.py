@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +15,12 @@ import pytest
 import torch
 from collab_runs import CUT, LAST_CUT, Here, Setup, address_of, network, pictures, process
 from onnx import numpy_helper
+from runtime_deployments import missing_protections
 
 from siniantrust import graph
+from siniantrust.collab import CloudConfig, EdgeConfig, load_config
+from siniantrust.collab import collab_pb2 as pb
+from siniantrust.collab._checked_file import read_checked
 from siniantrust.collab._data import rows_of_step
 from siniantrust.odla import DeviceSpec, open_part
 from siniantrust.odla.torch_graph import TrainableGraph
@@ -25,6 +30,13 @@ def record(setup: Setup, side: str) -> dict[str, Any]:
     """Return a side's training.json."""
     found: dict[str, Any] = json.loads((setup.folder / f"at-{side}" / "training.json").read_text())
     return found
+
+
+def sent(setup: Setup, edge: str) -> np.ndarray:
+    """Return the first chunk of features that the cloud holds of an edge."""
+    path = setup.folder / "at-cloud" / "features" / edge / "0000000.chunk"
+    tensor = pb.UploadRequest.FromString(bytes(read_checked(path))).tensors[0]
+    return np.frombuffer(tensor.data, np.float32).reshape(tensor.shape)
 
 
 def accuracy(model: bytes) -> float:
@@ -93,11 +105,6 @@ def test_a_masked_upload_sends_masked_features_and_trains_behind_the_mask(tmp_pa
     Here(setup).run()
     proto = onnx.load_from_string(setup.model("a"))
     assert any(node.op_type == "RandomNormalLike" for node in proto.graph.node)
-    from siniantrust.collab import collab_pb2 as pb
-    from siniantrust.collab._checked_file import read_checked
-
-    chunk = pb.UploadRequest.FromString(bytes(read_checked(tmp_path / "at-cloud/features/a/0000000.chunk")))
-    sent = np.frombuffer(chunk.tensors[0].data, np.float32).reshape(chunk.tensors[0].shape)
     model = graph.load_model(network())
     cut = graph.enumerate_cuts(model).by_id(CUT)
     assert cut is not None
@@ -105,7 +112,7 @@ def test_a_masked_upload_sends_masked_features_and_trains_behind_the_mask(tmp_pa
     plain = run.run({"image": np.load(tmp_path / "a.npz")["inputs"][:16]})["pool"]
     run.close()
     device.close()
-    noise = sent - plain
+    noise = sent(setup, "a") - plain
     assert 0.3 < noise.std() / plain.std() < 0.8
     assert abs(noise.mean()) < noise.std() / 5
     assert accuracy(setup.model("a")) > 0.8
@@ -182,3 +189,32 @@ def test_an_asynchronous_edge_that_drops_and_returns_ends_with_the_others(tmp_pa
     assert before
     assert record(setup, "a")["calls"]["Step"] < 600
     assert setup.model("a") == setup.model("b") == setup.model("cloud")
+
+
+def test_part_1_runs_in_an_enclave(tmp_path: Path) -> None:
+    """Features that an enclave computes are those that ONNX Runtime computes here, and the record names the enclave."""
+    chunks = []
+    missing = list(missing_protections())
+    for name, sections in {
+        "here": {},
+        "there": {"enclave": {"memory_bytes": 1 << 28, "accept": ["simulated"], "allow_missing": missing}},
+    }.items():
+        setup = Setup(
+            tmp_path / name, edges=("a",), training={"mode": "upload", "steps": 1}, edge_sections=sections
+        ).write()
+        Here(setup).run()
+        chunks.append(sent(setup, "a"))
+    np.testing.assert_allclose(chunks[0], chunks[1], atol=1e-6)
+    assert record(setup, "a")["enclave"] == "process"
+
+
+def test_the_documented_configuration_is_valid(tmp_path: Path) -> None:
+    """The files that the page shows pass their own check."""
+    page = Path(__file__).parents[2] / "docs" / "collaborative-training.md"
+    cloud, edge = re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)
+    (training,) = re.findall(r"(\[training\]\n.*?)\n\n", cloud, re.DOTALL)
+    (tmp_path / "cloud.toml").write_text(cloud)
+    (tmp_path / "edge.toml").write_text(edge.replace("[training]\n", f"{training}\n"))
+    assert load_config(tmp_path / "cloud.toml", CloudConfig).training == (
+        load_config(tmp_path / "edge.toml", EdgeConfig).training
+    )

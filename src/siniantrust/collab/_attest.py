@@ -39,11 +39,6 @@ class Attestation:
         self._reference: Reference | None = None if section.reference is None else load_reference(section.reference)
         self._spki = spki
 
-    @property
-    def requires_evidence(self) -> bool:
-        """Whether peers without evidence are refused."""
-        return self._reference is not None
-
     def show(self, nonce: bytes, *, role: str) -> bytes:
         """Return evidence of this side for a peer's nonce; empty where it has no attester.
 

@@ -132,11 +132,12 @@ class Coordinator(ABC):
         self.condition.notify_all()
 
     def finish(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Write the trained network; called with ``condition`` held."""
+        """Write the trained network."""
         data = model_bytes(self.task, weights)
         write_atomic(self.config.folder / MODEL, data)
-        self._result = data
-        self.condition.notify_all()
+        with self.condition:
+            self._result = data
+            self.condition.notify_all()
 
     def fetch(self, edge: str, offset: int) -> pb.FetchAnswer:
         """Return a piece of the result; asking for what is behind its end says that the edge has it."""

@@ -99,7 +99,7 @@ def _fetch(link: Link) -> bytes:
         try:
             answer = link.call(methods.FETCH, pb.FetchRequest(offset=len(data)))
         except JoinAgainError:
-            link.join([], 0)
+            link.join([])
             continue
         if not answer.ready:
             time.sleep(_POLL_S)

@@ -82,7 +82,7 @@ class SplitEdge:
         return found
 
     def _join(self) -> int:
-        answer = self._link.join(self._checkpoints.steps(), len(self._items.labels))
+        answer = self._link.join(self._checkpoints.steps())
         self._generation = answer.generation
         if answer.step < self._training.steps:
             self._restore(answer.step)

@@ -70,7 +70,7 @@ class UploadEdge:
         return {"chunks": self._chunks, "enclave": self._config.enclave and self._config.enclave.provider}
 
     def _join(self) -> int:
-        held: int = self._link.join([], len(self._items.labels)).step
+        held: int = self._link.join([]).step
         if held > self._chunks:
             raise CollabError(
                 f"the cloud has {held} chunks of this edge, which has {self._chunks}; were data replaced?"
@@ -85,7 +85,7 @@ class UploadEdge:
             arrays = {self._task.features.name: run(self._items.inputs[rows]), LABELS: self._items.labels[rows]}
             to_messages(arrays, made.tensors)
             write_checked(path, made.SerializeToString())
-        request = pb.UploadRequest.FromString(bytes(read_checked(path)))
+        request: pb.UploadRequest = pb.UploadRequest.FromString(bytes(read_checked(path)))
         if request.chunks != self._chunks:
             raise CollabError(
                 f"outbox {path.parent}: it is of {request.chunks} chunks, not {self._chunks}; data changed"

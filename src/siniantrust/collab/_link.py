@@ -42,7 +42,7 @@ class Link:
         self.calls: Counter[str] = Counter()
         self.provenance = ""
 
-    def join(self, steps: list[int], items: int) -> pb.JoinAnswer:
+    def join(self, steps: list[int]) -> pb.JoinAnswer:
         """Attest both sides, agree, and return where to go on.
 
         Raises:
@@ -61,7 +61,6 @@ class Link:
                 agreement=self._agreement.text,
                 agreement_sha256=self._agreement.sha256,
                 steps=steps,
-                items=items,
             )
             try:
                 answer: pb.JoinAnswer = self.call(methods.JOIN, request)

@@ -35,13 +35,14 @@ def edge_parts(task: Task, training: TrainingSection) -> list[TrainedPart]:
 def average(given: Mapping[str, Arrays], items: Mapping[str, int]) -> Arrays:
     """Return the mean of arrays, each edge's as heavy as its items (McMahan et al. 2017)."""
     total = sum(items[edge] for edge in given)
-    names = next(iter(given.values()))
-    return {
-        name: sum(arrays[name].astype(np.float64) * (items[edge] / total) for edge, arrays in given.items()).astype(
-            names[name].dtype
-        )
-        for name in names
-    }
+    shares = {edge: items[edge] / total for edge in given}
+    found: Arrays = {}
+    for name, first in next(iter(given.values())).items():
+        mean = np.zeros(first.shape)
+        for edge, share in shares.items():
+            mean += share * given[edge][name].astype(np.float64)
+        found[name] = mean.astype(first.dtype)
+    return found
 
 
 class Middle:
@@ -103,7 +104,7 @@ class Middle:
         losses.mean().backward()  # type: ignore[no-untyped-call]
         self.part.update(step, steps)
         answers = self._shares({name: _gradient(self._features)}, scaled=True)
-        for edge, share in zip(given, losses.detach().split(list(self._items.values())), strict=True):
+        for edge, share in zip(given, torch.split(losses.detach(), list(self._items.values())), strict=True):
             answers[edge][LOSS] = share.mean().reshape(1).numpy()
         return answers
 
@@ -121,7 +122,7 @@ class Middle:
         total = sum(self._items.values())
         shares: dict[str, Arrays] = {edge: {} for edge in self._items}
         for name, tensor in values.items():
-            for edge, share in zip(self._items, tensor.split(list(self._items.values())), strict=True):
+            for edge, share in zip(self._items, torch.split(tensor, list(self._items.values())), strict=True):
                 shares[edge][name] = (share * (total / self._items[edge]) if scaled else share).numpy()
         return shares
 

@@ -157,7 +157,7 @@ def _epoch(
         mine = torch.from_numpy(rows)
         (scores,) = module(features[mine])
         loss = torch.nn.functional.cross_entropy(scores, labels[mine])
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         part.update((epoch - 1) * len(batches) + number + 1, training.steps * len(batches))
         loss_sum += float(loss.detach())
         right += int((scores.detach().argmax(1) == labels[mine]).sum())

@@ -62,7 +62,8 @@ def clipped(values: torch.Tensor, clip: float | None) -> torch.Tensor:
         return values
     norms = values.flatten(1).norm(dim=1).clamp_min(1e-12)
     scale = (clip / norms).clamp_max(1.0)
-    return values * scale.reshape(-1, *[1] * (values.dim() - 1))
+    found: torch.Tensor = values * scale.reshape(-1, *[1] * (values.dim() - 1))
+    return found
 
 
 def epsilons(section: PrivacySection, *, passes: int) -> dict[str, float]:

@@ -33,13 +33,7 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def accuracy(model: bytes, inputs: np.ndarray, labels: np.ndarray) -> float:
-    """Return the share of items that a model names rightly, by ONNX Runtime.
-
-    Raises:
-        CollabError: if there are no items.
-    """
-    if not len(labels):
-        raise CollabError("there are no held-out items to measure the accuracy with")
+    """Return the share of items, of which there is at least one, that a model names rightly, by ONNX Runtime."""
     (part,) = split(load_model(onnx.load_from_string(model)), [])
     right = sum(
         int((scores.argmax(1) == labels[start : start + len(scores)]).sum())

@@ -65,8 +65,7 @@ class UploadCloud(Coordinator):
         job = Job.of(self.config, self.agreement, edges=self.members)
         run_job(job, workers=self.config.workers)
         weights, self.curve = read_outcome(job)
-        with self.condition:
-            self.finish(weights)
+        self.finish(weights)
 
     def _is_complete(self) -> bool:
         with self.condition:

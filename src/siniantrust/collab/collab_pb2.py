@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsiniantrust/collab/collab.proto\x12\x12siniantrust.collab\"B\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x1d\n\x0cHelloRequest\x12\r\n\x05nonce\x18\x01 \x01(\x0c\".\n\x0bHelloAnswer\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x10\n\x08\x65vidence\x18\x02 \x01(\x0c\"y\n\x0bJoinRequest\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x10\n\x08\x65vidence\x18\x02 \x01(\x0c\x12\x11\n\tagreement\x18\x03 \x01(\t\x12\x18\n\x10\x61greement_sha256\x18\x04 \x01(\t\x12\r\n\x05steps\x18\x05 \x03(\x03\x12\r\n\x05items\x18\x06 \x01(\x03\".\n\nJoinAnswer\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12\x0c\n\x04step\x18\x02 \x01(\x03\"[\n\rUploadRequest\x12\r\n\x05\x63hunk\x18\x01 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x02 \x01(\x03\x12+\n\x07tensors\x18\x03 \x03(\x0b\x32\x1a.siniantrust.collab.Tensor\"#\n\x0cUploadAnswer\x12\x13\n\x0b\x63hunks_held\x18\x01 \x01(\x03\"k\n\x0bStepRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\r\n\x05phase\x18\x03 \x01(\t\x12+\n\x07tensors\x18\x04 \x03(\x0b\x32\x1a.siniantrust.collab.Tensor\"9\n\nStepAnswer\x12+\n\x07tensors\x18\x01 \x03(\x0b\x32\x1a.siniantrust.collab.Tensor\"\x1e\n\x0c\x46\x65tchRequest\x12\x0e\n\x06offset\x18\x01 \x01(\x03\"N\n\x0b\x46\x65tchAnswer\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsiniantrust/collab/collab.proto\x12\x12siniantrust.collab\"B\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x1d\n\x0cHelloRequest\x12\r\n\x05nonce\x18\x01 \x01(\x0c\".\n\x0bHelloAnswer\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x10\n\x08\x65vidence\x18\x02 \x01(\x0c\"j\n\x0bJoinRequest\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x10\n\x08\x65vidence\x18\x02 \x01(\x0c\x12\x11\n\tagreement\x18\x03 \x01(\t\x12\x18\n\x10\x61greement_sha256\x18\x04 \x01(\t\x12\r\n\x05steps\x18\x05 \x03(\x03\".\n\nJoinAnswer\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12\x0c\n\x04step\x18\x02 \x01(\x03\"[\n\rUploadRequest\x12\r\n\x05\x63hunk\x18\x01 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x02 \x01(\x03\x12+\n\x07tensors\x18\x03 \x03(\x0b\x32\x1a.siniantrust.collab.Tensor\"#\n\x0cUploadAnswer\x12\x13\n\x0b\x63hunks_held\x18\x01 \x01(\x03\"k\n\x0bStepRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\r\n\x05phase\x18\x03 \x01(\t\x12+\n\x07tensors\x18\x04 \x03(\x0b\x32\x1a.siniantrust.collab.Tensor\"9\n\nStepAnswer\x12+\n\x07tensors\x18\x01 \x03(\x0b\x32\x1a.siniantrust.collab.Tensor\"\x1e\n\x0c\x46\x65tchRequest\x12\x0e\n\x06offset\x18\x01 \x01(\x03\"N\n\x0b\x46\x65tchAnswer\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,19 +38,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLOANSWER']._serialized_start=154
   _globals['_HELLOANSWER']._serialized_end=200
   _globals['_JOINREQUEST']._serialized_start=202
-  _globals['_JOINREQUEST']._serialized_end=323
-  _globals['_JOINANSWER']._serialized_start=325
-  _globals['_JOINANSWER']._serialized_end=371
-  _globals['_UPLOADREQUEST']._serialized_start=373
-  _globals['_UPLOADREQUEST']._serialized_end=464
-  _globals['_UPLOADANSWER']._serialized_start=466
-  _globals['_UPLOADANSWER']._serialized_end=501
-  _globals['_STEPREQUEST']._serialized_start=503
-  _globals['_STEPREQUEST']._serialized_end=610
-  _globals['_STEPANSWER']._serialized_start=612
-  _globals['_STEPANSWER']._serialized_end=669
-  _globals['_FETCHREQUEST']._serialized_start=671
-  _globals['_FETCHREQUEST']._serialized_end=701
-  _globals['_FETCHANSWER']._serialized_start=703
-  _globals['_FETCHANSWER']._serialized_end=781
+  _globals['_JOINREQUEST']._serialized_end=308
+  _globals['_JOINANSWER']._serialized_start=310
+  _globals['_JOINANSWER']._serialized_end=356
+  _globals['_UPLOADREQUEST']._serialized_start=358
+  _globals['_UPLOADREQUEST']._serialized_end=449
+  _globals['_UPLOADANSWER']._serialized_start=451
+  _globals['_UPLOADANSWER']._serialized_end=486
+  _globals['_STEPREQUEST']._serialized_start=488
+  _globals['_STEPREQUEST']._serialized_end=595
+  _globals['_STEPANSWER']._serialized_start=597
+  _globals['_STEPANSWER']._serialized_end=654
+  _globals['_FETCHREQUEST']._serialized_start=656
+  _globals['_FETCHREQUEST']._serialized_end=686
+  _globals['_FETCHANSWER']._serialized_start=688
+  _globals['_FETCHANSWER']._serialized_end=766
 # @@protoc_insertion_point(module_scope)

@@ -33,20 +33,18 @@ class HelloAnswer(_message.Message):
     def __init__(self, nonce: _Optional[bytes] = ..., evidence: _Optional[bytes] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
-    __slots__ = ("nonce", "evidence", "agreement", "agreement_sha256", "steps", "items")
+    __slots__ = ("nonce", "evidence", "agreement", "agreement_sha256", "steps")
     NONCE_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     AGREEMENT_SHA256_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
-    ITEMS_FIELD_NUMBER: _ClassVar[int]
     nonce: bytes
     evidence: bytes
     agreement: str
     agreement_sha256: str
     steps: _containers.RepeatedScalarFieldContainer[int]
-    items: int
-    def __init__(self, nonce: _Optional[bytes] = ..., evidence: _Optional[bytes] = ..., agreement: _Optional[str] = ..., agreement_sha256: _Optional[str] = ..., steps: _Optional[_Iterable[int]] = ..., items: _Optional[int] = ...) -> None: ...
+    def __init__(self, nonce: _Optional[bytes] = ..., evidence: _Optional[bytes] = ..., agreement: _Optional[str] = ..., agreement_sha256: _Optional[str] = ..., steps: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class JoinAnswer(_message.Message):
     __slots__ = ("generation", "step")
