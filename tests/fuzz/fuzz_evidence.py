@@ -19,6 +19,7 @@ from fuzz_target import MakeTarget, Target
 from remote_cases import sigstruct
 from test_trust_attesters import TsmPath, certificate_table
 
+from siniantrust.errors import AttestationError
 from siniantrust.trust import Evidence, Provenance
 from siniantrust.trust._evidence import ReferenceValues as ProcessReference
 from siniantrust.trust._evidence import appraise, parse_evidence, report_data
@@ -159,7 +160,9 @@ def _envelope(_: Path) -> Target:
     def read(raw: bytes) -> None:
         evidence = evidence_from_json(raw)
         reference = chain.reference()
-        verifier(evidence.kind).appraise(evidence, binding=BINDING, reference=reference, now=NOW)
+        result = verifier(evidence.kind).appraise(evidence, binding=BINDING, reference=reference, now=NOW)
+        if not result.affirmed:  # without a revocation list it is authentic, and no more
+            raise AttestationError("not affirmed")
 
     return Target(read, (evidence_to_json(genuine),), form=evidence_from_json)
 

@@ -22,7 +22,8 @@ from siniantrust.trust.attestation.tpm2._public import KeyKind, ek_template, par
 from siniantrust.trust.attestation.tpm2._seal import _MAGIC, _parse
 from siniantrust.trust.attestation.tpm2._wire import decode_response, sized, uint
 
-_AUTHORITY = Authority("maker")
+# The last bit of the certificate is zero, so that it may be said not to count.
+_AUTHORITY = next(each for each in iter(lambda: Authority("maker"), None) if each.issuer[-1] % 2 == 0)
 _EK = ecc_area(ec.generate_private_key(ec.SECP256R1()), ek_template(KeyKind.ECC_P256))
 _LIAR = SoftwareTpm(_EK)
 _REFERENCE = make_reference({"emulated:maker": _AUTHORITY.root})

@@ -9,7 +9,6 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -47,9 +46,10 @@ class KeyStore:
             )
             with suppress(FileExistsError):
                 self._create(path, pem)
+        pem = self._read_private(path)
         try:
-            key = serialization.load_pem_private_key(self._read_private(path), password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
+            key = serialization.load_pem_private_key(pem, password=None)
+        except Exception:  # noqa: BLE001 - cryptography raises several classes, all of which mean the same here
             key = None
         if not isinstance(key, Ed25519PrivateKey):
             raise TrustError(f"key {path}: expected an Ed25519 private key in PEM form without a password")
@@ -186,7 +186,7 @@ def _public_pem(key: Ed25519PublicKey) -> bytes:
 def _parse_public(pem: bytes, *, origin: str) -> Ed25519PublicKey:
     try:
         key = serialization.load_pem_public_key(pem)
-    except (ValueError, UnsupportedAlgorithm):
+    except Exception:  # noqa: BLE001 - as above
         key = None
     if not isinstance(key, Ed25519PublicKey):
         raise TrustError(f"key {origin}: expected an Ed25519 public key in PEM form")

@@ -61,14 +61,18 @@ def load_crl(der: bytes, what: str) -> x509.CertificateRevocationList:
     def read() -> x509.CertificateRevocationList:
         crl = x509.load_der_x509_crl(der)
         crl.issuer.rfc4514_string()
-        _check_signature_form(crl)
+        check_signature_form(crl)
         return crl
 
     return _read(read, len(der), what)
 
 
-def _check_signature_form(signed: x509.Certificate | x509.CertificateRevocationList) -> None:
-    """Refuse a signature of which some last bits are said not to count: what it signs would have two forms."""
+def check_signature_form(signed: x509.Certificate | x509.CertificateRevocationList) -> None:
+    """Refuse a signature of which some last bits are said not to count: what it signs would have two forms.
+
+    Raises:
+        ValueError: if there are such bits.
+    """
     if not signed.public_bytes(Encoding.DER).endswith(b"\0" + signed.signature):
         raise ValueError("unused bits in its signature")
 
@@ -79,7 +83,7 @@ def _whole(certificate: x509.Certificate) -> x509.Certificate:
     tuple(certificate.extensions)
     certificate.subject.rfc4514_string()
     certificate.issuer.rfc4514_string()
-    _check_signature_form(certificate)
+    check_signature_form(certificate)
     return certificate
 
 

@@ -166,10 +166,10 @@ class FileCounter:
             TrustError: if the file holds something else than a number.
         """
         try:
-            text = self._path.read_text(encoding="ascii", errors="replace")
+            text = self._path.read_text(encoding="ascii", errors="replace").removesuffix("\n")
         except FileNotFoundError:
             return 0
-        if not text.strip().isdecimal():
+        if not text.isdecimal():
             raise TrustError(f"{self._path}: expected the number of a version, found {text[:40]!r}; write it again")
         return int(text)
 

@@ -24,6 +24,7 @@ from cryptography.x509.verification import (
 
 from siniantrust.errors import AttestationError
 from siniantrust.trust._labels import Provenance
+from siniantrust.trust.attestation._certificates import check_signature_form
 from siniantrust.trust.attestation.tpm2._identity import Identity
 
 ENROLMENT_PREFIX = "enrolment:"
@@ -78,7 +79,9 @@ def verify_endorsement(identity: Identity, anchors: Mapping[str, bytes], now: da
 
 def _load(raw: bytes, what: str) -> x509.Certificate:
     try:
-        return x509.load_der_x509_certificate(raw)
+        certificate = x509.load_der_x509_certificate(raw)
+        check_signature_form(certificate)
+        return certificate  # noqa: TRY300 - the two steps fail alike
     except (ValueError, x509.InvalidVersion) as fault:
         raise AttestationError(f"TPM {what}: expected a certificate in DER, found a fault in it ({fault})") from None
 
