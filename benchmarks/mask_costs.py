@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import onnx
@@ -49,15 +50,13 @@ class _Part:
 
 def run(*, quick: bool) -> Outcome:
     """Time every mask at one cut of the demo's network and of another."""
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     bars: list[Bar] = []
     for name, model, tensor in _subjects(quick=quick):
         found = _at(name, model, tensor, turns=5 if quick else 400 if name == "demo" else 40)
         rows += found
         bars += [
-            Bar(
-                f"{row['network']}, {row['mask']}: added to Part 1 per request, %", _BAR_PERCENT, float(row["added, %"])
-            )
+            Bar(f"{row['network']}, {row['mask']}: added to Part 1 per request, %", _BAR_PERCENT, row["added, %"])
             for row in found
         ]
     return Outcome(
@@ -65,7 +64,7 @@ def run(*, quick: bool) -> Outcome:
         method=(
             "Part 1 up to the named tensor with each mask, and without one, in ONNX Runtime with one thread, in turns; "
             "one image a request, seconds of the thread's processor time. Noise is an input, as in the enclave, which "
-            "draws it between requests: `drawing` is what that takes, and `added with drawing` what a request waits for "
+            "draws it between requests: `drawing` is what that takes, and `added with drawing` what a request takes "
             "when none was drawn ahead."
         ),
         rows=rows,
@@ -87,7 +86,7 @@ def _subjects(*, quick: bool) -> list[tuple[str, graph.Model, str]]:
     return found
 
 
-def _at(name: str, model: graph.Model, tensor: str, *, turns: int) -> list[dict[str, object]]:
+def _at(name: str, model: graph.Model, tensor: str, *, turns: int) -> list[dict[str, Any]]:
     cut = masking.find_cut(model, [tensor])
     item = model.inputs[0]
     inputs = {item.name: np.random.default_rng(0).random((8, *item.shape[1:]), dtype=np.float32)}
@@ -105,7 +104,7 @@ def _at(name: str, model: graph.Model, tensor: str, *, turns: int) -> list[dict[
     drawing = in_turns(
         {text: part.draw for text, part in parts.items()}, turns=max(turns // 4, 3), clock=time.thread_time
     )
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for text, part in parts.items():
         if text != "none":
             low, high = ratio_interval(seconds[text], seconds["none"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -22,7 +24,7 @@ def _model(*between: str, bias: bool = True, groups: int = 1, seed: int = 0) -> 
     rng = np.random.default_rng(seed)
     names = ["c", *(f"v{index}" for index in range(len(between)))]
     names[-1] = "t"
-    windows = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    windows: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
     nodes = [
         helper.make_node(
             "Conv",

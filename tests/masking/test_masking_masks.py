@@ -159,6 +159,11 @@ def test_no_strength_is_no_noise() -> None:
         np.testing.assert_allclose(_mask(name, _values(), strength=0.0), _values(), rtol=1e-6)
 
 
+def test_noise_alone_of_no_strength_is_the_mean() -> None:
+    """At strength 0 nothing is drawn, and the calibrated mean is all that crosses."""
+    np.testing.assert_allclose(_mask("noise_only", _values(), strength=0.0), _values(seed=7).mean(), rtol=1e-5)
+
+
 def test_the_fixed_mask_is_one_tensor() -> None:
     """The same tensor lies over every item of every query."""
     added = _added("fixed_additive")
