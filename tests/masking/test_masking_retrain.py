@@ -74,6 +74,21 @@ def test_part_two_learns_what_the_mask_left() -> None:
     assert _accuracy(model.proto) == pytest.approx(found.training.accuracy_before)
 
 
+def test_a_number_that_both_parts_read_stays_with_part_one() -> None:
+    """A weight on both sides of the cut is frozen with Part 1: what crosses stays as it was, bit by bit."""
+    proto = network()
+    proto.graph.node.insert(2, onnx.helper.make_node("Mul", ["r1", "shared"], ["s1"], "scale1"))
+    proto.graph.node[3].input[0] = "s1"
+    proto.graph.node.insert(4, onnx.helper.make_node("Mul", ["p1", "shared"], ["s2"], "scale2"))
+    proto.graph.node[5].input[0] = "s2"
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones((6, 1, 1), np.float32), "shared"))
+    model = load_model(proto)
+    found = retrain(model, items(), cut=cut_at(model, "p1"), recipe=replace(QUICK, epochs=1))
+    changed = _changed(model.proto, found.proto)
+    assert "w2" in changed
+    assert not changed & {"w1", "b1", "shared"}
+
+
 def test_both_parts_learn_together() -> None:
     """In joint mode Part 1 changes too; the mask's own constants do not."""
     model, cut = _masked()
