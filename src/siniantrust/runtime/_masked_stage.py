@@ -96,6 +96,11 @@ class MaskedStage:
         """Ask the trusted side what it did so far."""
         return self._relay().status()
 
+    @property
+    def stock_bytes(self) -> int:
+        """Bytes of sealed corrections that lie here."""
+        return self._relay().kept_bytes
+
     def fill(self, timeout_s: float) -> int:
         """Wait until the stock of pads is full, at most so long; return the items in it."""
         return self._refill.fill(timeout_s)

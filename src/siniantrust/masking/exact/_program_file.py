@@ -41,16 +41,14 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What the host has to know of one exchange: its layers in order, entries and exits, and bytes for one item.
+    """What the host has to know of one exchange: its layers in order, entries and exits.
 
-    ``stock_bytes`` is what the sealed corrections of its layers take.
+    ``stock_bytes`` is what the sealed corrections of its layers take for one item.
     """
 
     layers: tuple[str, ...]
     entries: tuple[str, ...]
     exits: tuple[str, ...]
-    sent_bytes: int
-    received_bytes: int
     stock_bytes: int
 
 
@@ -165,8 +163,6 @@ def _outline(raw: Mapping[str, Any]) -> Outline:
         layers=tuple(str(layer["name"]) for layer in layers),
         entries=tuple(raw["entries"]),
         exits=exits,
-        sent_bytes=sum(_RESIDUE_BYTES * math.prod(shapes[name][1:]) for name in raw["entries"]),
-        received_bytes=sum(_RESIDUE_BYTES * math.prod(shapes[name][1:]) for name in exits),
         stock_bytes=sum(_sealed_bytes(shapes[name]) for name in exits),
     )
 
