@@ -20,11 +20,11 @@ from siniantrust.graph import Model, Part, split
 from siniantrust.odla import Device, DeviceSpec, Executable, open_device
 from siniantrust.runtime._device_stage import DeviceStage
 from siniantrust.runtime._interface import Arrays, Results
+from siniantrust.runtime._masked_record import measure_masked
 from siniantrust.runtime._masked_stage import MaskedStage
 from siniantrust.runtime._record import (
     DeviceRecord,
     EnclaveRecord,
-    MaskedRecord,
     Measured,
     MeasuredTerm,
     RunRecord,
@@ -113,38 +113,11 @@ def record_run(
                 for info in session.device_infos()
             ),
             timeline=timeline,
-            masked=None if session.masked is None else _masked(session.masked),
+            masked=None if session.masked is None else measure_masked(session.masked),
             started=started,
             versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         ),
         outputs,
-    )
-
-
-def _masked(stage: MaskedStage) -> MaskedRecord:
-    """Return what the masked part did so far, for one item."""
-    status = stage.status()
-    meter, items, prepared = status.meter, max(status.meter.queries, 1), max(status.meter.prepared, 1)
-    return MaskedRecord(
-        part=stage.name,
-        devices=stage.masking.devices,
-        layers=len(stage.masking.layers),
-        items=meter.queries,
-        sent_bytes=meter.sent_bytes / items,
-        received_bytes=meter.received_bytes / items,
-        mask_s=meter.mask_s / items,
-        unmask_s=meter.unmask_s / items,
-        verify_s=meter.verify_s / items,
-        inside_s=meter.segment_s / items,
-        device_s=stage.device_s / items,
-        prepare_s=meter.prepare_s / prepared,
-        refill_per_s=prepared / meter.prepare_s if meter.prepare_s else 0.0,
-        stock_level=status.stock_level,
-        stock_bytes=stage.stock_bytes,
-        ran_dry=meter.ran_dry,
-        refused=meter.refused,
-        quarantined=dict(stage.quarantined),
-        quantised=stage.quantised,
     )
 
 
