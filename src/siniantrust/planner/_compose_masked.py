@@ -115,7 +115,7 @@ def compose_part(part: PlannedPart, nodes: Sequence[PaddedNode], padding: Paddin
 
 def explain_padded(found: Plan, prediction: Prediction, layers: int, device: str) -> str:
     """Return the plan's one sentence."""
-    padded = f"{layers} layers of part 1 run on '{device}' under pads"
+    padded = f"{layers} layer{'s' * (layers > 1)} of part 1 under pads on '{device}'"
     if len(found.parts) > 1:
         return f"{padded}. {found.reason}"
     return f"{padded}, the rest of the model in the enclave: {prediction.latency_s * 1e3:.3g} ms predicted."
