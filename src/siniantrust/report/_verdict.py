@@ -112,7 +112,7 @@ def _status(sources: Sources, measured: CutRead | None) -> tuple[Status, str, st
         return (
             "nothing",
             "Nothing leaves the enclave in the clear but the answer",
-            f"Layers on {clean(masking.devices[0])} ({len(masking.layers)}) run under pads that are used once. {_NOISE}",
+            f"Layers on {clean(masking.devices[0])} ({len(masking.layers)}) run under pads used once. {_NOISE}",
         )
     if all(part.trusted for part in sources.plan.parts):
         return (
