@@ -108,7 +108,7 @@ def test_a_network_is_planned_built_run_and_reported_under_pads(bench: _Bench, s
         "Answers under pads are checked in the enclave: a wrong one passes with at most 2^-40.",
         "<code>narrow</code> stays inside",
         "of 16 held-out inputs",
-        "1 layers under pads",
+        "no cut, 1 padded",
     ):
         assert sentence in page, sentence
 

@@ -27,10 +27,10 @@ from siniantrust.masking.exact import (
     Settings,
     build_program,
     dump_program,
-    load_program,
     read_outline,
     resident,
 )
+from siniantrust.masking.exact._program_file import load_program
 from siniantrust.masking.exact._wire import DROP, EXCHANGE, ITEMS, PREPARE, QUERY, STOCK
 from siniantrust.masking.exact.resident import ResidentProgram
 

@@ -10,11 +10,12 @@ import typer
 
 import siniantrust as st
 from siniantrust.cli._options import Devices, Dims, Json, ModelFile, Seed, parse_devices, parse_dims
+from siniantrust.cli._plan_tables import show_explanation, show_masking
 from siniantrust.cli._show import figures, milliseconds, show_json, show_line, show_table, size
 from siniantrust.errors import SinianError
 
 if TYPE_CHECKING:
-    from siniantrust import leakage, planner
+    from siniantrust import leakage
 
 
 def inspect(
@@ -246,9 +247,9 @@ def plan(
         ),
     )
     if found.masking is not None:
-        _show_masking(found.masking)
+        show_masking(found.masking)
     if explanation is not None:
-        _show_explanation(explanation)
+        show_explanation(explanation)
     show_table(
         ("predicted term", "where", "latency#", "how it is known"),
         ((term.what, term.where, milliseconds(term.latency_s), term.basis) for term in found.prediction.terms),
@@ -258,50 +259,6 @@ def plan(
     for warning in found.warnings:
         show_line(f"warning: {warning}")
     show_line(f"plan written to {out}")
-
-
-def _show_masking(masking: planner.Masking) -> None:
-    show_table(
-        ("layer under pads", "device", "masked#", "there#", "inside#", "why"),
-        (
-            (
-                layer.node,
-                masking.devices[0],
-                milliseconds(layer.masked_s),
-                milliseconds(layer.device_s),
-                milliseconds(layer.inside_s),
-                layer.reason,
-            )
-            for layer in masking.layers
-        ),
-        title="layers of part 1 that a device computes under pads: the enclave's own work, the device's, and inside",
-    )
-    for name, reason in masking.kept.items():
-        show_line(f"stays inside: {name}: {reason}")
-    show_line(f"preparing pads takes {milliseconds(masking.offline_s)} for each item, in idle time of the enclave")
-
-
-def _show_explanation(explanation: planner.Explanation) -> None:
-    show_table(
-        ("nodes", "#", "operators", "device", "there#", "elsewhere", "label", "why"),
-        (
-            (
-                run.first if run.count == 1 else f"{run.first} … {run.last}",
-                str(run.count),
-                ", ".join(f"{operator} {count}" for operator, count in run.operators.items()),
-                run.device,
-                milliseconds(run.latency_s),
-                ", ".join(
-                    [f"{name} {milliseconds(seconds)}" for name, seconds in run.elsewhere_s.items()]
-                    + [f"{name}: {why}" for name, why in run.refused.items()]
-                ),
-                run.label.value,
-                "; ".join(run.reasons),
-            )
-            for run in explanation.runs
-        ),
-        title="why each node is where it is; seconds are predicted sums over the nodes of a row",
-    )
 
 
 def report(

@@ -12,7 +12,7 @@ from siniantrust.planner._costs import AffineCost, CostProfile, MaskingProfile
 from siniantrust.planner._policy import Policy
 from siniantrust.trust import Label, may_see
 
-_RESIDUE_BYTES = 4
+RESIDUE_BYTES = 4
 _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _STATELESS = {"optee": "it runs parts lowered to C and keeps nothing between calls, so that it cannot hold pads"}
 
@@ -130,7 +130,7 @@ def _sizes(model: Model, name: str) -> tuple[str, str, int, int]:
     index = next(node.index for node in model.nodes if node.name == name)
     proto = model.proto.graph.node[index]
     entry, exit_ = proto.input[0], proto.output[0]
-    return entry, exit_, *(_RESIDUE_BYTES * model.tensors[value].elements for value in (entry, exit_))
+    return entry, exit_, *(RESIDUE_BYTES * model.tensors[value].elements for value in (entry, exit_))
 
 
 def _moved_s(model: Model, cost: AffineCost, name: str) -> float:

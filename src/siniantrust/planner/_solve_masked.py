@@ -8,30 +8,23 @@ from typing import Literal
 from siniantrust.errors import NoPlanError
 from siniantrust.graph import CutSet, Model, prefix_nodes
 from siniantrust.leakage import Audit
-from siniantrust.planner._costs import CostProfile
-from siniantrust.planner._masked_costs import PaddedNode, Padding, choose_padding
-from siniantrust.planner._plan import (
-    ENCLAVE,
-    Alternative,
-    CostTerm,
-    Masking,
-    PaddedLayer,
-    PaddedValue,
-    Plan,
-    PlannedPart,
-    Prediction,
+from siniantrust.planner._compose_masked import (
+    compose_masked_prediction,
+    compose_masking,
+    compose_part,
+    explain_padded,
+    warn_of_pads,
 )
+from siniantrust.planner._costs import CostProfile
+from siniantrust.planner._masked_costs import RESIDUE_BYTES, PaddedNode, Padding, choose_padding
+from siniantrust.planner._plan import Alternative, Plan, Prediction
 from siniantrust.planner._policy import Policy
 from siniantrust.planner._solve import solve
-from siniantrust.trust import Label
 
 Mask = Literal["none", "auto", "exact"]
-_RESIDUE_BYTES = 4
 # What the enclave holds of a padded weight beyond its four bytes in float32: it has it in float64, to prepare
 # corrections with, and twice in eight bits.
 _EXTRA_PER_WEIGHT_BYTES = 6 / 4
-_SHOWN = 3
-PADDED_TERM = "padded layers of part 1, moved there and back"
 
 
 def solve_masked(
@@ -121,37 +114,28 @@ def _padded_plan(
     nodes = [padding.nodes[name] for name in first.nodes if name in padding.nodes]
     if not nodes:
         return None
-    prediction = _prediction(found, nodes, padding, costs)
-    before = {cut.id: prefix_nodes(model, cut) for cut in cuts.cuts}
-    flops = max(model.flops, 1)
+    prediction = compose_masked_prediction(found, nodes, padding, costs)
+    everywhere = frozenset(range(len(model.nodes)))
+    before = {cut.id: frozenset(prefix_nodes(model, cut)) for cut in cuts.cuts}
+    padded_at = {
+        cut_id: [node for node in padding.nodes.values() if node.node.index in inside]
+        for cut_id, inside in [("", everywhere), *before.items()]
+    }
     alternatives = []
     for each in found.alternatives:
-        names = before[each.cut_ids[0]] if each.cut_ids else frozenset(range(len(model.nodes)))
-        padded = [node for node in padding.nodes.values() if node.node.index in names]
-        if not padded:
-            continue
-        share = each.trusted_flops_share - sum(node.node.flops for node in padded) / flops
-        chosen = (each.cut_ids, each.device) == (found.cut_ids, found.devices)
-        alternatives.append(
-            each.model_copy(
-                update={
-                    "padded_layers": len(padded),
-                    "trusted_flops_share": max(share, 0.0),
-                    "latency_s": prediction.latency_s if chosen else each.latency_s,
-                    "period_s": prediction.period_s if chosen else each.period_s,
-                    "boundary_bytes": each.boundary_bytes + sum(_crossing_bytes(model, padded)),
-                }
-            )
-        )
+        padded = padded_at[each.cut_ids[0] if each.cut_ids else ""]
+        if padded:
+            chosen = (each.cut_ids, each.device) == (found.cut_ids, found.devices)
+            alternatives.append(_described(model, each, padded, prediction if chosen else None))
     return found.model_copy(
         update={
             "policy": policy,
-            "parts": (_with_reason(first, nodes, padding, alone=len(found.parts) == 1), *found.parts[1:]),
+            "parts": (compose_part(first, nodes, padding, alone=len(found.parts) == 1), *found.parts[1:]),
             "prediction": prediction,
             "alternatives": tuple(alternatives),
-            "warnings": (*found.warnings, *_warnings(nodes, found)),
-            "reason": _sentence(found, prediction, len(nodes), padding.devices[0]),
-            "masking": _described(model, nodes, padding, costs, mode, found),
+            "warnings": (*found.warnings, *warn_of_pads(nodes, found)),
+            "reason": explain_padded(found, prediction, len(nodes), padding.devices[0]),
+            "masking": compose_masking(model, nodes, padding, costs, mode, found),
         }
     )
 
@@ -160,109 +144,20 @@ def _with_alternatives(plan: Plan, others: Sequence[Alternative]) -> Plan:
     return plan.model_copy(update={"alternatives": (*plan.alternatives, *others)})
 
 
-def _prediction(found: Plan, nodes: Sequence[PaddedNode], padding: Padding, costs: CostProfile) -> Prediction:
-    """Take what the solver counted as the enclave's apart: whose work it is, and what crosses.
-
-    Behind the last cut nothing is padded, since a device has seen what the last part reads: there the nodes take what
-    they take inside.
-    """
-    device = padding.devices[0]
-    less_s = {"compute part 1": sum(each.latency_s for each in nodes)}
-    for number, part in enumerate(found.parts[1:], start=2):
-        if part.trusted:
-            behind = [padding.nodes[name] for name in part.nodes if name in padding.nodes]
-            less_s[f"compute part {number}"] = sum(each.latency_s - each.inside_s for each in behind)
-    terms = [
-        term.model_copy(update={"latency_s": max(term.latency_s - less_s.get(term.what, 0.0), 0.0)})
-        if term.where == ENCLAVE
-        else term
-        for term in found.prediction.terms
-    ]
-    assert costs.masking is not None  # noqa: S101 - padding was chosen with it
-    basis = costs.masking.basis
-    moved = costs.transfers[device].basis
-    padded = (
-        ("mask, check and unmask in part 1", ENCLAVE, sum(each.enclave_s for each in nodes), basis),
-        ("cross with padded values and back", ENCLAVE, sum(each.cross_s for each in nodes), costs.crossing.basis),
-        (PADDED_TERM, device, sum(each.move_s + each.device_s for each in nodes), f"{basis}; the way there: {moved}"),
-    )
-    terms += [CostTerm(what=what, where=where, latency_s=seconds, basis=how) for what, where, seconds, how in padded]
-    stages: dict[str, float] = {}
-    for term in terms:
-        stages[term.where] = stages.get(term.where, 0.0) + term.latency_s
-    return Prediction(latency_s=sum(stages.values()), period_s=max(stages.values()), terms=tuple(terms))
-
-
-def _crossing_bytes(model: Model, nodes: Sequence[PaddedNode]) -> list[int]:
-    names = [*dict.fromkeys(each.entry for each in nodes), *(each.exit for each in nodes)]
-    return [_RESIDUE_BYTES * model.tensors[name].elements for name in names]
-
-
 def _described(
-    model: Model,
-    nodes: Sequence[PaddedNode],
-    padding: Padding,
-    costs: CostProfile,
-    mode: Literal["auto", "exact"],
-    found: Plan,
-) -> Masking:
-    values: list[tuple[str, Literal["sent", "received"]]] = [
-        (name, "sent") for name in dict.fromkeys(each.entry for each in nodes)
-    ]
-    values += [(each.exit, "received") for each in nodes]
-    inside = set(found.parts[0].nodes)
-    assert costs.masking is not None  # noqa: S101 - padding was chosen with it
-    return Masking(
-        mode=mode,
-        part=found.parts[0].name,
-        devices=padding.devices,
-        layers=tuple(
-            PaddedLayer(
-                node=each.node.name,
-                entry=each.entry,
-                exit=each.exit,
-                masked_s=each.enclave_s,
-                device_s=each.device_s,
-                inside_s=each.inside_s,
-                reason=each.reason,
-            )
-            for each in nodes
-        ),
-        values=tuple(
-            PaddedValue(
-                tensor=name,
-                label=Label.PADDED,
-                direction=direction,
-                size_bytes=_RESIDUE_BYTES * model.tensors[name].elements,
-            )
-            for name, direction in values
-        ),
-        kept={name: reason for name, reason in padding.kept.items() if name in inside},
-        offline_s=sum(each.offline_s for each in nodes),
-        basis=costs.masking.basis,
+    model: Model, alternative: Alternative, padded: Sequence[PaddedNode], prediction: Prediction | None
+) -> Alternative:
+    """Return an alternative with its padded layers; ``prediction`` is the plan's, where it is the chosen one."""
+    share = alternative.trusted_flops_share - sum(each.node.flops for each in padded) / max(model.flops, 1)
+    names = [*dict.fromkeys(each.entry for each in padded), *(each.exit for each in padded)]
+    crossing = sum(RESIDUE_BYTES * model.tensors[name].elements for name in names)
+    predicted = alternative if prediction is None else prediction
+    return alternative.model_copy(
+        update={
+            "padded_layers": len(padded),
+            "trusted_flops_share": max(share, 0.0),
+            "latency_s": predicted.latency_s,
+            "period_s": predicted.period_s,
+            "boundary_bytes": alternative.boundary_bytes + crossing,
+        }
     )
-
-
-def _with_reason(part: PlannedPart, nodes: Sequence[PaddedNode], padding: Padding, *, alone: bool) -> PlannedPart:
-    listed = ", ".join(f"'{each.node.name}'" for each in nodes[:_SHOWN]) + (" and more" if len(nodes) > _SHOWN else "")
-    padded = f"Under pads on '{padding.devices[0]}': {len(nodes)} layers ({listed})."
-    held = "Nothing of it leaves in the clear but the outputs." if alone else part.reason
-    return part.model_copy(update={"reason": f"{held} {padded}"})
-
-
-def _sentence(found: Plan, prediction: Prediction, layers: int, device: str) -> str:
-    padded = f"{layers} layers of part 1 run on '{device}' under pads"
-    if len(found.parts) > 1:
-        return f"{padded}. {found.reason}"
-    return f"{padded}, the rest of the model in the enclave: {prediction.latency_s * 1e3:.3g} ms predicted."
-
-
-def _warnings(nodes: Sequence[PaddedNode], found: Plan) -> list[str]:
-    weights = sum(each.node.parameters for each in nodes)
-    warnings = [f"The host learns the weights of the {len(nodes)} padded layers ({weights:,} numbers, quantised)."]
-    if any(not part.trusted for part in found.parts):
-        warnings.append(
-            "The audit attacked the float network; behind padded layers what crosses is the quantised network's, which "
-            "differs from it by the quantisation alone."
-        )
-    return warnings

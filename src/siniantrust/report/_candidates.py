@@ -48,7 +48,7 @@ def candidates(sources: Sources, cuts: Sequence[CutView]) -> list[Candidate]:
         Candidate(
             label="+".join(str(numbers[cut_id].number) for cut_id in item.cut_ids),
             title=(" + ".join(numbers[cut_id].label for cut_id in item.cut_ids) or "no cut")
-            + (f", {item.padded_layers} layers under pads" if item.padded_layers else ""),
+            + (f", {item.padded_layers} padded" if item.padded_layers else ""),
             device=clean(item.device),
             latency_s=item.latency_s,
             period_s=item.period_s,

@@ -115,7 +115,7 @@ def _status(sources: Sources, measured: CutRead | None) -> tuple[Status, str, st
         return (
             "nothing",
             "Nothing leaves the enclave in the clear but the answer",
-            f"{len(masking.layers)} layers run on {clean(masking.devices[0])} under pads that are used once. {_NOISE}",
+            f"Layers on {clean(masking.devices[0])} ({len(masking.layers)}) run under pads used once. {_NOISE}",
         )
     if all(part.trusted for part in sources.plan.parts):
         return (

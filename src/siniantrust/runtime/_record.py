@@ -70,7 +70,7 @@ class MaskedRecord(_Record):
     """What a masked part was measured to do, for one item: processor time of the enclave, bytes, and time of devices.
 
     ``prepare_s`` is the offline cost of its pads; no throughput counts without it. ``refill_per_s`` is how many items
-    the enclave can prepare a second when it has nothing else to do.
+    the enclave can prepare a second when it has nothing else to do; ``stock_bytes`` lie sealed outside it.
     """
 
     part: str
@@ -87,6 +87,7 @@ class MaskedRecord(_Record):
     prepare_s: float
     refill_per_s: float
     stock_level: int
+    stock_bytes: int
     ran_dry: int
     refused: int
     quarantined: dict[str, str]

@@ -13,7 +13,7 @@ from siniantrust.masking.exact._ledger import PadLedger
 from siniantrust.masking.exact._pads import PadSource
 from siniantrust.masking.exact._passes import best_passes
 from siniantrust.masking.exact._program import build_program, offerable
-from siniantrust.masking.exact._program_file import Outline, Settings, dump_program, load_program, read_outline
+from siniantrust.masking.exact._program_file import Outline, Settings, dump_program, read_outline
 from siniantrust.masking.exact._prove import unprovable
 from siniantrust.masking.exact._reference import QuantisedModel
 from siniantrust.masking.exact._relay import Pending, Relay, Status
@@ -42,7 +42,6 @@ __all__ = [
     "calibrate",
     "choose_layers",
     "dump_program",
-    "load_program",
     "measure_costs",
     "offerable",
     "read_outline",

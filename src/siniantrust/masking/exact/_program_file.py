@@ -17,6 +17,7 @@ import numpy as np
 from siniantrust.errors import PlanError, TrustError
 from siniantrust.masking.exact._finish import Finish
 from siniantrust.masking.exact._layer import Layer, Window
+from siniantrust.masking.exact._program_body import Body, taken
 from siniantrust.masking.exact._stages import Exchange, Program
 from siniantrust.masking.exact._wire import RESERVED
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 MAGIC = b"SNEXACT1"
 _RESIDUE_BYTES = 4
 _TAG_BYTES = 16
-_DTYPES = ("int8", "uint8", "float32")
 # What reading JSON of another form, or arrays of another shape, ends with.
 _FAULTS = (LookupError, ValueError, TypeError, AttributeError, OverflowError)
 
@@ -41,16 +41,14 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What the host has to know of one exchange: its layers in order, entries and exits, and bytes for one item.
+    """What the host has to know of one exchange: its layers in order, entries and exits.
 
-    ``stock_bytes`` is what the sealed corrections of its layers take.
+    ``stock_bytes`` is what the sealed corrections of its layers take for one item.
     """
 
     layers: tuple[str, ...]
     entries: tuple[str, ...]
     exits: tuple[str, ...]
-    sent_bytes: int
-    received_bytes: int
     stock_bytes: int
 
 
@@ -84,7 +82,7 @@ def dump_program(program: Program, settings: Settings) -> tuple[bytes, bytes]:
     Raises:
         PlanError: if a value's name is one that the exchange with the host needs.
     """
-    body = _Body()
+    body = Body()
     names = {tensor.name for tensor in (*program.inputs, *program.outputs)}
     names |= {name for exchange in program.exchanges for name in exchange.shapes}
     for name in sorted(names):
@@ -165,8 +163,6 @@ def _outline(raw: Mapping[str, Any]) -> Outline:
         layers=tuple(str(layer["name"]) for layer in layers),
         entries=tuple(raw["entries"]),
         exits=exits,
-        sent_bytes=sum(_RESIDUE_BYTES * math.prod(shapes[name][1:]) for name in raw["entries"]),
-        received_bytes=sum(_RESIDUE_BYTES * math.prod(shapes[name][1:]) for name in exits),
         stock_bytes=sum(_sealed_bytes(shapes[name]) for name in exits),
     )
 
@@ -196,14 +192,14 @@ def _ports(raw: Sequence[Mapping[str, Any]]) -> tuple[Port, ...]:
 
 
 def _piece(raw: Mapping[str, Any], body: memoryview) -> Piece:
-    return Piece(_taken(raw["model"], body).tobytes(), _ports(raw.get("inputs", ())))
+    return Piece(taken(raw["model"], body).tobytes(), _ports(raw.get("inputs", ())))
 
 
-def _segment(part: Part, body: _Body) -> dict[str, Any]:
+def _segment(part: Part, body: Body) -> dict[str, Any]:
     return {"model": body.add_bytes(part.proto.SerializeToString()), "inputs": [_port(each) for each in part.inputs]}
 
 
-def _described(layer: Layer, body: _Body) -> dict[str, Any]:
+def _described(layer: Layer, body: Body) -> dict[str, Any]:
     return {
         "name": layer.name,
         "entry": layer.entry,
@@ -223,10 +219,10 @@ def _layer(raw: Mapping[str, Any], body: memoryview) -> Layer:
         name=raw["name"],
         entry=raw["entry"],
         exit=raw["exit"],
-        weight=_taken(raw["weight"], body),
-        bias=_taken(raw["bias"], body),
-        input_scale=float(_taken(raw["input_scale"], body).view(np.float64)[0]),
-        row_scales=_taken(raw["row_scales"], body),
+        weight=taken(raw["weight"], body),
+        bias=taken(raw["bias"], body),
+        input_scale=float(taken(raw["input_scale"], body).view(np.float64)[0]),
+        row_scales=taken(raw["row_scales"], body),
         window=window and Window(**{name: tuple(sizes) for name, sizes in window.items()}),
     )
 
@@ -241,38 +237,3 @@ def _exchange(number: int, raw: Mapping[str, Any], body: memoryview) -> Exchange
         shapes={name: tuple(shape) for name, shape in raw["shapes"].items()},
         part=cast("Any", _piece(raw, body)),
     )
-
-
-class _Body:
-    """Collects arrays one after the other, each at a multiple of eight bytes."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._size_bytes = 0
-
-    def add(self, array: np.ndarray) -> dict[str, Any]:
-        place = {"at": self._size_bytes, "dtype": str(array.dtype), "shape": list(array.shape)}
-        raw = np.ascontiguousarray(array).tobytes()
-        raw += bytes(-len(raw) % 8)
-        self._pieces.append(raw)
-        self._size_bytes += len(raw)
-        return place
-
-    def add_bytes(self, raw: bytes) -> dict[str, Any]:
-        return self.add(np.frombuffer(raw, np.uint8))
-
-    def joined(self) -> bytes:
-        return b"".join(self._pieces)
-
-
-def _taken(place: Mapping[str, Any], body: memoryview) -> np.ndarray:
-    """Return a copy of an array in the body, which may be overwritten later."""
-    if place["dtype"] not in _DTYPES:
-        raise ValueError(f"dtype {place['dtype']}")
-    shape, at = tuple(int(size) for size in place["shape"]), int(place["at"])
-    size_bytes = math.prod(shape) * np.dtype(place["dtype"]).itemsize
-    if min(shape, default=0) < 0 or at < 0 or at + size_bytes > len(body):
-        raise ValueError("an array lies outside the body")
-    raw = np.frombuffer(body[at : at + size_bytes], np.uint8).copy()
-    array: np.ndarray = raw.view(place["dtype"]).reshape(shape)
-    return array

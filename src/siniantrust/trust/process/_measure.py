@@ -29,6 +29,7 @@ PROGRAM: tuple[str, ...] = (
     "siniantrust.masking.exact._native",
     "siniantrust.masking.exact._pads",
     "siniantrust.masking.exact._passes",
+    "siniantrust.masking.exact._program_body",
     "siniantrust.masking.exact._program_file",
     "siniantrust.masking.exact._query",
     "siniantrust.masking.exact._stages",
