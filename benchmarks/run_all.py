@@ -20,6 +20,7 @@ import mask_costs
 import mask_leakage
 import parallelism
 import pipeline
+import restructure
 import scaling
 import solver
 import split_latency
@@ -41,6 +42,7 @@ BENCHMARKS = {
     "exact_accuracy": exact_accuracy.run,
     "mask_costs": mask_costs.run,
     "mask_leakage": mask_leakage.run,
+    "restructure": restructure.run,
 }
 
 

@@ -58,3 +58,46 @@ def test_what_it_refuses(refused: Command, files: tuple[Path, Path], tmp_path: P
     refused("retrain", model, data, "--at", "w1", *end, names="w1 is no cut")
     (tmp_path / "out.onnx.checkpoint").write_bytes(b"nothing")
     refused("retrain", model, data, "--at", "p1", *end, names="out.onnx.checkpoint: damaged")
+    refused("restructure", model, data, "--at", "p1", "--pass", "magic", *end, names="pass 'magic' is unknown")
+    refused("restructure", model, data, "--at", "p1", "--pass", "prune", *end, "--epochs", 0, names="epochs")
+    refused("tune", model, data, "--mask", "magic", "-o", tmp_path / "search", names="masks out of none, bank")
+
+
+def test_a_smaller_part_one_is_written_with_its_record(
+    sinian: Command, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """`sinian restructure` writes a model of which less leaves, as restructuring.json and the table say."""
+    model, data = files
+    out = tmp_path / "small" / "small.onnx"
+    command = ("restructure", model, data, "--at", "p2", "--pass", "prune=0.5", "--epochs", 2, "-o", out)
+    said = sinian(*command, "--json")
+    assert said.code == 0, said.err
+    record = json.loads(said.out)
+    assert record == json.loads(out.with_name("restructuring.json").read_text())
+    assert record["after"]["size_bytes"] == record["before"]["size_bytes"] / 2
+    assert record["after"]["flops"] < record["before"]["flops"]
+    (tensor,) = (each for each in onnx.load(out).graph.initializer if each.name == "w2")
+    assert list(tensor.dims) == [4, 3, 3, 3]
+    table = sinian(*command)
+    assert "prune=0.5" in table.out
+    assert "'p2' crosses" in table.out
+
+
+def test_a_search_is_written_as_a_table_and_a_picture(
+    sinian: Command, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """`sinian tune` writes its points and the front, and going on with nothing left to do says the same."""
+    pytest.importorskip("optuna", reason="the extra 'tune' is not installed")
+    model, data = files
+    out = tmp_path / "search"
+    command = ("tune", model, data, "--budget", 1, "--at", "p1", "--mask", "none", "--attack", "ridge", "--epochs", 1)
+    said = sinian(*command, "-o", out, "--json")
+    assert said.code == 0, said.err
+    record = json.loads(said.out)
+    assert record == json.loads((out / "tune.json").read_text())
+    (point,) = record["points"]
+    assert point["on_front"]
+    assert (out / "trials" / "0.onnx").is_file()
+    assert (out / "front.png").is_file()
+    table = sinian(*command, "-o", out)
+    assert "1 trials, 0 failed" in table.out

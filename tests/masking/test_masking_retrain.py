@@ -74,6 +74,21 @@ def test_part_two_learns_what_the_mask_left() -> None:
     assert _accuracy(model.proto) == pytest.approx(found.training.accuracy_before)
 
 
+def test_a_number_that_both_parts_read_stays_with_part_one() -> None:
+    """A weight on both sides of the cut is frozen with Part 1: what crosses stays as it was, bit by bit."""
+    proto = network()
+    proto.graph.node.insert(2, onnx.helper.make_node("Mul", ["r1", "shared"], ["s1"], "scale1"))
+    proto.graph.node[3].input[0] = "s1"
+    proto.graph.node.insert(4, onnx.helper.make_node("Mul", ["p1", "shared"], ["s2"], "scale2"))
+    proto.graph.node[5].input[0] = "s2"
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones((6, 1, 1), np.float32), "shared"))
+    model = load_model(proto)
+    found = retrain(model, items(), cut=cut_at(model, "p1"), recipe=replace(QUICK, epochs=1))
+    changed = _changed(model.proto, found.proto)
+    assert "w2" in changed
+    assert not changed & {"w1", "b1", "shared"}
+
+
 def test_both_parts_learn_together() -> None:
     """In joint mode Part 1 changes too; the mask's own constants do not."""
     model, cut = _masked()
@@ -96,6 +111,23 @@ def test_a_teacher_needs_no_labels() -> None:
     assert untrained.training.agreement is not None
     assert found.agreement > untrained.training.agreement + 0.3
     assert found.epochs[-1].training_loss < found.epochs[0].training_loss
+
+
+def test_a_teacher_whose_answers_are_no_classes_is_learnt_by_their_distance() -> None:
+    """Maps are learnt by their squared error; where no classes are answered, labels count for nothing."""
+
+    def cut_short(proto: onnx.ModelProto) -> Model:
+        del proto.graph.node[-2:]
+        proto.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("p2", 1, ["n", 8, 2, 2]))
+        return load_model(proto)
+
+    given, teacher = cut_short(network(seed=1)), cut_short(network())
+    found = retrain(given, items(), cut=cut_at(given, "p1"), recipe=replace(QUICK, mode="joint"), teacher=teacher)
+    training = found.training
+    assert training.epochs[-1].validation_loss < 0.7 * training.epochs[0].validation_loss
+    assert training.accuracy_after is training.accuracy_teacher is training.agreement is None
+    with pytest.raises(RetrainError, match=r"labels need scores of shape \(N, classes\), found .*use a teacher"):
+        retrain(given, items(), cut=cut_at(given, "p1"), recipe=QUICK)
 
 
 def test_noise_is_drawn_for_every_batch() -> None:
@@ -180,6 +212,7 @@ def test_a_training_that_was_cut_off_ends_in_the_same_bits(
     found = retrain(model, items(), cut=cut, recipe=recipe, penalty=resumed, checkpoint=checkpoint)
     assert resumed.steps == 9 - fail_at
     assert found.proto == expected.proto
+    assert found.training.best_epoch == 3
     assert [replace(each, time_s=0) for each in found.training.epochs] == [
         replace(each, time_s=0) for each in expected.training.epochs
     ]

@@ -17,8 +17,10 @@ from siniantrust.cli import (
     _host,
     _keys,
     _mask,
+    _restructure,
     _retrain,
     _study,
+    _tune,
     _verify,
 )
 
@@ -49,6 +51,8 @@ app.command()(_study.inspect)
 app.command()(_mask.mask)
 app.command()(_study.audit)
 app.command()(_retrain.retrain)
+app.command()(_restructure.restructure)
+app.command()(_tune.tune)
 app.command()(_study.plan)
 app.command()(_deploy.build)
 app.command()(_deploy.run)

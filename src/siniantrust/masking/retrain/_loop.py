@@ -19,7 +19,7 @@ from siniantrust._progress import Step
 from siniantrust.masking.retrain._checkpoint import load_checkpoint, save_checkpoint
 from siniantrust.masking.retrain._frozen import Frozen
 from siniantrust.masking.retrain._items import Items
-from siniantrust.masking.retrain._losses import class_scores, label_loss, teacher_loss
+from siniantrust.masking.retrain._losses import are_classes, class_scores, label_loss, teacher_loss
 from siniantrust.masking.retrain._network import Network, joined
 from siniantrust.masking.retrain._penalty import Penalty, TrainedPenalty
 from siniantrust.masking.retrain._recipe import Recipe, RetrainError
@@ -120,17 +120,18 @@ class Loop:
         """Return the figures of some items, as in inference, with the same noise each time."""
         self.network.graph.eval()
         self._seed(_VALIDATION)
-        sums = np.zeros(3)
+        sums, scored = np.zeros(3), False
         for start in range(0, len(rows), _VALIDATION_BATCH):
             chosen = rows[start : start + _VALIDATION_BATCH]
             with torch.no_grad():
                 loss, penalty, answers, labels = self._losses(chosen)
             right = 0.0
-            if labels is not None:
+            if labels is not None and are_classes(answers):
+                scored = True
                 right = float((class_scores(answers, labels).argmax(1) == labels).double().mean())
             sums += len(chosen) * np.array([float(loss), float(penalty), right])
         loss_mean, penalty_mean, accuracy = (float(each) for each in sums / len(rows))
-        return Figures(loss_mean, penalty_mean, None if self.items.labels is None else accuracy)
+        return Figures(loss_mean, penalty_mean, accuracy if scored else None)
 
     def _epoch(self, checkpoint: Path | None, described: Mapping[str, Any]) -> None:
         recipe, state, rows = self.recipe, self._state, self.items.training
@@ -157,7 +158,8 @@ class Loop:
         )
         state.epochs.append(asdict(epoch))
         state.epoch, state.step, state.loss_sum, state.spent_s = state.epoch + 1, 0, 0.0, 0.0
-        if figures.loss < state.best_loss:
+        # Losses against an adversary that has learnt in between do not compare: the last epoch is taken.
+        if figures.loss < state.best_loss or isinstance(self.penalty, TrainedPenalty):
             state.best_loss, state.best_epoch, self._best = figures.loss, state.epoch, self._weights()
 
     def _step(self, rows: np.ndarray, done: float) -> float:
@@ -189,7 +191,7 @@ class Loop:
             raise RetrainError("data: there are no labels to learn; add them, or name a teacher")
         penalty = torch.zeros((), device=self.device)
         if self.penalty is not None:
-            crossing, private = joined(features), inputs[self.items.private]
+            crossing, private = joined(features).float(), inputs[self.items.private]
             if learning and isinstance(self.penalty, TrainedPenalty):
                 self.penalty.inner_step(private, crossing.detach(), labels)
             penalty = self.penalty(private, crossing, labels)

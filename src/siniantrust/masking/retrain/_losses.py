@@ -31,6 +31,11 @@ def answers_of(model: Model) -> tuple[str, ...]:
     return tuple(found)
 
 
+def are_classes(answers: Mapping[str, torch.Tensor]) -> bool:
+    """Return whether the first of the answers is one score for each class, (N, classes)."""
+    return next(iter(answers.values())).ndim == _CLASS_RANK
+
+
 def class_scores(answers: Mapping[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
     """Return the first of the answers, which must be one score for each class.
 
@@ -38,7 +43,7 @@ def class_scores(answers: Mapping[str, torch.Tensor], labels: torch.Tensor) -> t
         RetrainError: if it is no (N, classes), or a label is no class of it.
     """
     name, scores = next(iter(answers.items()))
-    if scores.ndim != _CLASS_RANK:
+    if not are_classes(answers):
         shape = tuple(scores.shape)
         raise RetrainError(f"answer '{name}': labels need scores of shape (N, classes), found {shape}; use a teacher")
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < scores.shape[1]:

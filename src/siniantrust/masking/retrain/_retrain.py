@@ -43,8 +43,9 @@ def retrain(
 
     Masks that are nodes of the model act in training as they do in use; noise is drawn anew for each batch. The loss is
     the cross-entropy of the model's first output, or with a teacher the distance to its answers, for which no labels
-    are needed. The weights of the epoch with the least validation loss are taken. One seed gives one result on one
-    device and number of threads, also where a training was interrupted and started again with its checkpoint.
+    are needed. The weights of the epoch with the least validation loss are taken, or with a penalty that learns itself
+    those of the last one. One seed gives one result on one device and number of threads, also where a training was
+    interrupted and started again with its checkpoint.
 
     Args:
         model: The model, with its mask if it has one.

@@ -9,12 +9,11 @@ from siniantrust.graph import Model
 from siniantrust.leakage import random_tensors
 from siniantrust.masking.retrain._frozen import Frozen
 from siniantrust.masking.retrain._items import Items
-from siniantrust.masking.retrain._losses import answers_of, class_scores
+from siniantrust.masking.retrain._losses import answers_of, are_classes, class_scores
 from siniantrust.masking.retrain._network import Network
 from siniantrust.odla.torch_graph import TorchGraph
 
 _BATCH = 256
-_CLASS_RANK = 2
 
 
 def taught_by(teacher: Model, items: Items, device: torch.device) -> Frozen:
@@ -33,14 +32,14 @@ def taught_by(teacher: Model, items: Items, device: torch.device) -> Frozen:
 
 
 def accuracy_of(taught: Frozen, items: Items, device: torch.device) -> float | None:
-    """Return the share of held-out items whose label the teacher names; None without labels."""
-    if items.labels is None:
-        return None
+    """Return the share of held-out items whose label the teacher names; None without labels or classes."""
     right = []
     for rows in _batches(items.heldout):
         inputs, labels = items.batch(rows, device)
-        assert labels is not None  # noqa: S101 - said above
-        right.append((class_scores(taught.of(rows, inputs), labels).argmax(1) == labels).cpu().numpy())
+        answers = taught.of(rows, inputs)
+        if labels is None or not are_classes(answers):
+            return None
+        right.append((class_scores(answers, labels).argmax(1) == labels).cpu().numpy())
     return float(np.concatenate(right).mean())
 
 
@@ -50,9 +49,10 @@ def agreement_of(taught: Frozen, network: Network, items: Items, device: torch.d
     alike = []
     for rows in _batches(items.heldout):
         inputs, _ = items.batch(rows, device)
-        theirs = next(iter(taught.of(rows, inputs).values()))
-        if theirs.ndim != _CLASS_RANK:
+        answers = taught.of(rows, inputs)
+        if not are_classes(answers):
             return None
+        theirs = next(iter(answers.values()))
         with torch.no_grad():
             mine = next(iter(network.answers(network.features(inputs)).values()))
         alike.append((mine.argmax(1) == theirs.argmax(1)).cpu().numpy())

@@ -1,0 +1,150 @@
+"""How far a search for a mask gets: the demo's network, and a residual one on Fashion-MNIST, against the bar.
+
+    python benchmarks/tune.py --out benchmarks/results/tune --budget 200 --workers 16
+
+The same command goes on where it was killed. Not in run_all.py: a search that means something takes hours.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from _study_data import Items, fashion, scenes
+from _study_networks import RECIPES, export, train
+from results_file import Bar, Outcome, save
+
+from siniantrust import graph, leakage
+from siniantrust._files import write_atomic
+from siniantrust.masking.retrain import Recipe
+from siniantrust.masking.tune import (
+    Limits,
+    Point,
+    Search,
+    Tuning,
+    chosen_cuts,
+    defences,
+    draw_front,
+    tune,
+    write_tuning,
+)
+
+_CACHE = Path(__file__).resolve().parents[1] / ".cache"
+SUBJECTS = ("demo", "resnet")
+
+
+def main() -> None:
+    """Parse the command line and search."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder for the searches and their figures")
+    parser.add_argument("--budget", type=int, default=100, help="trials for each network")
+    parser.add_argument("--workers", type=int, default=1, help="trials that run beside each other")
+    parser.add_argument("--epochs", type=int, default=12, help="passes over the data of each trial")
+    parser.add_argument("--only", action="append", choices=SUBJECTS, help="search for this network only")
+    arguments = parser.parse_args()
+    limits = Limits()
+    rows, bars = [], []
+    for name in arguments.only or SUBJECTS:
+        folder = arguments.out / name
+        items = _items(name)
+        model = _model(name, items, folder)
+        search = Search(
+            cuts=chosen_cuts(model, ()),
+            masks=defences(),
+            recipe=Recipe(mode="joint", epochs=arguments.epochs, learning_rate=2e-3),
+            budget=leakage.Budget(threads=1),
+        )
+        found = tune(
+            model,
+            _data(items, model),
+            search,
+            trials=arguments.budget,
+            out=folder,
+            limits=limits,
+            workers=arguments.workers,
+        )
+        write_tuning(found, folder / "tune.json")
+        draw_front(found, folder / "front.png")
+        rows += _rows(name, found)
+        nearest = min(_excess(point, limits) for point in found.points)
+        bars.append(Bar(f"{name}: nearest point, worst figure over its limit", 1.0, nearest))
+    outcome = Outcome(
+        title="Search for a mask",
+        method=(
+            f"`sinian tune` over all useful cuts, the defences and the structure, {arguments.budget} trials a network, "
+            f"{arguments.epochs} epochs each, a quick audit; the front is shown. The limits are {limits}."
+        ),
+        rows=rows,
+        bars=bars,
+        remarks=["A quick audit is a first look: the whole suite may find more in any of these points."],
+    )
+    save(outcome, "tune", arguments.out, quick=False)
+    for bar in bars:
+        print(f"{bar.what}: {bar.measured:.3g} ({'met' if bar.met else 'MISSED'})")
+
+
+def _items(name: str) -> Items:
+    if name == "demo":
+        return scenes(_CACHE, items=4000, heldout=1000, seed=0)
+    return fashion(_CACHE, items=8000, heldout=1000, seed=0)
+
+
+def _model(name: str, items: Items, folder: Path) -> graph.Model:
+    if name == "demo":
+        return graph.load_model(onnx.load_from_string(files("siniantrust.demo").joinpath("scenes.onnx").read_bytes()))
+    kept = folder / "model.onnx"
+    if not kept.exists():
+        torch.set_num_threads(1)
+        seen = RECIPES[name].seen_items
+        network = train(
+            RECIPES[name], items.train_inputs, items.train_labels, classes=items.classes, seed=0, seen_items=seen
+        )
+        write_atomic(kept, export(network, items.train_inputs.shape[1:], name))
+    return graph.load_model(kept)
+
+
+def _data(items: Items, model: graph.Model) -> leakage.Data:
+    known, heldout = len(items.train_inputs), len(items.heldout_inputs)
+    return leakage.Data(
+        inputs=np.concatenate([items.train_inputs, items.heldout_inputs]),
+        labels=np.concatenate([items.train_labels, items.heldout_labels]),
+        input_name=model.inputs[0].name,
+        heldout=np.arange(known + heldout) >= known,
+    )
+
+
+def _excess(point: Point, limits: Limits) -> float:
+    """Return the worst of a point's figures as a multiple of its limit."""
+    others = [value for name, value in point.leakage.items() if name != "reidentification"]
+    return max(
+        max(others) / limits.leakage,
+        point.leakage["reidentification"] / limits.reidentification,
+        point.lost_points / limits.lost_points,
+    )
+
+
+def _rows(name: str, found: Tuning) -> list[dict[str, object]]:
+    return [
+        {
+            "network": name,
+            "cut": point.cut,
+            "mask": f"{point.mask} {point.strength:.2f}",
+            "channels kept": point.kept_channels,
+            "channels that cross": point.crossing_channels,
+            **point.leakage,
+            "accuracy lost, points": point.lost_points,
+            "MFLOP of Part 1": point.flops / 1e6,
+            "bytes that cross": point.size_bytes,
+            "converged": point.converged,
+        }
+        for point in found.points
+        if point.on_front
+    ]
+
+
+if __name__ == "__main__":
+    main()

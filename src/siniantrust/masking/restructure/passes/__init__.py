@@ -1,0 +1,1 @@
+"""The passes, one file each; ``siniantrust.masking.restructure.list_passes`` finds them."""

@@ -1,0 +1,145 @@
+"""The search: its figures are its models', it goes on where it was killed, and it refuses what is another one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from retrain_models import cut_at, items, network
+
+from siniantrust.graph import Model, load_model
+from siniantrust.leakage import Budget
+from siniantrust.masking.retrain import Recipe, retrain
+from siniantrust.masking.tune import (
+    Limits,
+    Search,
+    TuneError,
+    chosen_cuts,
+    draw_front,
+    tune,
+    write_tuning,
+)
+
+pytest.importorskip("optuna", reason="the extra 'tune' is not installed")
+
+SMALL = Search(
+    cuts=("p1", "p2"),
+    masks=("none", "gaussian"),
+    recipe=Recipe(mode="joint", epochs=2, learning_rate=5e-3),
+    budget=Budget(attacker_items=150, heldout_items=60, steps=4, seeds=1, threads=1, repeats=2, kernel_features=64),
+    attacks=("ridge",),
+)
+
+
+@cache
+def _trained() -> Model:
+    model = load_model(network())
+    recipe = Recipe(mode="joint", epochs=6, learning_rate=5e-3)
+    return load_model(retrain(model, items(), cut=cut_at(model, "p1"), recipe=recipe).proto)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a search of three trials."""
+    out = tmp_path_factory.mktemp("search")
+    tune(_trained(), items(), SMALL, trials=3, out=out)
+    return out
+
+
+def test_figures_are_those_of_the_models_that_were_kept(folder: Path, tmp_path: Path) -> None:
+    """Going on to four trials tries one more; every point's accuracy, FLOPs and bytes are its kept model's own."""
+    found = tune(_trained(), items(), SMALL, trials=4, out=folder, limits=Limits(1.0, 1.0, 100.0))
+    assert sorted([*(point.number for point in found.points), *found.failed]) == [0, 1, 2, 3]
+    data = items()
+    assert data.labels is not None
+    assert data.heldout is not None
+    for point in found.points:
+        path = folder / "trials" / f"{point.number}.onnx"
+        model = load_model(path)
+        cut = cut_at(model, point.tensor)
+        assert (cut.flops_before, cut.size_bytes) == (point.flops, point.size_bytes)
+        assert 0 <= point.leakage["reidentification"] <= 1.2
+        assert point.within
+        assert point.lost_points == pytest.approx(100 * (found.accuracy_original - point.accuracy))
+        if point.mask == "none":
+            session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+            (scores,) = session.run(None, {"x": data.inputs[data.heldout]})
+            assert point.accuracy == pytest.approx(np.mean(scores.argmax(1) == data.labels[data.heldout]))
+    write_tuning(found, tmp_path / "tune.json")
+    assert json.loads((tmp_path / "tune.json").read_text())["points"][0]["number"] == found.points[0].number
+    draw_front(found, tmp_path / "front.png")
+    assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_beats_the_front(folder: Path) -> None:
+    """Each point is on the front exactly if no other one is at least as good in all four figures and better in one."""
+    points = tune(_trained(), items(), SMALL, trials=1, out=folder).points
+    goods = [(-max(p.leakage.values()), p.accuracy, -p.flops, -p.size_bytes) for p in points]
+    for point, mine in zip(points, goods, strict=True):
+        beaten = any(other != mine and all(a >= b for a, b in zip(other, mine, strict=True)) for other in goods)
+        assert point.on_front == (not beaten)
+
+
+def test_another_search_is_refused(folder: Path) -> None:
+    """A folder goes on with its own search only; what differs is named."""
+    with pytest.raises(TuneError, match="holds another search: seed is 0 there and 1 here"):
+        tune(_trained(), items(), replace(SMALL, seed=1), trials=3, out=folder)
+    with pytest.raises(TuneError, match="holds another search: data is"):
+        tune(_trained(), items(seed=4), SMALL, trials=3, out=folder)
+
+
+def test_a_folder_in_use_is_refused(folder: Path) -> None:
+    """Two searches do not run in one folder at the same time."""
+    import fcntl
+
+    with (folder / "lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(TuneError, match="another search is running in it"):
+            tune(_trained(), items(), SMALL, trials=3, out=folder)
+
+
+def test_a_trial_that_was_killed_is_given_up(folder: Path) -> None:
+    """What a killed search left unfinished counts as failed, and is said to have been interrupted."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    left = optuna.load_study(study_name="tune", storage=storage).ask()
+    found = tune(_trained(), items(), SMALL, trials=1, out=folder)
+    assert found.failed[left.number] == "interrupted"
+
+
+def test_a_trial_that_cannot_be_made_is_kept_with_its_reason(tmp_path: Path) -> None:
+    """Steps that are far too long make every trial fail; the search says how the first one did."""
+    wild = replace(SMALL, masks=("none",), recipe=replace(SMALL.recipe, learning_rate=1e30))
+    with pytest.raises(TuneError, match=r"no trial was carried through; the first failed so: epoch 1, step"):
+        tune(_trained(), items(), wild, trials=1, out=tmp_path)
+
+
+def test_a_search_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    """Masks that there are not, strengths and shares out of range, data without labels."""
+    with pytest.raises(TuneError, match="expected cuts and masks out of none, bank"):
+        replace(SMALL, masks=("magic",))
+    with pytest.raises(TuneError, match="0 < weakest <= strongest"):
+        replace(SMALL, weakest=0.0)
+    with pytest.raises(TuneError, match="crossing_channels must be shares"):
+        replace(SMALL, crossing_channels=(2.0,))
+    with pytest.raises(TuneError, match="mode 'joint'"):
+        replace(SMALL, recipe=Recipe())
+    with pytest.raises(TuneError, match="needs labels"):
+        tune(_trained(), items(labelled=False), SMALL, trials=1, out=tmp_path)
+    with pytest.raises(TuneError, match="at least one trial"):
+        tune(_trained(), items(), SMALL, trials=0, out=tmp_path)
+
+
+def test_useful_cuts_are_found() -> None:
+    """Without names, all cuts that one float tensor crosses are searched; the output is none of them."""
+    model = _trained()
+    assert set(chosen_cuts(model, ())) >= {"r1", "p1", "r2", "p2"}
+    assert chosen_cuts(model, ["p2"]) == ("p2",)
+    assert "y" not in chosen_cuts(model, ())
