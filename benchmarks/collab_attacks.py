@@ -116,7 +116,7 @@ def _hijacking(images: np.ndarray, labels: np.ndarray, *, steps: int) -> tuple[l
     def honest(features: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
         wanted = features.requires_grad_()
         optimiser.zero_grad()
-        nn.functional.cross_entropy(middle(wanted), of).backward()  # type: ignore[no-untyped-call]  # type: ignore[no-untyped-call]
+        nn.functional.cross_entropy(middle(wanted), of).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         assert wanted.grad is not None  # noqa: S101 - the loss depends on it
         return wanted.grad
@@ -169,7 +169,7 @@ def _labels(images: np.ndarray, labels: np.ndarray, *, steps: int) -> dict[str, 
         middle = net(torch.from_numpy(images[rows]))
         middle.retain_grad()
         optimiser.zero_grad()
-        nn.functional.cross_entropy(last(middle), torch.from_numpy(labels[rows])).backward()  # type: ignore[no-untyped-call]  # type: ignore[no-untyped-call]
+        nn.functional.cross_entropy(last(middle), torch.from_numpy(labels[rows])).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         gradients = middle.grad
     of = labels[rows]
