@@ -43,6 +43,34 @@ def residual_network(seed: int = 0) -> onnx.ModelProto:
     return _model(nodes, [3, SIDE, SIDE], [4], weights)
 
 
+def trunk_network(seed: int = 0) -> onnx.ModelProto:
+    """Return a network of what is pooled, added, and sent again: a trunk with a residual block, in 8 bits throughout."""
+    rng = np.random.default_rng(seed)
+    weights: dict[str, np.ndarray] = {
+        "w1": rng.normal(0, 0.3, (6, 3, 3, 3)),
+        "b1": rng.normal(0, 0.1, 6),
+        "w2": rng.normal(0, 0.3, (6, 6, 3, 3)),
+        "w3": rng.normal(0, 0.3, (5, 6, 1, 1)),
+        "w4": rng.normal(0, 0.3, (6, 5, 3, 3)),
+        "w5": rng.normal(0, 0.3, (4, 6, 1, 1)),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], name="stem", pads=[1] * 4),
+        helper.make_node("Relu", ["c1"], ["r1"], name="stem.relu"),
+        helper.make_node("MaxPool", ["r1"], ["p1"], name="pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
+        helper.make_node("Conv", ["p1", "w2"], ["t1"], name="trunk", pads=[1] * 4),
+        helper.make_node("Conv", ["t1", "w3"], ["c2"], name="narrow"),
+        helper.make_node("Relu", ["c2"], ["r2"], name="narrow.relu"),
+        helper.make_node("Conv", ["r2", "w4"], ["c3"], name="wide", pads=[1] * 4),
+        helper.make_node("Add", ["t1", "c3"], ["s1"], name="join"),
+        helper.make_node("Relu", ["s1"], ["r3"], name="join.relu"),
+        helper.make_node("Conv", ["r3", "w5"], ["c4"], name="head"),
+        helper.make_node("GlobalAveragePool", ["c4"], ["p2"], name="mean"),
+        helper.make_node("Flatten", ["p2"], ["y"], name="flat"),
+    ]
+    return _model(nodes, [3, SIDE, SIDE], [4], weights)
+
+
 def attention_network(seed: int = 0) -> onnx.ModelProto:
     """Return one head of self-attention over 5 tokens of 8 numbers, with its projections as matrix products."""
     rng = np.random.default_rng(seed)

@@ -10,7 +10,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from exact_models import attention_network, items, loaded, program_of, residual_network
+from exact_models import attention_network, items, loaded, program_of, residual_network, trunk_network
+from cryptography.hazmat.primitives.ciphers import CipherContext
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -23,11 +24,13 @@ from siniantrust.masking.exact._field import PRIME
 from siniantrust.masking.exact._finish import Finish
 from siniantrust.masking.exact._layer import Layer
 from siniantrust.masking.exact._pads import PadSource
-from siniantrust.masking.exact._query import Query
+from siniantrust.masking.exact._pool import Pool
+from siniantrust.masking.exact._query import Query, _Made
+from siniantrust.masking.exact._uses import uses
 from siniantrust.odla import CheckedExecutable, DeviceSpec
 
 CPU = DeviceSpec("cpu", options={"threads": 1})
-NETWORKS = {"residual": residual_network, "attention": attention_network}
+NETWORKS = {"residual": residual_network, "attention": attention_network, "trunk": trunk_network}
 
 
 @pytest.fixture(scope="module", params=list(NETWORKS))
@@ -48,9 +51,14 @@ def residual(tmp_path_factory: pytest.TempPathFactory) -> Program:
     return program_of(loaded(residual_network(), tmp_path_factory.mktemp("residual")))
 
 
+def _quantised(values: np.ndarray, scale: float) -> np.ndarray:
+    steps: np.ndarray = np.clip(np.rint(values * np.float32(1 / scale)), -127, 127)
+    return steps.astype(np.int8)
+
+
 def _in_integers(layer: Layer, entry: np.ndarray) -> np.ndarray:
     """Return the quantised layer's answer by PyTorch's 64-bit integers: nothing of the product computes it."""
-    steps = np.clip(np.rint(entry * np.float32(1 / layer.input_scale)), -127, 127)
+    steps = entry if entry.dtype == np.int8 else _quantised(entry, layer.input_scale)
     x, weight = torch.tensor(steps).long(), torch.tensor(layer.weight).long()
     if layer.window is None:
         whole = (x.unsqueeze(-2) * weight).sum(dim=-1).numpy()
@@ -78,11 +86,16 @@ def _in_the_clear(model: Model, program: Program, x: np.ndarray) -> np.ndarray:
             values[proto.output[0]] = _in_integers(layers[node.name], values[proto.input[0]])
             continue
         fed = [name for name in proto.input if name not in constants]
-        used = [tensor for tensor in model.proto.graph.initializer if tensor.name in proto.input]
-        graph = onnx.helper.make_graph([proto], "one", [types[name] for name in fed], [types[proto.output[0]]], used)
+        weights = [tensor for tensor in model.proto.graph.initializer if tensor.name in proto.input]
+        graph = onnx.helper.make_graph([proto], "one", [types[name] for name in fed], [types[proto.output[0]]], weights)
         single = onnx.helper.make_model(graph, opset_imports=model.proto.opset_import, ir_version=8)
         session = onnxruntime.InferenceSession(single.SerializeToString(), providers=["CPUExecutionProvider"])
-        values[proto.output[0]] = session.run(None, {name: values[name] for name in fed})[0]
+        used = {name: values[name] for name in fed}
+        if proto.op_type == "Add":  # what devices read too is added as they read it
+            quantised = uses(program).steps_added.intersection(used)
+            scales = {name: np.float32(uses(program).scales[name]) for name in quantised}
+            used |= {name: _quantised(used[name], scale) * scale for name, scale in scales.items()}
+        values[proto.output[0]] = session.run(None, used)[0]
     return values["y"]
 
 
@@ -95,28 +108,50 @@ def test_answers_are_the_quantised_models(model: Model, program: Program, batch:
     np.testing.assert_allclose(found, _in_the_clear(model, program, x), rtol=1e-6, atol=1e-6)
 
 
-def test_every_layers_answer_is_exact(residual: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Masked, computed in float64, folded and unmasked, each layer's integers are those of 64-bit arithmetic."""
-    made: dict[str, np.ndarray] = {}
+def test_every_layers_answer_is_exact(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masked, computed in float64, folded, unmasked and finished, each layer gives what 64-bit arithmetic gives."""
+    values: dict[str, np.ndarray] = {}
+    steps: dict[str, np.ndarray] = {}
     go_on = Query._go_on
 
-    def keep(query: Query, values: Mapping[str, np.ndarray]) -> None:
-        made.update({name: value.copy() for name, value in values.items()})
-        go_on(query, values)
+    def keep(query: Query, made: _Made) -> None:
+        values.update({name: value.copy() for name, value in made.values.items()})
+        steps.update({name: step.copy() for name, step in (query._steps | made.steps).items()})
+        go_on(query, made)
 
     monkeypatch.setattr(Query, "_go_on", keep)
-    model_input = np.random.default_rng(3).normal(size=(2, *residual.inputs[0].shape[1:])).astype(np.float32)
-    with ExactSession(residual, [CPU]) as session:
+    model_input = np.random.default_rng(3).normal(size=(2, *program.inputs[0].shape[1:])).astype(np.float32)
+    wants, checked = uses(program), 0
+    with ExactSession(program, [CPU]) as session:
         query = session.trusted.begin({"x": model_input})
         while query.request is not None:
-            exchange = residual.exchanges[query.exchange]
-            entries = {layer.name: query.values[layer.entry].copy() for layer in exchange.layers}
+            exchange = program.exchanges[query.exchange]
             query.accept(session._devices["cpu"][query.exchange].run(query.request))
             for layer, finish in zip(exchange.layers, exchange.finishes, strict=True):
-                wanted = _in_integers(layer, entries[layer.name])
-                wanted = wanted if finish.addend is None else wanted + made[finish.addend]
-                np.testing.assert_array_equal(made[finish.value], np.maximum(wanted, 0) if finish.relu else wanted)
-    assert made.keys() == {"r1", "c2", "r2", "y"}
+                wanted = _in_integers(layer, steps[layer.entry])
+                if finish.addend in wants.steps_added:
+                    wanted += steps[finish.addend] * np.float32(wants.scales[finish.addend])
+                elif finish.addend is not None:
+                    wanted += values[finish.addend]
+                wanted = np.maximum(wanted, 0) if finish.relu else wanted
+                if finish.value in values:
+                    np.testing.assert_array_equal(values[finish.value], wanted)
+                if finish.value in steps:
+                    found = _quantised(wanted, wants.scales[finish.value])
+                    np.testing.assert_array_equal(steps[finish.value], _pooled(found, finish.pool))
+                assert finish.value in values or finish.value in steps
+                checked += 1
+    assert checked == len(program.layers)
+
+
+def _pooled(steps: np.ndarray, pool: Pool | None) -> np.ndarray:
+    if pool is None:
+        return steps
+    assert pool.pads[0] == pool.pads[2]
+    assert pool.pads[1] == pool.pads[3]
+    whole = torch.tensor(steps).double()
+    made: np.ndarray = torch.nn.functional.max_pool2d(whole, pool.kernel, pool.strides, pool.pads[:2]).numpy()
+    return made.astype(np.int8)
 
 
 def test_quantisation_costs_little(model: Model, program: Program) -> None:
@@ -137,6 +172,16 @@ def test_what_follows_a_layer_goes_into_its_pass(residual: Program) -> None:
     assert finishes["r2"] == Finish("r2", addend="c2", relu=True)
     kept = [[node.op_type for node in part.proto.graph.node] for part in residual.segments if part is not None]
     assert kept == [["GlobalAveragePool", "Flatten"]]
+
+
+def test_pooling_and_sums_are_in_steps_where_devices_read_them(tmp_path: Path) -> None:
+    """What is pooled for a device, and a trunk that is sent and added, are never made in floats."""
+    program = program_of(loaded(trunk_network(), tmp_path))
+    finishes = {finish.value: finish for exchange in program.exchanges for finish in exchange.finishes}
+    assert finishes["p1"] == Finish("p1", relu=True, pool=Pool((3, 3), (2, 2), (1, 1, 1, 1)))
+    assert finishes["r3"] == Finish("r3", addend="t1", relu=True)
+    assert uses(program).steps_added == {"t1"}
+    assert uses(program).floats == {"c4", "y"}
 
 
 @pytest.mark.parametrize("why", ["read twice", "an output", "another shape"])
@@ -224,9 +269,9 @@ def test_a_pad_that_is_drawn_again_is_the_one_prepared(residual: Program, monkey
     encryptor = PadSource._encryptor
 
     class Unlucky:
-        def __init__(self, source: PadSource, query: int, value: int, block: int) -> None:
-            self._inner = encryptor(source, query, value, block)
-            self._unlucky = block == 0
+        def __init__(self, inner: CipherContext, *, unlucky: bool) -> None:
+            self._inner = inner
+            self._unlucky = unlucky
 
         def update_into(self, plain: memoryview, into: memoryview) -> None:
             self._inner.update_into(plain, into)
@@ -234,7 +279,8 @@ def test_a_pad_that_is_drawn_again_is_the_one_prepared(residual: Program, monkey
                 into[:4] = b"\xff" * 4
 
     def unlucky(source: PadSource, query: int, value: int, block: int) -> Unlucky:
-        return Unlucky(source, query, value, block)
+        source._spare.clear()  # of others like this
+        return Unlucky(encryptor(source, query, value, block), unlucky=block == 0)
 
     monkeypatch.setattr(PadSource, "_encryptor", unlucky)
     with ExactSession(residual, [CPU]) as session:
@@ -382,7 +428,7 @@ def test_a_host_cannot_change_what_was_prepared(residual: Program, fault: str) -
         outside = session.trusted._stock._outside
         first, other = min(outside), sorted(outside)[len(outside) // 2]
         if fault == "changed":
-            outside[first] = outside[first][:-1] + bytes([outside[first][-1] ^ 1])
+            outside[first] = bytes([outside[first][0] ^ 1]) + outside[first][1:]
         elif fault == "gone":
             del outside[first]
         else:

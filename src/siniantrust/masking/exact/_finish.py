@@ -1,4 +1,8 @@
-"""What follows a layer and goes into the pass that unmasks it: a residual sum, then what is below zero made zero."""
+"""What follows a layer and goes into the pass that unmasks it: a residual sum, then what is below zero made zero.
+
+A pooling after that waits until the values are quantised, where only devices read it: the largest step is the step of
+the largest value.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from siniantrust.graph import Model
+from siniantrust.masking.exact._pool import Pool
+
+_AXES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """What unmasking a layer gives: the float value ``value``, with ``addend`` added and ``relu`` applied if so."""
+    """What unmasking a layer gives: the value ``value``, with ``addend`` added, ``relu`` and ``pool`` applied if so."""
 
     value: str
     addend: str | None = None
     relu: bool = False
+    pool: Pool | None = None
 
 
 def take_finishes(
@@ -34,13 +42,14 @@ def take_finishes(
         The groups without what was taken, and for every exchange what finishes each of its layers.
     """
     there = {tensor.name for tensor in model.inputs}
+    offered = {index for layers in rounds for index in layers}
     taken: set[int] = set()
     found: list[tuple[Finish, ...]] = []
     for group, layers in zip(groups, rounds, strict=False):
         there.update(name for index in group if index not in taken for name in model.nodes[index].outputs)
         finishes = []
         for index in layers:
-            finish, nodes = _follow(model, model.nodes[index].outputs[0], there)
+            finish, nodes = _follow(model, model.nodes[index].outputs[0], there, offered)
             taken |= nodes
             there.add(finish.value)
             finishes.append(finish)
@@ -48,9 +57,9 @@ def take_finishes(
     return [[index for index in group if index not in taken] for group in groups], found
 
 
-def _follow(model: Model, value: str, there: set[str]) -> tuple[Finish, set[int]]:
+def _follow(model: Model, value: str, there: set[str], offered: set[int]) -> tuple[Finish, set[int]]:
     addend: str | None = None
-    relu = False
+    relu, pool = False, None
     nodes: set[int] = set()
     index = _only_reader(model, value)
     if index is not None and model.nodes[index].op_type == "Add":
@@ -62,7 +71,41 @@ def _follow(model: Model, value: str, there: set[str]) -> tuple[Finish, set[int]
     if index is not None and model.nodes[index].op_type == "Relu":
         relu, value = True, model.nodes[index].outputs[0]
         nodes.add(index)
-    return Finish(value, addend, relu), nodes
+        index = _only_reader(model, value)
+    if index is not None:
+        pooled = model.nodes[index].outputs[0]
+        pool = _pool(model, index)
+        if pool is not None and _read_by(model, pooled, offered):
+            value = pooled
+            nodes.add(index)
+        else:
+            pool = None
+    return Finish(value, addend, relu, pool), nodes
+
+
+def _pool(model: Model, index: int) -> Pool | None:
+    """Return what a node pools, where it takes the largest of plain windows over height and width."""
+    from onnx import helper  # an enclave reads this module without it
+
+    proto = model.proto.graph.node[index]
+    attributes = {each.name: helper.get_attribute_value(each) for each in proto.attribute}
+    kernel = tuple(attributes.get("kernel_shape", ()))
+    strides, pads = attributes.get("strides", (1,) * _AXES), attributes.get("pads", (0,) * 2 * _AXES)
+    other = (
+        proto.op_type != "MaxPool" or bool(proto.domain),
+        len(proto.output) > 1 or len(kernel) != _AXES,
+        attributes.get("auto_pad", b"NOTSET") != b"NOTSET" or attributes.get("ceil_mode", 0),
+        set(attributes.get("dilations", ())) - {1},
+    )
+    if any(other):
+        return None
+    return Pool((kernel[0], kernel[1]), (strides[0], strides[1]), (pads[0], pads[1], pads[2], pads[3]))
+
+
+def _read_by(model: Model, value: str, offered: set[int]) -> bool:
+    """Return whether devices alone read ``value``, as what they compute on."""
+    readers = model.consumers.get(value, ())
+    return all(index in offered for index in readers) and all(output.name != value for output in model.outputs)
 
 
 def _only_reader(model: Model, value: str) -> int | None:
