@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,16 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from exact_models import attention_network, items, loaded, program_of, residual_network, trunk_network
+from exact_models import (
+    attention_network,
+    encoder_network,
+    items,
+    loaded,
+    normalised_network,
+    program_of,
+    residual_network,
+    trunk_network,
+)
 from cryptography.hazmat.primitives.ciphers import CipherContext
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -20,9 +29,11 @@ from scipy import stats
 from siniantrust.errors import DataError, IntegrityError, PlanError, TrustError
 from siniantrust.graph import Model
 from siniantrust.masking.exact import ExactSession, Program, build_program, offerable
+from siniantrust.masking.exact._affine import fold_affine
 from siniantrust.masking.exact._field import PRIME
 from siniantrust.masking.exact._finish import Finish
 from siniantrust.masking.exact._layer import Layer
+from siniantrust.masking.exact._offer import make_layer
 from siniantrust.masking.exact._pads import PadSource
 from siniantrust.masking.exact._pool import Pool
 from siniantrust.masking.exact._query import Query, _Made
@@ -30,7 +41,13 @@ from siniantrust.masking.exact._uses import uses
 from siniantrust.odla import CheckedExecutable, DeviceSpec
 
 CPU = DeviceSpec("cpu", options={"threads": 1})
-NETWORKS = {"residual": residual_network, "attention": attention_network, "trunk": trunk_network}
+NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
+    "residual": residual_network,
+    "attention": attention_network,
+    "encoder": encoder_network,
+    "normalised": normalised_network,
+    "trunk": trunk_network,
+}
 
 
 @pytest.fixture(scope="module", params=list(NETWORKS))
@@ -81,9 +98,15 @@ def _in_the_clear(model: Model, program: Program, x: np.ndarray) -> np.ndarray:
     constants = {tensor.name for tensor in model.proto.graph.initializer}
     types = {value.name: value for value in model.proto.graph.value_info}
     types |= {value.name: value for value in (*model.proto.graph.input, *model.proto.graph.output)}
+    folded: dict[int, np.ndarray] = {}
     for node, proto in zip(model.nodes, model.proto.graph.node, strict=True):
         if node.name in layers:
             values[proto.output[0]] = _in_integers(layers[node.name], values[proto.input[0]])
+            _, _, inside = fold_affine(model, make_layer(model, node, input_scale=1.0))
+            folded |= dict.fromkeys(inside, values[proto.output[0]])
+            continue
+        if node.index in folded:
+            values[proto.output[0]] = folded[node.index]
             continue
         fed = [name for name in proto.input if name not in constants]
         weights = [tensor for tensor in model.proto.graph.initializer if tensor.name in proto.input]
@@ -121,6 +144,7 @@ def test_every_layers_answer_is_exact(program: Program, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Query, "_go_on", keep)
     model_input = np.random.default_rng(3).normal(size=(2, *program.inputs[0].shape[1:])).astype(np.float32)
+    values["x"] = model_input
     wants, checked = uses(program), 0
     with ExactSession(program, [CPU]) as session:
         query = session.trusted.begin({"x": model_input})
@@ -172,6 +196,67 @@ def test_what_follows_a_layer_goes_into_its_pass(residual: Program) -> None:
     assert finishes["r2"] == Finish("r2", addend="c2", relu=True)
     kept = [[node.op_type for node in part.proto.graph.node] for part in residual.segments if part is not None]
     assert kept == [["GlobalAveragePool", "Flatten"]]
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_what_scales_and_shifts_rows_is_folded_into_the_layer(tmp_path: Path, batch: int) -> None:
+    """Batch normalisation after a convolution leaves the integers alone and gives what ONNX Runtime makes of them."""
+    model = loaded(normalised_network(), tmp_path)
+    (first,) = [node for node in model.nodes if node.name == "first"]
+    plain = make_layer(model, first, input_scale=0.02)
+    layer, value, nodes = fold_affine(model, plain)
+    assert (value, {model.nodes[index].name for index in nodes}) == ("m1", {"norm1"})
+    np.testing.assert_array_equal(layer.weight, plain.weight)
+    x = items(model, batch)
+    names = ["n1.g", "n1.s", "n1.m", "n1.v"]
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.proto.graph.initializer}
+    gain, shift, mean, variance = (torch.tensor(constants[name]) for name in names)
+    convolved = torch.tensor(_in_integers(plain, x))
+    wanted = torch.nn.functional.batch_norm(convolved, mean, variance, gain, shift).numpy()
+    np.testing.assert_allclose(_in_integers(layer, x), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["rows", "one", "columns", "several", "not constant"])
+def test_only_constants_by_row_are_folded(tmp_path: Path, kind: str) -> None:
+    """A bias, or one number, is folded; what differs along another axis, or may change, stays where it is."""
+    shapes = {"rows": (3,), "one": (1,), "columns": (4, 1), "several": (4, 3), "not constant": (3,)}
+    constant = np.random.default_rng(0).normal(size=shapes[kind]).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"], name="product"),
+        helper.make_node("Mul" if kind == "one" else "Add", ["c", "m"], ["y"], name="after"),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4, 5])]
+    weights = [numpy_helper.from_array(np.ones((5, 3), np.float32), "w")]
+    if kind == "not constant":
+        nodes.insert(0, helper.make_node("ReduceMean", ["x"], ["c"], name="mean", axes=[1, 2]))
+    else:
+        weights.append(numpy_helper.from_array(constant, "c"))
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4, 3])]
+    graph = helper.make_graph(nodes, "net", inputs, outputs, weights)
+    model = loaded(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path)
+    layer, value, _ = fold_affine(model, make_layer(model, model.nodes[-2], input_scale=1.0))
+    assert value == ("y" if kind in ("rows", "one") else "m")
+    if kind == "rows":
+        np.testing.assert_array_equal(layer.bias, constant)
+    if kind == "one":
+        np.testing.assert_allclose(layer.row_scales, constant[0] / 127, rtol=1e-6)
+
+
+def test_an_encoders_projections_are_padded_and_its_attention_stays_inside(tmp_path: Path) -> None:
+    """Query, key and value share a pad, biases are in their layers, and scores, softmax and mixing are inside."""
+    model = loaded(encoder_network(), tmp_path)
+    program = program_of(model)
+    assert [[layer.name for layer in exchange.layers] for exchange in program.exchanges] == [
+        ["query", "key", "value"],
+        ["out"],
+        ["wide"],
+        ["narrow"],
+        ["class"],
+    ]
+    assert len(program.exchanges[0].entries) == 1
+    inside = [node.name for part in program.segments if part is not None for node in part.proto.graph.node]
+    assert {"scores", "softmax", "mix", "norm1", "erf"} <= set(inside)
+    assert not [name for name in inside if name.endswith(".bias") or name in ("attended", "block")]
 
 
 def test_pooling_and_sums_are_in_steps_where_devices_read_them(tmp_path: Path) -> None:

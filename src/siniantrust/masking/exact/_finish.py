@@ -6,7 +6,7 @@ the largest value.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from siniantrust.graph import Model
@@ -26,7 +26,10 @@ class Finish:
 
 
 def take_finishes(
-    model: Model, groups: Sequence[Sequence[int]], rounds: Sequence[Sequence[int]]
+    model: Model,
+    groups: Sequence[Sequence[int]],
+    rounds: Sequence[Sequence[int]],
+    folded: Mapping[int, tuple[str, frozenset[int]]],
 ) -> tuple[list[list[int]], list[tuple[Finish, ...]]]:
     """Take sums and activations that directly follow a layer out of the enclave's segments.
 
@@ -37,6 +40,7 @@ def take_finishes(
         model: the model.
         groups: its nodes that stay inside, per segment; segment ``i`` comes before exchange ``i``.
         rounds: its offered nodes, per exchange.
+        folded: for each of them the value that it gives with what was folded in, and these nodes.
 
     Returns:
         The groups without what was taken, and for every exchange what finishes each of its layers.
@@ -49,8 +53,9 @@ def take_finishes(
         there.update(name for index in group if index not in taken for name in model.nodes[index].outputs)
         finishes = []
         for index in layers:
-            finish, nodes = _follow(model, model.nodes[index].outputs[0], there, offered)
-            taken |= nodes
+            value, inside = folded[index]
+            finish, nodes = _follow(model, value, there, offered)
+            taken |= nodes | inside
             there.add(finish.value)
             finishes.append(finish)
         found.append(tuple(finishes))
@@ -61,17 +66,17 @@ def _follow(model: Model, value: str, there: set[str], offered: set[int]) -> tup
     addend: str | None = None
     relu, pool = False, None
     nodes: set[int] = set()
-    index = _only_reader(model, value)
+    index = only_reader(model, value)
     if index is not None and model.nodes[index].op_type == "Add":
         other = next((name for name in model.nodes[index].inputs if name != value), None)
         if other is not None and other in there and replace(model.tensors[other], name=value) == model.tensors[value]:
             addend, value = other, model.nodes[index].outputs[0]
             nodes.add(index)
-            index = _only_reader(model, value)
+            index = only_reader(model, value)
     if index is not None and model.nodes[index].op_type == "Relu":
         relu, value = True, model.nodes[index].outputs[0]
         nodes.add(index)
-        index = _only_reader(model, value)
+        index = only_reader(model, value)
     if index is not None:
         pooled = model.nodes[index].outputs[0]
         pool = _pool(model, index)
@@ -108,7 +113,7 @@ def _read_by(model: Model, value: str, offered: set[int]) -> bool:
     return all(index in offered for index in readers) and all(output.name != value for output in model.outputs)
 
 
-def _only_reader(model: Model, value: str) -> int | None:
+def only_reader(model: Model, value: str) -> int | None:
     """Return the node that alone reads ``value``, if nothing else needs it."""
     readers = model.consumers.get(value, ())
     if len(readers) != 1 or any(output.name == value for output in model.outputs):

@@ -14,6 +14,7 @@ import onnx
 
 from siniantrust.errors import PlanError
 from siniantrust.graph import Model, Part, Tensor, part_from_proto
+from siniantrust.masking.exact._affine import fold_affine
 from siniantrust.masking.exact._device_part import device_part
 from siniantrust.masking.exact._finish import Finish, take_finishes
 from siniantrust.masking.exact._layer import Layer
@@ -85,8 +86,12 @@ def build_program(model: Model, offered: Sequence[str], input_scales: Mapping[st
         )
         for name in offered
     }
+    folded = {}
+    for index, layer in layers.items():
+        layers[index], *folded[index] = fold_affine(model, layer)
+        layers[index].check()
     groups, rounds = _schedule(model, set(layers))
-    groups, finishes = take_finishes(model, groups, rounds)
+    groups, finishes = take_finishes(model, groups, rounds, folded)
     segments = tuple(_segment(model, groups, index) for index in range(len(groups)))
     exchanges: list[Exchange] = []
     known = 0
