@@ -107,7 +107,9 @@ def encoder_network(seed: int = 0, *, tokens: int = 6, width: int = 16, heads: i
 
     def dense(x: str, name: str, before: int, after: int) -> str:
         weight = constant(f"{name}.w", rng.normal(0, before**-0.5, (before, after)))
-        return op("Add", [constant(f"{name}.b", rng.normal(0, 0.1, after)), op("MatMul", [x, weight], name)], f"{name}.bias")
+        return op(
+            "Add", [constant(f"{name}.b", rng.normal(0, 0.1, after)), op("MatMul", [x, weight], name)], f"{name}.bias"
+        )
 
     def norm(x: str, name: str) -> str:
         gain, shift = constant(f"{name}.g", rng.normal(1, 0.1, width)), constant(f"{name}.s", rng.normal(0, 0.1, width))
@@ -132,7 +134,9 @@ def encoder_network(seed: int = 0, *, tokens: int = 6, width: int = 16, heads: i
     nodes.append(helper.make_node("Gemm", [mean, constant("c.w", rng.normal(0, 0.3, (width, 4)))], ["y"], name="class"))
     made = _model(nodes, [tokens, width], [4], weights)
     shapes = {"heads": [0, tokens, heads, width // heads], "whole": [0, tokens, width]}
-    made.graph.initializer.extend(numpy_helper.from_array(np.array(size, np.int64), name) for name, size in shapes.items())
+    made.graph.initializer.extend(
+        numpy_helper.from_array(np.array(size, np.int64), name) for name, size in shapes.items()
+    )
     return made
 
 

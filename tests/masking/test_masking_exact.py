@@ -396,12 +396,12 @@ def test_memory_that_a_device_has_seen_holds_nothing_else(residual: Program) -> 
 
 
 @pytest.fixture(scope="module")
-def waiting(residual: Program) -> Iterator[list[tuple[Query, dict[str, np.ndarray]]]]:
+def waiting(program: Program) -> Iterator[list[tuple[Query, dict[str, np.ndarray]]]]:
     """Return for every exchange a request that waits for its answer, and the right answer."""
-    x = np.random.default_rng(3).normal(size=(1, *residual.inputs[0].shape[1:])).astype(np.float32)
+    x = np.random.default_rng(3).normal(size=(1, *program.inputs[0].shape[1:])).astype(np.float32)
     found = []
-    with ExactSession(residual, [CPU]) as session:
-        for number in range(len(residual.exchanges)):
+    with ExactSession(program, [CPU]) as session:
+        for number in range(len(program.exchanges)):
             query = session.trusted.begin({"x": x})
             for earlier in session._devices["cpu"][:number]:
                 query.accept(earlier.run(query.request or {}))
@@ -411,7 +411,7 @@ def waiting(residual: Program) -> Iterator[list[tuple[Query, dict[str, np.ndarra
             query.accept(answer)  # what was refused before was what was wrong with it
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_any_changed_byte_is_caught(waiting: list[tuple[Query, dict[str, np.ndarray]]], data: st.DataObject) -> None:
     """Whichever byte of whichever answer a host changes, the answer is refused and names the layer."""
@@ -424,6 +424,28 @@ def test_any_changed_byte_is_caught(waiting: list[tuple[Query, dict[str, np.ndar
     assume(not np.array_equal(changed.astype(np.int64) % PRIME, answer[name].astype(np.int64) % PRIME))
     with pytest.raises(IntegrityError, match="is not what layer"):
         query.accept({**answer, name: changed})
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_any_changed_byte_of_the_stock_is_caught(
+    waiting: list[tuple[Query, dict[str, np.ndarray]]], data: st.DataObject
+) -> None:
+    """Whichever byte of whichever correction a host changes, nothing of the result is used, and the stock is named."""
+    query, answer = data.draw(st.sampled_from(waiting), label="exchange")
+    stock, number = query.trusted._stock, query.queries[0]
+    first = query.trusted._first_layer[query.exchange]
+    layer = first + data.draw(st.integers(0, len(answer) - 1), label="layer")
+    name = number.to_bytes(8, "big") + layer.to_bytes(4, "big")
+    right = stock._outside[name]
+    raw = bytearray(right)
+    raw[data.draw(st.integers(0, len(raw) - 17), label="byte")] ^= data.draw(st.integers(1, 255), label="bits")
+    whole = [np.frombuffer(bytes(each[:-16]), "<u4").astype(np.int64) % PRIME for each in (right, raw)]
+    assume(not np.array_equal(*whole))  # another name for the same residue is the same correction
+    stock._outside[name] = bytes(raw)
+    with pytest.raises(TrustError, match=f"the correction of layer {layer} for query {number} does not open"):
+        query.accept(answer)
+    stock._outside[name] = right
 
 
 @pytest.mark.parametrize("fault", ["missing", "more", "shape", "dtype", "stale", "zero"])

@@ -70,7 +70,9 @@ def test_masking_is_the_same_in_both(native: NativePasses, numbers: list[tuple[i
 @pytest.mark.parametrize("place", [0, 37, 99])
 def test_values_that_are_not_finite_are_told(native: NativePasses, bad: float, place: int) -> None:
     """One NaN or infinity anywhere is told, also among what is added, and the largest finite number is none."""
-    form = Unmasking(*[np.ones(1, np.float32)] * 2, False, np.ones((2, 100), np.int32), *[np.ones((2, 1), np.int64)] * 2)
+    form = Unmasking(
+        *[np.ones(1, np.float32)] * 2, False, np.ones((2, 100), np.int32), *[np.ones((2, 1), np.int64)] * 2
+    )
     nothing, steps = np.zeros((1, 1, 100), np.uint32), np.zeros((1, 1, 100), np.int8)
     for passes in (NUMPY, native):
         values = np.full(100, np.finfo(np.float32).max)
@@ -140,7 +142,9 @@ def test_pads_that_are_no_residue_are_told_when_they_come_off(native: NativePass
     form = Unmasking(*[np.ones(1, np.float32)] * 2, False, np.ones((2, 1), np.int32), *[np.ones((2, 1), np.int64)] * 2)
     nothing = np.zeros((1, 1, 1), np.uint32)
     for passes in (NUMPY, native):
-        unmask = passes.unmasker(form)(Results(nothing, nothing, np.zeros((1, 2), np.int64), values=np.zeros((1, 1, 1), np.float32)))
+        unmask = passes.unmasker(form)(
+            Results(nothing, nothing, np.zeros((1, 2), np.int64), values=np.zeros((1, 1, 1), np.float32))
+        )
         for word, flags in ((PRIME, DRAW_AGAIN), (PRIME + (1 << 31), DRAW_AGAIN), (PRIME - 1, 0), (1 << 31, 0)):
             assert unmask(slice(0, 1), np.array([word], np.uint32)) == flags
 
@@ -172,7 +176,9 @@ def test_pooling_takes_the_largest_of_each_window(native: NativePasses, data: st
     pair = st.tuples(st.integers(1, 4), st.integers(1, 4))
     kernel, strides = data.draw(pair, label="kernel"), data.draw(pair, label="strides")
     pads = tuple(data.draw(st.integers(0, size // 2), label="pad") for size in kernel)
-    size = data.draw(st.tuples(st.integers(4, 9), st.integers(4, 9) | st.sampled_from([1024, 1025, 2100])), label="size")
+    size = data.draw(
+        st.tuples(st.integers(4, 9), st.integers(4, 9) | st.sampled_from([1024, 1025, 2100])), label="size"
+    )
     pool = Pool(kernel, strides, (*pads, *pads))
     steps = np.random.default_rng(0).integers(-127, 128, (3, *size)).astype(np.int8)
     wanted = torch.nn.functional.max_pool2d(torch.tensor(steps).double(), kernel, strides, pads).numpy()
