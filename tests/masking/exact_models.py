@@ -44,7 +44,7 @@ def residual_network(seed: int = 0) -> onnx.ModelProto:
 
 
 def trunk_network(seed: int = 0) -> onnx.ModelProto:
-    """Return a network of what is pooled, added, and sent again: a trunk with a residual block, in 8 bits throughout."""
+    """Return a network of what is pooled, added, and sent again: a trunk with a residual block, in 8 bits."""
     rng = np.random.default_rng(seed)
     weights: dict[str, np.ndarray] = {
         "w1": rng.normal(0, 0.3, (6, 3, 3, 3)),

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from cryptography.hazmat.primitives.ciphers import CipherContext
 from exact_models import (
     attention_network,
     encoder_network,
@@ -20,7 +21,6 @@ from exact_models import (
     residual_network,
     trunk_network,
 )
-from cryptography.hazmat.primitives.ciphers import CipherContext
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper

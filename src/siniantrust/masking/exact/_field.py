@@ -65,7 +65,8 @@ def sealed(corrections: np.ndarray, pads: np.ndarray) -> np.ndarray:
     Both are residues, uint32, and so is what is returned.
     """
     apart = pads - corrections
-    return np.minimum(apart, apart + np.uint32(PRIME))
+    made: np.ndarray = np.minimum(apart, apart + np.uint32(PRIME))
+    return made
 
 
 def unmasked(answers: np.ndarray, sealed: np.ndarray, pads: np.ndarray) -> np.ndarray:

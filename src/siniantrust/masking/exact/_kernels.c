@@ -73,14 +73,14 @@ int32_t sinian_quantise(int64_t count, const float *restrict values, float inver
 EVERY_PROCESSOR
 int32_t sinian_mask(int64_t count, const int8_t *restrict steps, const uint32_t *restrict words,
                     uint32_t *restrict sent) {
-    uint32_t redraw = 0;
+    uint32_t largest = 0;
     for (int64_t i = 0; i < count; i++) {
         uint32_t pad = words[i] & PRIME;
-        redraw |= pad == PRIME;
+        largest = pad > largest ? pad : largest;
         int32_t step = steps[i];
         sent[i] = lowered(pad + (uint32_t)step + (step < 0 ? PRIME : 0));
     }
-    return redraw ? DRAW_AGAIN : 0;
+    return largest == PRIME ? DRAW_AGAIN : 0;
 }
 
 /* The largest of each window of steps (channels, high, wide); windows hang over the edges by ``top`` and ``left``. */
@@ -136,15 +136,15 @@ struct unmasking {
 
 INLINE uint32_t unmask(int64_t count, const uint32_t *restrict answers, const uint32_t *restrict sealed,
                        const uint32_t *restrict words, int32_t *restrict results) {
-    uint32_t redraw = 0;
+    uint32_t largest = 0;
     for (int64_t i = 0; i < count; i++) {
         uint32_t word = words[i] & PRIME;
-        redraw |= word == PRIME;
+        largest = word > largest ? word : largest;
         uint32_t apart = lowered(lowered(lowered(answers[i]) + lowered(sealed[i]))) - word;
         apart = least(apart, apart + PRIME);
         results[i] = (int32_t)apart - ((int32_t)apart > HALF ? (int32_t)PRIME : 0);
     }
-    return redraw;
+    return largest == PRIME;
 }
 
 /* Sums of two channels' results with the weights of two comparisons at once: making vectors of them costs more than
