@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -97,7 +98,7 @@ def encoder_network(seed: int = 0, *, tokens: int = 6, width: int = 16, heads: i
     weights: dict[str, np.ndarray] = {}
     nodes: list[onnx.NodeProto] = []
 
-    def op(kind: str, inputs: list[str], name: str, **attributes: object) -> str:
+    def op(kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(kind, inputs, [f"{name}.out"], name=name, **attributes))
         return f"{name}.out"
 

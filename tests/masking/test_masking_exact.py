@@ -68,7 +68,7 @@ def residual(tmp_path_factory: pytest.TempPathFactory) -> Program:
     return program_of(loaded(residual_network(), tmp_path_factory.mktemp("residual")))
 
 
-def _quantised(values: np.ndarray, scale: float) -> np.ndarray:
+def _quantised(values: np.ndarray, scale: float | np.floating) -> np.ndarray:
     steps: np.ndarray = np.clip(np.rint(values * np.float32(1 / scale)), -127, 127)
     return steps.astype(np.int8)
 
@@ -441,7 +441,7 @@ def test_any_changed_byte_of_the_stock_is_caught(
     raw = bytearray(right)
     raw[data.draw(st.integers(0, len(raw) - 17), label="byte")] ^= data.draw(st.integers(1, 255), label="bits")
     whole = [np.frombuffer(bytes(each[:-16]), "<u4").astype(np.int64) % PRIME for each in (right, raw)]
-    assume(not np.array_equal(*whole))  # another name for the same residue is the same correction
+    assume(not np.array_equal(whole[0], whole[1]))  # another name for the same residue is the same correction
     stock._outside[name] = bytes(raw)
     with pytest.raises(TrustError, match=f"the correction of layer {layer} for query {number} does not open"):
         query.accept(answer)

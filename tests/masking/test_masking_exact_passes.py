@@ -71,9 +71,7 @@ def test_masking_is_the_same_in_both(native: NativePasses, numbers: list[tuple[i
 @pytest.mark.parametrize("place", [0, 37, 99])
 def test_values_that_are_not_finite_are_told(native: NativePasses, bad: float, place: int) -> None:
     """One NaN or infinity anywhere is told, also among what is added, and the largest finite number is none."""
-    form = Unmasking(
-        *[np.ones(1, np.float32)] * 2, False, np.ones((2, 100), np.int32), *[np.ones((2, 1), np.int64)] * 2
-    )
+    form = _plain(100)
     nothing, steps = np.zeros((1, 1, 100), np.uint32), np.zeros((1, 1, 100), np.int8)
     for passes in (NUMPY, native):
         values = np.full(100, np.finfo(np.float32).max)
@@ -82,6 +80,12 @@ def test_values_that_are_not_finite_are_told(native: NativePasses, bad: float, p
         assert _quantised(passes, values, 1.0)[0] == unmask(slice(0, 1), nothing) == 0
         values[place] = bad
         assert _quantised(passes, values, 1.0)[0] == unmask(slice(0, 1), nothing) == NOT_FINITE
+
+
+def _plain(width: int) -> Unmasking:
+    """Return what leaves results as they are."""
+    scale, ones = np.ones(1, np.float32), np.ones((2, 1), np.int64)
+    return Unmasking(scale, 0 * scale, False, np.ones((2, width), np.int32), ones, ones)
 
 
 def _residues(generator: np.random.Generator, *shape: int) -> np.ndarray:
@@ -106,7 +110,7 @@ def test_unmasking_is_the_same_in_both(
     scale, bias = generator.normal(size=(2, width if by_column else period)).astype(np.float32)
     across = generator.integers(0, 1 << 21, (3, width)).astype(np.int32)
     down, gather = _residues(generator, 3, rows), _residues(generator, 3, period)
-    addend = None if added is None else (3 * generator.normal(size=form)).astype(added)
+    addend: np.ndarray | None = None if added is None else (3 * generator.normal(size=form)).astype(added)
     relu = made == "both"
     whole = Unmasking(scale, bias, by_column, across, down, gather, relu, inverse=1e-8)
     found = []
@@ -140,7 +144,7 @@ def test_unmasking_is_the_same_in_both(
 
 def test_pads_that_are_no_residue_are_told_when_they_come_off(native: NativePasses) -> None:
     """A word of 31 ones, whatever its first bit, is to be drawn again."""
-    form = Unmasking(*[np.ones(1, np.float32)] * 2, False, np.ones((2, 1), np.int32), *[np.ones((2, 1), np.int64)] * 2)
+    form = _plain(1)
     nothing = np.zeros((1, 1, 1), np.uint32)
     for passes in (NUMPY, native):
         unmask = passes.unmasker(form)(
@@ -176,13 +180,13 @@ def test_pooling_takes_the_largest_of_each_window(native: NativePasses, data: st
     """For any window, stride and padding, on lines longer than a block too, both give what PyTorch gives."""
     pair = st.tuples(st.integers(1, 4), st.integers(1, 4))
     kernel, strides = data.draw(pair, label="kernel"), data.draw(pair, label="strides")
-    pads = tuple(data.draw(st.integers(0, size // 2), label="pad") for size in kernel)
+    top, left = (data.draw(st.integers(0, size // 2), label="pad") for size in kernel)
     size = data.draw(
         st.tuples(st.integers(4, 9), st.integers(4, 9) | st.sampled_from([1024, 1025, 2100])), label="size"
     )
-    pool = Pool(kernel, strides, (*pads, *pads))
+    pool = Pool(kernel, strides, (top, left, top, left))
     steps = np.random.default_rng(0).integers(-127, 128, (3, *size)).astype(np.int8)
-    wanted = torch.nn.functional.max_pool2d(torch.tensor(steps).double(), kernel, strides, pads).numpy()
+    wanted = torch.nn.functional.max_pool2d(torch.tensor(steps).double(), kernel, strides, (top, left)).numpy()
     for passes in (NUMPY, native):
         pooled = np.zeros((3, *pool.size(size)), np.int8)
         passes.pool(steps, pool, pooled)

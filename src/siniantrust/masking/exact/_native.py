@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Callable
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,9 +44,11 @@ class NativePasses:
     name = "C"
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        def function(name: str, *arguments: _Type, result: type[ctypes.c_int32] | None = ctypes.c_int32) -> Callable:
-            found = getattr(library, f"sinian_{name}")
-            found.argtypes, found.restype = arguments, result
+        def function(
+            name: str, *arguments: _Type, result: type[ctypes.c_int32] | None = ctypes.c_int32
+        ) -> Callable[..., Any]:
+            found: Callable[..., Any] = getattr(library, f"sinian_{name}")
+            found.argtypes, found.restype = arguments, result  # type: ignore[attr-defined]
             return found
 
         self._quantise = function("quantise", _Count, _Pointer, _Float, _Pointer)
@@ -133,7 +136,7 @@ def _at(array: np.ndarray) -> int:
         raise ValueError("expected an array that is contiguous in memory")
     # Four times as fast as numpy's own way, where it works.
     return (
-        ctypes.addressof(ctypes.c_char.from_buffer(array))
+        ctypes.addressof(ctypes.c_char.from_buffer(array.data))
         if array.flags.writeable and array.size
         else array.ctypes.data
     )

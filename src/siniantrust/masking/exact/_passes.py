@@ -70,10 +70,16 @@ class Results:
 
     def item(self, number: int) -> Results:
         """Return the arrays of one item, where these are of several."""
+        return self._each(lambda array: array[number], self.sums[number])
+
+    def reshaped(self, form: tuple[int, int, int]) -> Results:
+        """Return the same arrays, all but ``sums``, in another form."""
+        return self._each(lambda array: array.reshape(form), self.sums)
+
+    def _each(self, change: Callable[[np.ndarray], np.ndarray], sums: np.ndarray) -> Results:
         arrays = (self.added, self.values, self.steps)
-        added, values, steps = (None if array is None else array[number] for array in arrays)
-        whole = self.answers[number], self.sealed[number], self.sums[number]
-        return Results(*whole, added, self.added_scale, values, steps)
+        added, values, steps = (None if array is None else change(array) for array in arrays)
+        return Results(change(self.answers), change(self.sealed), sums, added, self.added_scale, values, steps)
 
 
 Unmask = Callable[[Results], Callable[[slice, np.ndarray], int]]

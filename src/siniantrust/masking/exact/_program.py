@@ -87,9 +87,10 @@ def build_program(model: Model, offered: Sequence[str], input_scales: Mapping[st
         for name in offered
     }
     folded = {}
-    for index, layer in layers.items():
-        layers[index], *folded[index] = fold_affine(model, layer)
+    for index, plain in layers.items():
+        layers[index], value, nodes = fold_affine(model, plain)
         layers[index].check()
+        folded[index] = value, nodes
     groups, rounds = _schedule(model, set(layers))
     groups, finishes = take_finishes(model, groups, rounds, folded)
     segments = tuple(_segment(model, groups, index) for index in range(len(groups)))

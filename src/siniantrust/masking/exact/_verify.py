@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -111,12 +110,7 @@ class LayerCheck:
 
         It works on a share of the channels (a slice) with the words of its pad, and returns flags (see ``Passes``).
         """
-        formed = {
-            name: None if array is None else array.reshape(self._form)
-            for name in ("answers", "sealed", "added", "values", "steps")
-            for array in [getattr(item, name)]
-        }
-        return self._begin(replace(item, **formed))
+        return self._begin(item.reshaped(self._form))
 
     def holds(self, steps: np.ndarray, sums: np.ndarray) -> bool:
         """Return whether ``sums`` (items, of the form above) are those of the layer's results for ``steps`` (int8)."""
