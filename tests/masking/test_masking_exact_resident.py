@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from exact_models import attention_network, items, loaded, program_of, residual_network
+from exact_models import attention_network, encoder_network, items, loaded, program_of, residual_network, trunk_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +31,7 @@ from siniantrust.masking.exact import (
     resident,
 )
 from siniantrust.masking.exact._program_file import load_program
+from siniantrust.masking.exact._uses import uses
 from siniantrust.masking.exact._wire import DROP, EXCHANGE, ITEMS, PREPARE, QUERY, STOCK
 from siniantrust.masking.exact.resident import ResidentProgram
 
@@ -66,7 +67,7 @@ def _answered(program: Program, relay: Relay, inputs: Arrays) -> dict[str, np.nd
     return state
 
 
-@pytest.mark.parametrize("network", [residual_network, attention_network])
+@pytest.mark.parametrize("network", [residual_network, attention_network, trunk_network, encoder_network])
 @pytest.mark.parametrize("prepared", [0, 2, 3])
 def test_a_resident_program_answers_as_the_quantised_model(
     network: Callable[[], onnx.ModelProto], prepared: int, tmp_path: Path
@@ -92,7 +93,7 @@ def test_a_program_comes_back_as_it_was(program: Program) -> None:
     head, body = dump_program(program, settings_)
     loaded_program, found = load_program(head, memoryview(bytearray(body)))
     assert found == settings_
-    assert loaded_program.last_reads() == program.last_reads()
+    assert uses(loaded_program) == uses(program)
     for mine, theirs in zip(loaded_program.exchanges, program.exchanges, strict=True):
         assert (dict(mine.entries), dict(mine.steps), mine.finishes) == (
             dict(theirs.entries),

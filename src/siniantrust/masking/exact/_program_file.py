@@ -17,6 +17,7 @@ import numpy as np
 from siniantrust.errors import PlanError, TrustError
 from siniantrust.masking.exact._finish import Finish
 from siniantrust.masking.exact._layer import Layer, Window
+from siniantrust.masking.exact._pool import Pool
 from siniantrust.masking.exact._program_body import Body, taken
 from siniantrust.masking.exact._stages import Exchange, Program
 from siniantrust.masking.exact._wire import RESERVED
@@ -227,12 +228,19 @@ def _layer(raw: Mapping[str, Any], body: memoryview) -> Layer:
     )
 
 
+def _finish(raw: Mapping[str, Any]) -> Finish:
+    pool = raw["pool"]
+    if pool is not None:
+        pool = Pool(tuple(pool["kernel"]), tuple(pool["strides"]), tuple(pool["pads"]))
+    return Finish(raw["value"], raw["addend"], raw["relu"], pool)
+
+
 def _exchange(number: int, raw: Mapping[str, Any], body: memoryview) -> Exchange:
     return Exchange(
         number=number,
         entries=dict(raw["entries"]),
         layers=tuple(_layer(each, body) for each in raw["layers"]),
-        finishes=tuple(Finish(**each) for each in raw["finishes"]),
+        finishes=tuple(_finish(each) for each in raw["finishes"]),
         steps={name: (int(rows), int(columns)) for name, (rows, columns) in raw["steps"].items()},
         shapes={name: tuple(shape) for name, shape in raw["shapes"].items()},
         part=cast("Any", _piece(raw, body)),
