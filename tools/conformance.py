@@ -15,13 +15,14 @@ import sys
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from siniantrust._files import write_atomic
 from siniantrust.odla import DeviceSpec, open_device
-from siniantrust.odla.conformance import Outcome, Verdict, light_cases, node_cases, run_case, sample
+from siniantrust.odla.conformance import Case, Outcome, Verdict, light_cases, node_cases, run_case, sample
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "backends.json"
@@ -69,18 +70,29 @@ def summary(verdicts: list[Verdict], *, description: str, cases: str) -> dict[st
 
 def run_table(name: str, *, per_operator: int | None = None, show: bool = False) -> tuple[list[Verdict], str]:
     """Run a backend through the table; return the verdicts and the device's description."""
-    device = open_device(DEVICES[name])
     cases = (*node_cases(), *light_cases())
     verdicts = []
-    for case in cases if per_operator is None else sample(cases, per_operator=per_operator):
-        start = time.perf_counter()
-        verdicts.append(run_case(device, case))
+    start = time.perf_counter()
+    for verdict in run_cases(name, cases if per_operator is None else sample(cases, per_operator=per_operator)):
+        verdicts.append(verdict)
         taken_s = time.perf_counter() - start
-        if show and (verdicts[-1].outcome is Outcome.FAILED or taken_s > SLOW_S):
-            print(f"{name} {case.name} {taken_s:.1f} s {verdicts[-1].outcome} {verdicts[-1].reason[:300]}", flush=True)
-    description = device.info().description
+        if show and (verdict.outcome is Outcome.FAILED or taken_s > SLOW_S):
+            print(f"{name} {verdict.case} {taken_s:.1f} s {verdict.outcome} {verdict.reason[:300]}", flush=True)
+        start = time.perf_counter()
+    with closing(open_device(DEVICES[name])) as device:
+        return verdicts, device.info().description
+
+
+def run_cases(name: str, cases: Iterable[Case]) -> Iterator[Verdict]:
+    """Run cases on a backend, whose device is opened anew after one that failed: it may have taken the device along."""
+    device = open_device(DEVICES[name])
+    for case in cases:
+        verdict = run_case(device, case)
+        yield verdict
+        if verdict.outcome is Outcome.FAILED:
+            device.close()
+            device = open_device(DEVICES[name])
     device.close()
-    return verdicts, description
 
 
 def main() -> int:

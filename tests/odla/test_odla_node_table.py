@@ -38,14 +38,13 @@ def opened(name: str) -> Device:
 
 def check(name: str, cases: tuple[Case, ...]) -> None:
     """Run cases on a device, and hold the outcome against the listed deviations."""
-    device = opened(name)
-    verdicts = [run_case(device, case) for case in cases]
+    opened(name).close()
+    verdicts = list(tool().run_cases(name, cases))
     assert len(verdicts) > 0
     names = {case.name for case in cases}
     listed = {case: why for case, why in tool().known_deviations(name).items() if case in names}
     assert tool().judge(verdicts, listed) == []
     assert all(verdict.reason for verdict in verdicts if verdict.outcome is not Outcome.PASSED)
-    device.close()
 
 
 @pytest.mark.parametrize("name", ["null", "onnxruntime", "torch"])

@@ -12,7 +12,7 @@ from siniantrust._extras import require
 from siniantrust.graph import Part
 from siniantrust.odla._by_node import blamed_nodes
 from siniantrust.odla._device import Unsupported
-from siniantrust.odla._iree_wrong import RULES
+from siniantrust.odla._iree_wrong import rules_of
 from siniantrust.odla._text import one_line
 from siniantrust.odla._wrong_nodes import wrongly_computed
 
@@ -51,7 +51,7 @@ def compile_part(part: Part, target: Target) -> bytes | CompileError:
     Raises:
         MissingExtraError: if IREE's compiler is not installed.
     """
-    wrong = wrongly_computed(part, RULES)
+    wrong = wrongly_computed(part, rules_of(target.backend))
     if wrong:
         return CompileError(wrong[0].reason, refused=tuple(wrong))
     require("iree.compiler", extra="iree")

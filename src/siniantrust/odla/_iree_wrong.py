@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from siniantrust.odla._wrong_nodes import (
+    Rule,
     Rules,
     Seen,
     aligns_corners,
@@ -37,7 +40,7 @@ def _weighted_mean(seen: Seen) -> bool:
     return bool(seen.attributes.get("reduction", b"mean") == b"mean") and seen.has_input(_WEIGHTS)
 
 
-RULES: Rules = {
+_RULES: Mapping[str, tuple[Rule, ...]] = {
     "AveragePool": ((_rounds_up_dilated, "IREE counts padding that dilated windows do not reach"),),
     "BitShift": ((shifts_signed, "IREE shifts signed integers, and beyond their width, in another way"),),
     "Det": ((always, "IREE computes determinants that are off"),),
@@ -49,3 +52,19 @@ RULES: Rules = {
     "SoftmaxCrossEntropyLoss": ((_weighted_mean, "IREE returns NaN for the mean by weights"),),
     "SpaceToDepth": ((reorders_channels, "IREE ignores the order of the channels"),),
 }
+
+# Seen on Mesa's lavapipe (llvmpipe of Mesa 22.3); other Vulkan devices may compute these rightly, and nobody looked.
+_VULKAN: Mapping[str, tuple[Rule, ...]] = {
+    "ArgMax": ((always, "IREE on Vulkan finds another place"),),
+    "DynamicQuantizeLinear": ((always, "IREE on Vulkan is off in 8 bits"),),
+    "IsNaN": ((always, "IREE on Vulkan takes NaN for a number"),),
+    "LogSoftmax": ((always, "IREE on Vulkan returns NaN"),),
+    "MatMulInteger": ((always, "IREE on Vulkan is off in 8 bits"),),
+    "QuantizeLinear": ((always, "IREE on Vulkan is off in 8 bits"),),
+    "ReverseSequence": ((always, "IREE on Vulkan loses the device"),),
+}
+
+
+def rules_of(backend: str) -> Rules:
+    """Return the rules for what IREE compiles for ``backend``: llvm-cpu or vulkan."""
+    return {**_RULES, **_VULKAN} if backend == "vulkan" else _RULES

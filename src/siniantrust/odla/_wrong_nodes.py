@@ -45,7 +45,8 @@ class Seen:
         return self.types.get(self.inputs[place]) if place < len(self.inputs) else None
 
 
-Rules: TypeAlias = Mapping[str, tuple[tuple[Callable[[Seen], bool], str], ...]]
+Rule: TypeAlias = tuple[Callable[[Seen], bool], str]
+Rules: TypeAlias = Mapping[str, tuple[Rule, ...]]
 
 
 def wrongly_computed(part: Part, rules: Rules) -> list[Unsupported]:
