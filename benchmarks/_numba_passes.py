@@ -2,111 +2,118 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
 
 from siniantrust.masking.exact._field import HALF, PRIME
-from siniantrust.masking.exact._passes import BLOCK, DRAW_AGAIN, NOT_FINITE, Mask, Unmask, Weigh
+from siniantrust.masking.exact._passes import BLOCK, DRAW_AGAIN, Results, Unmask, Unmasking, Weigh
+from siniantrust.masking.exact._pool import Pool
 
 _jit: Any = numba.njit(boundscheck=False)
 
 
 @_jit
-def _mask(values, words, inverse, sent, steps):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - numba infers
-    finite, again = True, False
-    low, high = np.float32(-127), np.float32(127)
-    for i in range(len(values)):
-        scaled = values[i] * inverse
-        finite &= np.isfinite(values[i])
-        step = np.int32(np.rint(min(max(scaled, low), high)))
-        steps[i] = step
+def _mask(steps, words, sent):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - numba infers
+    again = False
+    for i in range(len(steps)):
         pad = np.int64(words[i] & np.uint32(PRIME))
         again |= pad == PRIME
-        total = pad + step
+        total = pad + steps[i]
         total += PRIME if total < 0 else 0
         sent[i] = total - PRIME if total >= PRIME else total
-    return finite, again
+    return again
 
 
 @_jit
-def _unmask(answers, corrections, scale, bias, relu, weights, values, sums):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - numba infers
+def _unmask(answers, sealed, words, affine, weights, steps, sums):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - numba infers
     channels, rows, width = answers.shape
-    across, down = weights
+    scale, bias, inverse = affine
+    across, down, gather = weights
     results = np.empty(width, np.int32)
+    low, high = np.float32(0), np.float32(127)
+    again = False
     for channel in range(channels):
-        for r in range(len(across)):
-            sums[r, channel] = 0
         for row in range(rows):
             for i in range(width):
-                answer, correction = np.int64(answers[channel, row, i]), np.int64(corrections[channel, row, i])
-                result = (answer & PRIME) + (answer >> 31) - (correction & PRIME) - (correction >> 31)
-                result += PRIME if result < -HALF else 0
+                answer, other = np.int64(answers[channel, row, i]), np.int64(sealed[channel, row, i])
+                word = np.int64(words[channel, row, i] & np.uint32(PRIME))
+                again |= word == PRIME
+                result = (answer & PRIME) + (answer >> 31) + (other & PRIME) + (other >> 31) - word
                 result -= PRIME if result > HALF else 0
+                result -= PRIME if result > HALF else 0
+                result += PRIME if result < -HALF else 0
                 results[i] = result
                 value = np.float32(result) * scale[channel] + bias[channel]
-                values[channel, row, i] = max(value, np.float32(0)) if relu else value
+                steps[channel, row, i] = np.int8(np.rint(min(max(value * inverse, low), high)))
             for r in range(len(across)):
                 for start in range(0, width, BLOCK):
                     total = np.int64(0)
                     for i in range(start, min(start + BLOCK, width)):
                         total += np.int64(across[r, i]) * np.int64(results[i])
-                    sums[r, channel] = (sums[r, channel] + total % PRIME * down[r, row]) % PRIME
+                    line = total % PRIME * down[r, row] % PRIME
+                    sums[0, r] = (sums[0, r] + line * gather[r, channel]) % PRIME
+    return again
 
 
 @_jit
-def _weigh(steps, across, down, sums):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - numba infers
-    channels, rows, width = steps.shape
-    for channel in range(channels):
+def _weigh(steps, across, down, factors, sums):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - numba infers
+    items, channels, rows, width = steps.shape
+    for item in range(items):
         for r in range(len(across)):
-            for turn in range(down.shape[1]):
+            sums[item, r] = 0
+        for channel in range(channels):
+            for r in range(len(across)):
                 for tap in range(across.shape[1]):
-                    total = np.int64(0)
                     for row in range(rows):
                         line = np.int64(0)
                         for i in range(width):
-                            line += np.int64(across[r, tap, i]) * np.int64(steps[channel, row, i])
-                        total = (total + line % PRIME * down[r, turn, row]) % PRIME
-                    sums[channel, r, turn, tap] = total
+                            line += np.int64(across[r, tap, i]) * np.int64(steps[item, channel, row, i])
+                        line %= PRIME
+                        for turn in range(down.shape[1]):
+                            weight = down[r, turn, row] * factors[channel, r, turn, tap] % PRIME
+                            sums[item, r] = (sums[item, r] + line * weight) % PRIME
 
 
 class NumbaPasses:
-    """One go over memory each; scales by channel, no sum with other values: what the benchmark measures."""
+    """One go over memory each; what the benchmark measures, and no more."""
 
     name = "numba"
 
-    def masker(self, values: np.ndarray, scale: float, sent: np.ndarray, steps: np.ndarray) -> Mask:
+    def quantise(self, values: np.ndarray, scale: float, steps: np.ndarray) -> int:
         """See ``Passes``."""
+        raise NotImplementedError
 
-        def mask(share: slice, words: np.ndarray) -> int:
-            finite, again = _mask(values[share], words, np.float32(1 / scale), sent[share], steps[share])
-            return (0 if finite else NOT_FINITE) | (DRAW_AGAIN if again else 0)
-
-        return mask
-
-    def unmasker(
-        self, scale: np.ndarray, bias: np.ndarray, *, by_column: bool, relu: bool, across: np.ndarray, down: np.ndarray
-    ) -> Unmask:
+    def pool(self, steps: np.ndarray, pool: Pool, pooled: np.ndarray) -> None:
         """See ``Passes``."""
-        if by_column:
-            raise NotImplementedError("scales by channel only")
+        raise NotImplementedError
 
-        def unmask(
-            answers: np.ndarray, corrections: np.ndarray, _addend: np.ndarray | None, values: np.ndarray
-        ) -> np.ndarray:
-            sums = np.empty((len(across), len(answers)), np.int64)
-            _unmask(answers, corrections, scale, bias, relu, (across, down), values, sums)
-            return sums
+    def mask(self, steps: np.ndarray, words: np.ndarray, sent: np.ndarray) -> int:
+        """See ``Passes``."""
+        return DRAW_AGAIN if _mask(steps, words, sent) else 0
+
+    def unmasker(self, form: Unmasking) -> Unmask:
+        """See ``Passes``; steps of values above zero, scaled by channel, with no sum."""
+        weights = form.across, form.down, form.gather
+
+        def unmask(of: Results) -> Callable[[slice, np.ndarray], int]:
+            def share(channels: slice, words: np.ndarray) -> int:
+                arrays = of.answers[channels], of.sealed[channels], words.reshape(of.answers[channels].shape)
+                affine = form.scale[channels], form.bias[channels], np.float32(form.inverse)
+                return DRAW_AGAIN if _unmask(*arrays, affine, weights, of.steps, of.sums) else 0
+
+            return share
 
         return unmask
 
-    def weigher(self, across: np.ndarray, down: np.ndarray) -> Weigh:
+    def weigher(self, across: np.ndarray, down: np.ndarray, factors: np.ndarray) -> Weigh:
         """See ``Passes``."""
 
         def weigh(steps: np.ndarray) -> np.ndarray:
-            sums = np.empty((len(steps), len(across), down.shape[1], across.shape[1]), np.int64)
-            _weigh(steps, across, down, sums)
+            sums = np.empty((len(steps), len(across)), np.int64)
+            _weigh(steps, across, down, factors, sums)
             return sums
 
         return weigh

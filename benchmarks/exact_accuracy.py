@@ -1,4 +1,4 @@
-"""What quantisation for exact masks costs in accuracy, under pads and checked, on two trained networks."""
+"""What quantisation for exact masks costs in accuracy, under pads and checked, on three trained networks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from _encoder import ENCODER
 from _study_data import Items, fashion, scenes
-from _study_networks import RECIPES, export, train
+from _study_networks import RECIPES, Recipe, export, train
 from results_file import Bar, Outcome
 
 from siniantrust import graph
@@ -33,7 +34,7 @@ class _Subject:
 
 
 def run(*, quick: bool) -> Outcome:
-    """Measure the demo's network, and a residual one that is trained here."""
+    """Measure the demo's network, and a residual one and a transformer encoder that are trained here."""
     rows, bars = [], []
     for subject in _subjects(quick=quick):
         model = graph.load_model(subject.proto)
@@ -71,18 +72,18 @@ def _subjects(*, quick: bool) -> list[_Subject]:
     found = [_Subject("the demo's", proto, scenes(_CACHE, items=4000, heldout=100 if quick else 1000, seed=0))]
     if not quick:
         clothes = fashion(_CACHE, items=8000, heldout=2000, seed=0)
-        recipe = RECIPES["resnet"]
-        network = train(
-            recipe,
-            clothes.train_inputs,
-            clothes.train_labels,
-            classes=clothes.classes,
-            seed=0,
-            seen_items=recipe.seen_items,
-        )
-        written = export(network, clothes.train_inputs.shape[1:], "resnet")
-        found.append(_Subject("residual, Fashion-MNIST", onnx.load_from_string(written), clothes))
+        recipes = {"residual": RECIPES["resnet"], "transformer encoder": ENCODER}
+        found += [
+            _Subject(f"{name}, Fashion-MNIST", _trained(recipe, clothes), clothes) for name, recipe in recipes.items()
+        ]
     return found
+
+
+def _trained(recipe: Recipe, items: Items) -> onnx.ModelProto:
+    network = train(
+        recipe, items.train_inputs, items.train_labels, classes=items.classes, seed=0, seen_items=recipe.seen_items
+    )
+    return onnx.load_from_string(export(network, items.train_inputs.shape[1:], "network"))
 
 
 def _float_scores(model: graph.Model, items: Items) -> np.ndarray:

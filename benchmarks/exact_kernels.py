@@ -13,56 +13,64 @@ from timing import in_turns, median_ms
 
 from siniantrust.masking.exact import best_passes
 from siniantrust.masking.exact._field import PRIME
-from siniantrust.masking.exact._passes import NumpyPasses, Passes
+from siniantrust.masking.exact._passes import NumpyPasses, Passes, Results, Unmasking
 
 # A layer of VGG-16 that is large, and one of ResNet-50 that is small: channels, height, width.
 _SIZES = ((64, 224, 224), (256, 14, 14))
 _QUICK_SIZES = ((8, 16, 16),)
 _KERNEL_WEIGHTS = 9
-_STEP = 0.03
 
 
 @dataclass(frozen=True)
 class _Work:
     """Arrays of one layer, for every pass."""
 
-    floats: np.ndarray
     words: np.ndarray
+    sealed: np.ndarray
     steps: np.ndarray
-    corrections: np.ndarray
-    scale: np.ndarray
-    across: np.ndarray
+    form: Unmasking
     taps: np.ndarray
-    ones: np.ndarray
+    factors: np.ndarray
 
     @classmethod
     def of(cls, channels: int, height: int, width: int) -> _Work:
         """Draw the arrays of one layer whose images are one row of positions."""
         generator = np.random.default_rng(0)
-        count, positions = channels * height * width, height * width
+        shape = channels, 1, height * width
+        scale, bias = generator.normal(size=(2, channels)).astype(np.float32)
+        form = Unmasking(
+            scale=scale,
+            bias=bias,
+            by_column=False,
+            across=generator.integers(0, 1 << 21, (2, shape[2])).astype(np.int32),
+            down=np.ones((2, 1), np.int64),
+            gather=generator.integers(0, PRIME, (2, channels)),
+            relu=True,
+            inverse=1e-7,
+        )
         return cls(
-            floats=generator.normal(size=count).astype(np.float32),
-            words=generator.integers(0, 1 << 32, count, dtype=np.uint32),
-            steps=generator.integers(-127, 128, (channels, 1, positions)).astype(np.int8),
-            corrections=generator.integers(0, PRIME, (channels, 1, positions)).astype(np.uint32),
-            scale=generator.normal(size=channels).astype(np.float32),
-            across=generator.integers(0, 1 << 21, (2, positions)).astype(np.int32),
-            taps=generator.integers(0, 1 << 21, (2, _KERNEL_WEIGHTS, positions)).astype(np.int32),
-            ones=np.ones((2, 1), np.int64),
+            words=generator.integers(0, PRIME, shape).astype(np.uint32),
+            sealed=generator.integers(0, PRIME, shape).astype(np.uint32),
+            steps=generator.integers(-127, 128, shape).astype(np.int8),
+            form=form,
+            taps=generator.integers(0, 1 << 21, (2, _KERNEL_WEIGHTS, shape[2])).astype(np.int32),
+            factors=generator.integers(0, PRIME, (channels, 2, 1, _KERNEL_WEIGHTS)),
         )
 
     def passes(self, passes: Passes) -> dict[str, Callable[[], tuple[Any, ...]]]:
         """Return each pass, ready to run; what it returns is all that it computed."""
-        sent, steps = np.empty_like(self.words), np.empty(len(self.words), np.int8)
-        values = np.empty(self.corrections.shape, np.float32)
-        answers = self.words.reshape(values.shape)
-        mask = passes.masker(self.floats, _STEP, sent, steps)
-        unmask = passes.unmasker(self.scale, self.scale, by_column=False, relu=True, across=self.across, down=self.ones)
-        weigh = passes.weigher(self.taps, self.ones[:, None])
+        sent, made, sums = np.empty_like(self.words), np.empty_like(self.steps), np.zeros((1, 2), np.int64)
+        unmask = passes.unmasker(self.form)(Results(self.words, self.sealed, sums, steps=made))
+        weigh = passes.weigher(self.taps, self.form.down[:, None], self.factors)
+
+        def unmasked() -> tuple[Any, ...]:
+            sums[:] = 0
+            return unmask(slice(0, len(made)), self.words), sums, made
+
         return {
-            "mask": lambda: (mask(slice(0, len(sent)), self.words), sent, steps),
-            "unmask": lambda: (unmask(answers, self.corrections, None, values), values),
-            "weigh, 3 x 3": lambda: (weigh(self.steps),),
+            "mask": lambda: (passes.mask(self.steps.reshape(-1), self.words.reshape(-1), sent.reshape(-1)), sent),
+            "unmask": unmasked,
+            "weigh, 3 x 3": lambda: (weigh(self.steps[None]),),
         }
 
 
@@ -84,14 +92,15 @@ def run(*, quick: bool) -> Outcome:
                 for computed, wanted in zip(other[kind](), ready["numpy"][kind](), strict=True):
                     np.testing.assert_array_equal(computed, wanted)
             found = in_turns({name: ready[name][kind] for name in forms}, turns=3 if quick else 25)
-            numbers = len(work.words)
+            numbers = work.words.size
             per_number = {f"{name}, ns a number": median_ms(found[name]) * 1e6 / numbers for name in forms}
             rows.append({"pass": kind, "numbers": " x ".join(map(str, size)), **per_number})
     return Outcome(
         title="Passes of exact masks",
         method=(
-            "One thread each. *mask*: quantise and add pads. *unmask*: take corrections off, add up two comparisons, "
-            "make floats, zero what is below zero. *weigh*: the input's side of two comparisons of a 3 x 3 convolution."
+            "One thread each, without drawing the pads. *mask*: add pads to steps. *unmask*: take corrections and pads "
+            "off, add up two comparisons, scale, zero what is below zero, quantise. *weigh*: the input's side of two "
+            "comparisons of a 3 x 3 convolution."
         ),
         rows=rows,
         bars=[],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -43,6 +44,34 @@ def residual_network(seed: int = 0) -> onnx.ModelProto:
     return _model(nodes, [3, SIDE, SIDE], [4], weights)
 
 
+def trunk_network(seed: int = 0) -> onnx.ModelProto:
+    """Return a network of what is pooled, added, and sent again: a trunk with a residual block, in 8 bits."""
+    rng = np.random.default_rng(seed)
+    weights: dict[str, np.ndarray] = {
+        "w1": rng.normal(0, 0.3, (6, 3, 3, 3)),
+        "b1": rng.normal(0, 0.1, 6),
+        "w2": rng.normal(0, 0.3, (6, 6, 3, 3)),
+        "w3": rng.normal(0, 0.3, (5, 6, 1, 1)),
+        "w4": rng.normal(0, 0.3, (6, 5, 3, 3)),
+        "w5": rng.normal(0, 0.3, (4, 6, 1, 1)),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], name="stem", pads=[1] * 4),
+        helper.make_node("Relu", ["c1"], ["r1"], name="stem.relu"),
+        helper.make_node("MaxPool", ["r1"], ["p1"], name="pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
+        helper.make_node("Conv", ["p1", "w2"], ["t1"], name="trunk", pads=[1] * 4),
+        helper.make_node("Conv", ["t1", "w3"], ["c2"], name="narrow"),
+        helper.make_node("Relu", ["c2"], ["r2"], name="narrow.relu"),
+        helper.make_node("Conv", ["r2", "w4"], ["c3"], name="wide", pads=[1] * 4),
+        helper.make_node("Add", ["t1", "c3"], ["s1"], name="join"),
+        helper.make_node("Relu", ["s1"], ["r3"], name="join.relu"),
+        helper.make_node("Conv", ["r3", "w5"], ["c4"], name="head"),
+        helper.make_node("GlobalAveragePool", ["c4"], ["p2"], name="mean"),
+        helper.make_node("Flatten", ["p2"], ["y"], name="flat"),
+    ]
+    return _model(nodes, [3, SIDE, SIDE], [4], weights)
+
+
 def attention_network(seed: int = 0) -> onnx.ModelProto:
     """Return one head of self-attention over 5 tokens of 8 numbers, with its projections as matrix products."""
     rng = np.random.default_rng(seed)
@@ -58,6 +87,78 @@ def attention_network(seed: int = 0) -> onnx.ModelProto:
         helper.make_node("MatMul", ["o", "wo"], ["y"], name="out"),
     ]
     return _model(nodes, [5, 8], [5, 8], weights)
+
+
+def encoder_network(seed: int = 0, *, tokens: int = 6, width: int = 16, heads: int = 2) -> onnx.ModelProto:
+    """Return a transformer encoder's block (pre-norm) over tokens that are given as numbers, and a classifier.
+
+    Written as exporters leave it: matrix products with their biases as sums, GELU by its error function.
+    """
+    rng = np.random.default_rng(seed)
+    weights: dict[str, np.ndarray] = {}
+    nodes: list[onnx.NodeProto] = []
+
+    def op(kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(kind, inputs, [f"{name}.out"], name=name, **attributes))
+        return f"{name}.out"
+
+    def constant(name: str, value: np.ndarray) -> str:
+        weights[name] = np.asarray(value)
+        return name
+
+    def dense(x: str, name: str, before: int, after: int) -> str:
+        weight = constant(f"{name}.w", rng.normal(0, before**-0.5, (before, after)))
+        return op(
+            "Add", [constant(f"{name}.b", rng.normal(0, 0.1, after)), op("MatMul", [x, weight], name)], f"{name}.bias"
+        )
+
+    def norm(x: str, name: str) -> str:
+        gain, shift = constant(f"{name}.g", rng.normal(1, 0.1, width)), constant(f"{name}.s", rng.normal(0, 0.1, width))
+        return op("LayerNormalization", [x, gain, shift], name, axis=-1)
+
+    def split(x: str, name: str, perm: list[int]) -> str:
+        return op("Transpose", [op("Reshape", [x, "heads"], f"{name}.heads")], f"{name}.turn", perm=perm)
+
+    normed = norm("x", "norm1")
+    query, key, value = (dense(normed, name, width, width) for name in ("query", "key", "value"))
+    scores = op("MatMul", [split(query, "q", [0, 2, 1, 3]), split(key, "k", [0, 2, 3, 1])], "scores")
+    scaled = op("Mul", [scores, constant("temperature", np.array((width // heads) ** -0.5))], "scaled")
+    mixed = op("MatMul", [op("Softmax", [scaled], "softmax", axis=-1), split(value, "v", [0, 2, 1, 3])], "mix")
+    joined = op("Reshape", [op("Transpose", [mixed], "back", perm=[0, 2, 1, 3]), "whole"], "joined")
+    after = op("Add", ["x", dense(joined, "out", width, width)], "attended")
+    wide = dense(norm(after, "norm2"), "wide", width, 4 * width)
+    tail = op("Erf", [op("Mul", [wide, constant("root", np.array(0.5**0.5))], "scaled.wide")], "erf")
+    half = op("Mul", [wide, constant("half", np.array(0.5))], "halved")
+    gelu = op("Mul", [half, op("Add", [tail, constant("one", np.array(1.0))], "lifted")], "gelu")
+    last = op("Add", [after, dense(gelu, "narrow", 4 * width, width)], "block")
+    mean = op("ReduceMean", [norm(last, "norm3")], "mean", axes=[1], keepdims=0)
+    nodes.append(helper.make_node("Gemm", [mean, constant("c.w", rng.normal(0, 0.3, (width, 4)))], ["y"], name="class"))
+    made = _model(nodes, [tokens, width], [4], weights)
+    shapes = {"heads": [0, tokens, heads, width // heads], "whole": [0, tokens, width]}
+    made.graph.initializer.extend(
+        numpy_helper.from_array(np.array(size, np.int64), name) for name, size in shapes.items()
+    )
+    return made
+
+
+def normalised_network(seed: int = 0) -> onnx.ModelProto:
+    """Return convolutions with batch normalisation that nobody folded, before a sum and after one."""
+    rng = np.random.default_rng(seed)
+    weights = {"w1": rng.normal(0, 0.3, (6, 3, 3, 3)), "w2": rng.normal(0, 0.3, (6, 6, 3, 3))}
+    weights["b1"] = rng.normal(0, 0.1, 6)
+    for name in ("n1", "n2"):
+        weights |= {f"{name}.g": rng.normal(0, 1, 6), f"{name}.s": rng.normal(0, 1, 6)}
+        weights |= {f"{name}.m": rng.normal(0, 1, 6), f"{name}.v": rng.uniform(0.5, 2, 6)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], name="first", pads=[1] * 4),
+        helper.make_node("BatchNormalization", ["c1", "n1.g", "n1.s", "n1.m", "n1.v"], ["m1"], name="norm1"),
+        helper.make_node("Relu", ["m1"], ["r1"], name="relu1"),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], name="second", pads=[1] * 4),
+        helper.make_node("BatchNormalization", ["c2", "n2.g", "n2.s", "n2.m", "n2.v"], ["m2"], name="norm2"),
+        helper.make_node("Add", ["m2", "r1"], ["s2"], name="join"),
+        helper.make_node("Relu", ["s2"], ["y"], name="relu2"),
+    ]
+    return _model(nodes, [3, SIDE, SIDE], [6, SIDE, SIDE], weights)
 
 
 def _model(

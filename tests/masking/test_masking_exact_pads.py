@@ -17,8 +17,9 @@ from scipy import stats
 import siniantrust
 from siniantrust.errors import TrustError
 from siniantrust.masking.exact import PadLedger, PadSource
-from siniantrust.masking.exact._field import HALF, PRIME, masked, most_terms, reduced, unmasked
+from siniantrust.masking.exact._field import HALF, PRIME, masked, most_terms, reduced, sealed, unmasked
 from siniantrust.masking.exact._ledger import SESSION_BYTES, STRIDE
+from siniantrust.masking.exact._stock import Stock
 
 KEY = bytes(range(32))
 SESSION = bytes(SESSION_BYTES)
@@ -70,17 +71,46 @@ def test_masking_is_undone(values: list[int], pad: int) -> None:
     steps, pads = np.array(values, np.int8), np.full(len(values), pad, np.uint32)
     sent = masked(steps, pads)
     assert sent.max() < PRIME
-    assert unmasked(sent, pads).tolist() == values
+    assert unmasked(sent, np.zeros_like(sent), pads).tolist() == values
 
 
-@given(st.integers(-HALF, HALF), st.integers(0, PRIME - 1), st.sampled_from([0, PRIME]))
-def test_results_are_read_back_from_any_residue(result: int, correction: int, lift: int) -> None:
-    """Every result in range is recovered, whether or not the device's residue lies below the prime."""
+RESIDUES = st.sampled_from([0, 1, HALF, HALF + 1, PRIME - 1]) | st.integers(0, PRIME - 1)
+
+
+@given(st.integers(-HALF, HALF), RESIDUES, RESIDUES, st.sampled_from([0, PRIME]), st.sampled_from([0, PRIME]))
+def test_results_are_read_back_from_any_residue(result: int, correction: int, pad: int, lift: int, other: int) -> None:
+    """Every result in range is recovered, under every pad, whether or not a host's words lie below the prime."""
     answer = (result + correction) % PRIME
-    if answer + lift < 1 << 32:
-        answer += lift
-    found = unmasked(np.array([answer], np.uint32), np.array([correction], np.uint32))
+    words = sealed(np.array([correction], np.uint32), np.array([pad], np.uint32))
+    assert words[0] < PRIME
+    given_words = np.array([answer + lift, int(words[0]) + other], np.uint32)
+    found = unmasked(given_words[:1], given_words[1:], np.array([pad], np.uint32))
     assert found.tolist() == [result]
+
+
+@given(st.tuples(*[st.integers(0, (1 << 32) - 1)] * 2), RESIDUES, RESIDUES)
+def test_a_changed_word_changes_a_result_alike_whatever_is_secret(
+    words: tuple[int, int], pad: int, other_pad: int
+) -> None:
+    """Whether two words of a host give the same result does not depend on the pad: a refusal tells nothing of it."""
+    nothing = np.zeros(1, np.uint32)
+    same = [
+        unmasked(np.array([words[0]], np.uint32), nothing, np.array([each], np.uint32))
+        == unmasked(np.array([words[1]], np.uint32), nothing, np.array([each], np.uint32))
+        for each in (pad, other_pad)
+    ]
+    assert same[0] == same[1] == (words[0] % PRIME == words[1] % PRIME)
+
+
+def test_what_lies_outside_is_uniform_and_tells_nothing_of_a_correction() -> None:
+    """For corrections that are far from random, what the stock keeps outside is even over the residues."""
+    outside: dict[bytes, bytes] = {}
+    stock = Stock(PadSource(KEY), KEY[::-1], outside)
+    stock.put(5, [np.zeros(200_000, np.uint32), np.ones(200_000, np.uint32)])
+    first, second = (stock.sealed(5, layer, 200_000) for layer in (0, 1))
+    assert max(first.max(), second.max()) < PRIME
+    for words in (first, second, (first.astype(np.int64) - second) % PRIME):
+        assert stats.kstest(words / PRIME, "uniform").pvalue > 1e-4
 
 
 @given(st.integers(0, (1 << 32) - 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from siniantrust.errors import PlanError
 from siniantrust.masking.exact._layer import Layer, Window
-from siniantrust.masking.exact._passes import NumpyPasses, Passes, best_passes
+from siniantrust.masking.exact._passes import NumpyPasses, Passes, Results, best_passes
 from siniantrust.masking.exact._verify import LayerCheck
 
 PASSES = [NumpyPasses(), best_passes()]
@@ -37,9 +39,17 @@ def _results(layer: Layer, steps: np.ndarray) -> np.ndarray:
 
 def _checked(layer: Layer, steps: np.ndarray, results: np.ndarray, passes: Passes) -> bool:
     check = LayerCheck(layer, entry=(1, *steps.shape[1:]), exit_=(1, *results.shape[1:]), relu=False, passes=passes)
-    values = np.empty(results.shape, np.float32)
-    sums = check.unmask(results.astype(np.uint32), np.zeros(results.shape, np.uint32), None, values)
-    return check.holds(steps, sums)
+    return check.holds(steps, _sums(check, results.astype(np.uint32)))
+
+
+def _sums(check: LayerCheck, results: np.ndarray) -> np.ndarray:
+    """Return the sums over results that were never masked."""
+    nothing = np.zeros(results[0].size, np.uint32)
+    sums = np.zeros((len(results), *check.sums), np.int64)
+    for item, answers in enumerate(results):
+        values = np.empty(answers.shape, np.float32)
+        check.begin(Results(answers, nothing, sums[item], values=values))(slice(0, check.channels), nothing)
+    return sums
 
 
 def _as_residues(results: np.ndarray) -> np.ndarray:
@@ -110,6 +120,19 @@ def test_each_comparison_is_worth_twenty_bits(bits: int, comparisons: int) -> No
     layer = _layer(np.ones((1, 1, 1, 1), np.int8), NO_WINDOW)
     check = LayerCheck(layer, entry=(1, 1, 2, 2), exit_=(1, 1, 2, 2), relu=False, passes=PASSES[0], soundness_bits=bits)
     nothing = np.zeros((1, 1, 2, 2), np.uint32)
-    sums = check.unmask(nothing, nothing, None, np.empty(nothing.shape, np.float32))
-    assert len(sums) == comparisons
+    assert _sums(check, nothing).shape == (1, 1, comparisons)
     assert (2.0**-21 + 2 * 2.0**-30) ** comparisons < 2.0**-bits
+
+
+@pytest.mark.parametrize("fault", ["weights", "results", "range"])
+def test_no_check_is_made_for_a_layer_without_its_proof(fault: str) -> None:
+    """However a layer was made, what would mask for it refuses it where a bound does not hold."""
+    weight = np.ones((1, 1, 1, 1), np.int8)
+    layer = _layer(weight, NO_WINDOW)
+    wrong = {
+        "weights": replace(layer, weight=weight.astype(np.int16)),
+        "results": replace(layer, bias=np.full(1, np.inf, np.float32)),
+        "range": replace(layer, input_scale=0.0),
+    }
+    with pytest.raises(PlanError, match="layer 'layer'"):
+        LayerCheck(wrong[fault], entry=(1, 1, 2, 2), exit_=(1, 1, 2, 2), relu=False, passes=PASSES[0])

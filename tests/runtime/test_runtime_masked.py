@@ -15,6 +15,7 @@ from masked_deployments import MaskedDeployment, deploy_masked
 from scipy import stats
 
 from siniantrust.errors import BundleError, DataError, EnclaveError, EnclaveLostError, IntegrityError, TrustError
+from siniantrust.masking.exact import Pending, Relay
 from siniantrust.runtime import Move, Observer, Session, Stock
 
 PRIME = (1 << 31) - 1
@@ -224,11 +225,18 @@ def test_a_dry_stock_is_refused_where_the_policy_says_so(strict: MaskedDeploymen
         assert session.masked is not None
         with pytest.raises(TrustError, match="pad stock: it is dry"):
             session.run(inputs)
-        session.masked._relay().prepare(1)
+        _relay(session).prepare(1)
         np.testing.assert_array_equal(session.run(inputs)["y"], strict.quantised(inputs))
         with pytest.raises(TrustError, match="pad stock: it is dry"):
             session.run(inputs)
         assert session.masked.status().meter.ran_dry == 2
+
+
+def _relay(session: Session) -> Relay:
+    """Return the relay to the program in the session's enclave."""
+    assert session.masked is not None
+    with session.masked._using() as relay:
+        return relay
 
 
 def _changed(rows: np.ndarray, _: np.ndarray) -> np.ndarray:
@@ -252,12 +260,10 @@ def test_stock_that_the_host_tampered_with_gives_no_answer(
 ) -> None:
     """Corrections that were changed, truncated, lost or are another session's are refused; the session goes on."""
     with strict.open() as other:
-        assert other.masked is not None
-        other.masked._relay().prepare(1)
-        foreign = dict(other.masked._relay()._kept)
+        _relay(other).prepare(1)
+        foreign = dict(_relay(other)._kept)
     with strict.open() as session:
-        assert session.masked is not None
-        relay = session.masked._relay()
+        relay = _relay(session)
         relay.prepare(1)
         for item, rows in relay._kept.items():
             if fault is not None:
@@ -294,7 +300,7 @@ def test_what_was_kept_is_freed_once_used(deployment: MaskedDeployment) -> None:
         assert session.masked is not None
         session.masked.fill(30.0)
         session.masked._refill.close()
-        relay = session.masked._relay()
+        relay = _relay(session)
         before = relay.kept_bytes
         session.run(deployment.inputs(2))
         assert relay.kept_bytes == before * 6 // 8
@@ -367,12 +373,12 @@ def test_no_pad_is_used_twice_however_often_the_enclave_dies(tmp_path: Path, kil
 def test_a_query_of_a_dead_enclave_is_not_answered(deployment: MaskedDeployment) -> None:
     """A query's number of another enclave, or none, is refused: its state died with it."""
     with deployment.open() as session:
-        assert session.masked is not None
-        relay = session.masked._relay()
-        pending = relay.begin(deployment.inputs())
-        session._holder.forget(session._holder.get())
+        pending = _relay(session).begin(deployment.inputs())
+        assert isinstance(pending, Pending)
+        with session._holder.use() as enclave:
+            enclave.close()
         with pytest.raises(EnclaveError, match="no request 1 waits here"):
-            session.masked._relay().accept(pending, {})  # type: ignore[arg-type]
+            _relay(session).accept(pending, {})
 
 
 def test_a_bundle_without_data_to_quantise_on_is_not_built(tmp_path: Path, deployment: MaskedDeployment) -> None:

@@ -102,7 +102,8 @@ class MaskedStage:
     @property
     def stock_bytes(self) -> int:
         """Bytes of sealed corrections that lie here."""
-        return self._relay().kept_bytes
+        with self._using() as relay:
+            return relay.kept_bytes
 
     def fill(self, timeout_s: float) -> int:
         """Wait until the stock of pads is full, at most so long; return the items in it."""

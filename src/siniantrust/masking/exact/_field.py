@@ -59,10 +59,29 @@ def masked(values: np.ndarray, pads: np.ndarray) -> np.ndarray:
     return made
 
 
-def unmasked(answers: np.ndarray, corrections: np.ndarray) -> np.ndarray:
-    """Return the signed integers whose residues are ``answers`` - ``corrections`` (both uint32), as int32."""
-    total = reduced(answers).astype(np.int64) - reduced(corrections)
-    total += np.where(total < -HALF, PRIME, 0)
-    total -= np.where(total > HALF, PRIME, 0)
-    made: np.ndarray = total.astype(np.int32)
+def sealed(corrections: np.ndarray, pads: np.ndarray) -> np.ndarray:
+    """Return what an answer is added to so that only a result under ``pads`` is left: ``pads`` - ``corrections``.
+
+    Both are residues, uint32, and so is what is returned.
+    """
+    apart = pads - corrections
+    made: np.ndarray = np.minimum(apart, apart + np.uint32(PRIME))
     return made
+
+
+def unmasked(answers: np.ndarray, sealed: np.ndarray, pads: np.ndarray) -> np.ndarray:
+    """Return the signed integers whose residues are ``answers`` + ``sealed`` - ``pads``, as int32.
+
+    All are uint32; the first two may be any words, since a host gives them, the last are at most the prime.
+    """
+    apart = _lowered(_lowered(_lowered(answers) + _lowered(sealed))) - pads
+    apart = np.minimum(apart, apart + np.uint32(PRIME))
+    made: np.ndarray = apart.astype(np.int32)
+    made -= np.where(made > HALF, np.int32(PRIME), np.int32(0))
+    return made
+
+
+def _lowered(words: np.ndarray) -> np.ndarray:
+    """Return one prime less where there is one in a word: below it, the difference wraps and is the larger."""
+    less: np.ndarray = np.minimum(words, words - np.uint32(PRIME))
+    return less

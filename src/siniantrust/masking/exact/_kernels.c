@@ -1,133 +1,270 @@
-/* The passes over large arrays that exact masks spend their time in: each reads and writes every number once.
+/* The passes over large arrays that exact masks spend their time in.
  *
  * _passes.py has the same passes in numpy, and the tests hold the two together bit by bit. No header of Python is
- * needed: _native.py calls these through ctypes. Reductions are modulo the Mersenne prime 2^31 - 1.
+ * needed: _native.py calls these through ctypes. Arithmetic is modulo the Mersenne prime 2^31 - 1. Loops are written
+ * so that a compiler makes vectors of them.
  */
 #include <stdint.h>
 #include <string.h>
 
-#define PRIME 0x7fffffff
-#define HALF (PRIME / 2)
-/* So many numbers at once stay in the first cache, and so many products of 51 bits stay below 2^63. */
-#define BLOCK 4096
+#define PRIME UINT32_C(0x7fffffff)
+#define HALF ((int32_t)(PRIME / 2))
+/* So many numbers at once stay in the first cache, and so many products of 52 bits stay below 2^63. */
+#define BLOCK 1024
 #define MOST_REPETITIONS 8
+#define NOT_FINITE 1
+#define DRAW_AGAIN 2
 
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
 #define EVERY_PROCESSOR __attribute__((target_clones("arch=x86-64-v3", "default")))
 #else
 #define EVERY_PROCESSOR
 #endif
+/* Where what is called has to be compiled for the processor that calls. */
+#if defined(__GNUC__)
+#define INLINE __attribute__((always_inline)) static inline
+#else
+#define INLINE static inline
+#endif
 
 /* The remainder of any signed 64-bit number: 2^31 = 1, twice. Shifts of negative numbers are arithmetic. */
-static inline int64_t residue(int64_t x) {
+INLINE int64_t residue(int64_t x) {
     x = (x & PRIME) + (x >> 31);
     x = (x & PRIME) + (x >> 31);
-    x += x < 0 ? PRIME : 0;
-    return x >= PRIME ? x - PRIME : x;
+    x += x < 0 ? (int64_t)PRIME : 0;
+    return x >= (int64_t)PRIME ? x - (int64_t)PRIME : x;
 }
 
-/* Quantise ``values`` to +-127 steps and add pads. ``words`` are 32 random bits each, of which 31 make a pad.
- * Returns 1 if a value is not finite, 2 if a pad is no residue and must be drawn again, 3 for both. */
+INLINE uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
+
+/* One prime less, where there is one in it: below it, the difference wraps and is the larger. */
+INLINE uint32_t lowered(uint32_t x) { return least(x, x - PRIME); }
+
+/* A step of 127 each way from what ``scaled`` is of them, as the low byte of a word. 1.5 * 2^23 leaves no room for a
+ * fraction: the sum is rounded to even, and its low bits are the integer. */
+INLINE int8_t step_of(float scaled, float low) {
+    uint32_t bits;
+    scaled = scaled < 127.0f ? scaled : 127.0f;
+    scaled = scaled > low ? scaled : low;
+    scaled += 12582912.0f;
+    memcpy(&bits, &scaled, sizeof bits);
+    return (int8_t)bits;
+}
+
+/* The highest bit is set where a value is infinite or not a number. */
+INLINE uint32_t told(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (bits & 0x7fffffff) + 0x00800000;
+}
+
+/* Quantise ``values`` to +-127 steps. */
 EVERY_PROCESSOR
-int32_t sinian_mask(int64_t count, const float *restrict values, const uint32_t *restrict words, float inverse_scale,
-                    uint32_t *restrict sent, int8_t *restrict steps) {
-    uint32_t largest = 0, redraw = 0;
+int32_t sinian_quantise(int64_t count, const float *restrict values, float inverse, int8_t *restrict steps) {
+    uint32_t bad = 0;
     for (int64_t i = 0; i < count; i++) {
-        uint32_t magnitude;
-        memcpy(&magnitude, values + i, sizeof magnitude);
-        magnitude &= 0x7fffffff;
-        largest = magnitude > largest ? magnitude : largest;
-        float scaled = values[i] * inverse_scale;
-        scaled = scaled > 127.0f ? 127.0f : scaled;
-        scaled = scaled < -127.0f ? -127.0f : scaled;
-        /* 1.5 * 2^23 leaves no room for a fraction: the sum is rounded to even, and its low bits are the integer. */
-        float rounded = scaled + 12582912.0f;
-        int32_t step;
-        memcpy(&step, &rounded, sizeof step);
-        step -= 0x4b400000;
-        steps[i] = (int8_t)step;
+        bad |= told(values[i]);
+        steps[i] = step_of(values[i] * inverse, -127.0f);
+    }
+    return bad >> 31 ? NOT_FINITE : 0;
+}
+
+/* Add pads to steps. ``words`` are 32 random bits each, of which 31 make a pad. */
+EVERY_PROCESSOR
+int32_t sinian_mask(int64_t count, const int8_t *restrict steps, const uint32_t *restrict words,
+                    uint32_t *restrict sent) {
+    uint32_t largest = 0;
+    for (int64_t i = 0; i < count; i++) {
         uint32_t pad = words[i] & PRIME;
-        redraw |= pad == PRIME;
-        uint32_t total = pad + (uint32_t)step + (step < 0 ? PRIME : 0u);
-        sent[i] = total >= PRIME ? total - PRIME : total;
+        largest = pad > largest ? pad : largest;
+        int32_t step = steps[i];
+        sent[i] = lowered(pad + (uint32_t)step + (step < 0 ? PRIME : 0));
     }
-    return (largest >= 0x7f800000) | (int32_t)(redraw << 1);
+    return largest == PRIME ? DRAW_AGAIN : 0;
 }
 
-/* A remainder from 0 to 2^31 - 1, both included, of any unsigned 32-bit number. */
-static inline int32_t folded(uint32_t x) {
-    return (int32_t)((x & PRIME) + (x >> 31) - (x == UINT32_MAX ? PRIME : 0u));
-}
-
-static inline void unmask(int64_t count, const uint32_t *restrict answers, const uint32_t *restrict corrections,
-                          int32_t *restrict results) {
-    for (int64_t i = 0; i < count; i++) {
-        int32_t result = folded(answers[i]) - folded(corrections[i]);
-        result += result < -HALF ? PRIME : 0;
-        result -= result > HALF ? PRIME : 0;
-        results[i] = result;
-    }
-}
-
-static inline int64_t weighted(int64_t count, const int32_t *restrict weights, const int32_t *restrict results) {
-    int64_t total = 0;
-    for (int64_t i = 0; i < count; i++)
-        total += (int64_t)weights[i] * results[i];
-    return residue(total);
-}
-
-static inline void finish(int64_t count, const int32_t *restrict results, const float *restrict scale,
-                          const float *restrict bias, int by_column, const float *restrict addend, int relu,
-                          float *restrict values) {
-    if (by_column)
-        for (int64_t i = 0; i < count; i++)
-            values[i] = (float)results[i] * scale[i] + bias[i];
-    else
-        for (int64_t i = 0; i < count; i++)
-            values[i] = (float)results[i] * *scale + *bias;
-    if (addend)
-        for (int64_t i = 0; i < count; i++)
-            values[i] += addend[i];
-    if (relu)
-        for (int64_t i = 0; i < count; i++)
-            values[i] = values[i] > 0 ? values[i] : 0;
-}
-
-/* Take corrections off answers, add up what the check of a device's work needs, and make floats of the results.
- *
- * Arrays are (channels, rows, width). ``scale`` and ``bias`` go with the column where ``by_column``, else with the
- * channel modulo ``period``. ``sums`` (repetitions, channels) gets each channel's sum over rows and columns, weighted
- * by ``down`` (repetitions, rows; residues) and ``across`` (repetitions, width; below 2^21). */
+/* The largest of each window of steps (channels, high, wide); windows hang over the edges by ``top`` and ``left``. */
 EVERY_PROCESSOR
-void sinian_unmask(int64_t channels, int64_t rows, int64_t width, const uint32_t *answers, const uint32_t *corrections,
-                   const float *scale, const float *bias, int64_t period, int32_t by_column, const float *addend,
-                   int32_t relu, float *values, int64_t repetitions, const int32_t *across, const int64_t *down,
-                   int64_t *sums) {
-    int32_t results[BLOCK];
-    for (int64_t channel = 0; channel < channels; channel++) {
-        int64_t totals[MOST_REPETITIONS] = {0};
-        for (int64_t row = 0; row < rows; row++)
-            for (int64_t start = 0; start < width; start += BLOCK) {
-                int64_t count = width - start < BLOCK ? width - start : BLOCK;
-                int64_t place = (channel * rows + row) * width + start;
-                int64_t number = by_column ? start : channel % period;
-                unmask(count, answers + place, corrections + place, results);
-                for (int64_t r = 0; r < repetitions; r++)
-                    totals[r] += residue(down[r * rows + row] * weighted(count, across + r * width + start, results));
-                finish(count, results, scale + number, bias + number, by_column, addend ? addend + place : 0, relu,
-                       values + place);
+void sinian_pool(int64_t channels, int64_t high, int64_t wide, int64_t kernel_high, int64_t kernel_wide,
+                 int64_t stride_high, int64_t stride_wide, int64_t top, int64_t left, int64_t out_high,
+                 int64_t out_wide, const int8_t *steps, int8_t *pooled) {
+    int8_t columns[BLOCK];
+    for (int64_t line = 0; line < channels * out_high; line++) {
+        const int8_t *image = steps + line / out_high * high * wide;
+        int8_t *out = pooled + line * out_wide;
+        int64_t first = line % out_high * stride_high - top, last = first + kernel_high;
+        first = first < 0 ? 0 : first;
+        last = last > high ? high : last;
+        memset(out, -128, out_wide);
+        for (int64_t start = 0; start < wide; start += BLOCK) {
+            int64_t count = wide - start < BLOCK ? wide - start : BLOCK;
+            memcpy(columns, image + first * wide + start, count);
+            for (int64_t row = first + 1; row < last; row++) {
+                const int8_t *restrict from = image + row * wide + start;
+                for (int64_t i = 0; i < count; i++)
+                    columns[i] = from[i] > columns[i] ? from[i] : columns[i];
             }
-        for (int64_t r = 0; r < repetitions; r++)
-            sums[r * channels + channel] = residue(totals[r]);
+            for (int64_t tap = 0; tap < kernel_wide; tap++) {
+                int64_t shift = tap - left - start, from = 0, to = out_wide;
+                while (from < to && from * stride_wide + shift < 0)
+                    from++;
+                while (from < to && (to - 1) * stride_wide + shift >= count)
+                    to--;
+                if (stride_wide == 2)
+                    for (int64_t i = from; i < to; i++)
+                        out[i] = columns[2 * i + shift] > out[i] ? columns[2 * i + shift] : out[i];
+                else
+                    for (int64_t i = from; i < to; i++) {
+                        int8_t step = columns[i * stride_wide + shift];
+                        out[i] = step > out[i] ? step : out[i];
+                    }
+            }
+        }
     }
+}
+
+/* What unmasking does in one layer. ``scale`` and ``bias`` go with the column where ``by_column``, else with the
+ * channel modulo ``period``. ``across`` (repetitions, width; below 2^21), ``down`` (repetitions, rows; residues) and
+ * ``gather`` (repetitions, period; residues) are the check's weights. */
+struct unmasking {
+    int64_t rows, width, period, by_column, repetitions;
+    const float *scale, *bias;
+    const int32_t *across;
+    const int64_t *down, *gather;
+    float floor, inverse;
+};
+
+INLINE uint32_t unmask(int64_t count, const uint32_t *restrict answers, const uint32_t *restrict sealed,
+                       const uint32_t *restrict words, int32_t *restrict results) {
+    uint32_t largest = 0;
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t word = words[i] & PRIME;
+        largest = word > largest ? word : largest;
+        uint32_t apart = lowered(lowered(lowered(answers[i]) + lowered(sealed[i]))) - word;
+        apart = least(apart, apart + PRIME);
+        results[i] = (int32_t)apart - ((int32_t)apart > HALF ? (int32_t)PRIME : 0);
+    }
+    return largest == PRIME;
+}
+
+/* Sums of two channels' results with the weights of two comparisons at once: making vectors of them costs more than
+ * multiplying. */
+INLINE void weigh_pair(int64_t count, const int32_t *restrict first, const int32_t *restrict second,
+                       const int32_t *restrict one, const int32_t *restrict other, int64_t lines[2][2]) {
+    int64_t a = 0, b = 0, c = 0, d = 0;
+    for (int64_t i = 0; i < count; i++) {
+        a += (int64_t)first[i] * one[i];
+        b += (int64_t)second[i] * one[i];
+        c += (int64_t)first[i] * other[i];
+        d += (int64_t)second[i] * other[i];
+    }
+    lines[0][0] = residue(a);
+    lines[0][1] = residue(b);
+    lines[1][0] = residue(c);
+    lines[1][1] = residue(d);
+}
+
+enum addend { NO_ADDEND, FLOATS, STEPS };
+
+INLINE uint32_t finish(int64_t count, const int32_t *restrict results, const float *restrict scale,
+                       const float *restrict bias, int by_column, const struct unmasking *form, enum addend kind,
+                       const float *restrict added, const int8_t *restrict added_steps, float added_scale, int keep,
+                       float *restrict values, int quantise, int8_t *restrict steps) {
+    float floor = form->floor, inverse = form->inverse, low = floor < 0.0f ? -127.0f : 0.0f;
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < count; i++) {
+        float value = (float)results[i] * scale[by_column ? i : 0] + bias[by_column ? i : 0];
+        if (kind == FLOATS) {
+            value += added[i];
+            bad |= told(value);
+        }
+        if (kind == STEPS)
+            value += (float)added_steps[i] * added_scale;
+        value = value > floor ? value : floor;
+        if (keep)
+            values[i] = value;
+        if (quantise)
+            steps[i] = step_of(value * inverse, low);
+    }
+    return bad;
+}
+
+/* Choosing here what ``finish`` does leaves no choice in its loop. */
+INLINE uint32_t finish_as(int64_t count, const int32_t *results, const float *scale, const float *bias, int by_column,
+                          const struct unmasking *form, const float *added, const int8_t *added_steps,
+                          float added_scale, float *values, int8_t *steps) {
+#define FINISH(kind, keep, quantise)                                                                                   \
+    finish(count, results, scale, bias, by_column, form, kind, added, added_steps, added_scale, keep, values,          \
+           quantise, steps)
+    if (added)
+        return values && steps ? FINISH(FLOATS, 1, 1) : values ? FINISH(FLOATS, 1, 0) : FINISH(FLOATS, 0, 1);
+    if (added_steps)
+        return values && steps ? FINISH(STEPS, 1, 1) : values ? FINISH(STEPS, 1, 0) : FINISH(STEPS, 0, 1);
+    return values && steps ? FINISH(NO_ADDEND, 1, 1) : values ? FINISH(NO_ADDEND, 1, 0) : FINISH(NO_ADDEND, 0, 1);
+#undef FINISH
+}
+
+/* Take pads off ``channels`` channels of (rows, width) from ``channel`` on, add up what the check of a device's work
+ * needs, and make floats (``values``), steps, or both of the results.
+ *
+ * ``words`` are of these channels alone, all other arrays whole. ``sums`` (channels / period, repetitions) are added
+ * to. */
+EVERY_PROCESSOR
+int32_t sinian_unmask(const struct unmasking *form, int64_t channel, int64_t channels, const uint32_t *answers,
+                      const uint32_t *sealed, const uint32_t *words, const float *added, const int8_t *added_steps,
+                      float added_scale, float *values, int8_t *steps, int64_t *sums) {
+    int32_t results[2][BLOCK];
+    int64_t size = form->rows * form->width;
+    uint32_t redraw = 0, bad = 0;
+    memset(results, 0, sizeof results);
+    for (int64_t begun = channel; begun < channel + channels; begun += 2) {
+        int64_t together = channel + channels - begun < 2 ? 1 : 2;
+        int64_t totals[2][MOST_REPETITIONS + 1] = {{0}};
+        for (int64_t row = 0; row < form->rows; row++)
+            for (int64_t start = 0; start < form->width; start += BLOCK) {
+                int64_t count = form->width - start < BLOCK ? form->width - start : BLOCK;
+                for (int64_t k = 0; k < together; k++) {
+                    int64_t place = (begun + k) * size + row * form->width + start;
+                    int64_t number = form->by_column ? start : (begun + k) % form->period;
+                    redraw |= unmask(count, answers + place, sealed + place, words + place - channel * size,
+                                     results[k]);
+                    const float *scale = form->scale + number, *bias = form->bias + number;
+                    const float *floats = added ? added + place : 0;
+                    const int8_t *whole = added_steps ? added_steps + place : 0;
+                    float *to = values ? values + place : 0;
+                    int8_t *to_steps = steps ? steps + place : 0;
+                    bad |= form->by_column ? finish_as(count, results[k], scale, bias, 1, form, floats, whole,
+                                                       added_scale, to, to_steps)
+                                           : finish_as(count, results[k], scale, bias, 0, form, floats, whole,
+                                                       added_scale, to, to_steps);
+                }
+                for (int64_t r = 0; r < form->repetitions; r += 2) {
+                    int64_t lines[2][2], second = r + 1 < form->repetitions ? r + 1 : r;
+                    weigh_pair(count, form->across + r * form->width + start,
+                               form->across + second * form->width + start, results[0], results[1], lines);
+                    for (int64_t k = 0; k < together; k++) {
+                        totals[k][r] += residue(form->down[r * form->rows + row] * lines[k][0]);
+                        totals[k][r + 1] += residue(form->down[second * form->rows + row] * lines[k][1]);
+                    }
+                }
+            }
+        for (int64_t k = 0; k < together; k++)
+            for (int64_t r = 0; r < form->repetitions; r++) {
+                int64_t *sum = sums + (begun + k) / form->period * form->repetitions + r;
+                int64_t weight = form->gather[r * form->period + (begun + k) % form->period];
+                *sum = residue(*sum + residue(totals[k][r]) * weight);
+            }
+    }
+    return (bad >> 31 ? NOT_FINITE : 0) | (redraw ? DRAW_AGAIN : 0);
 }
 
 /* Sums over one row of each of CHANNELS channels with one weight, in two pieces: reading weights costs more than
  * multiplying, so that they are read once for all. */
 #define CHANNELS 4
+#define WIDE_BLOCK 4096
 
-static inline void products(int64_t count, int16_t steps[CHANNELS][BLOCK], const int16_t *restrict high,
-                            const int16_t *restrict low, int64_t *lines) {
+INLINE void products(int64_t count, int16_t steps[CHANNELS][WIDE_BLOCK], const int16_t *restrict high,
+                     const int16_t *restrict low, int64_t *lines) {
     int32_t high0 = 0, high1 = 0, high2 = 0, high3 = 0, low0 = 0, low1 = 0, low2 = 0, low3 = 0;
     for (int64_t i = 0; i < count; i++) {
         high0 += high[i] * steps[0][i];
@@ -145,25 +282,26 @@ static inline void products(int64_t count, int16_t steps[CHANNELS][BLOCK], const
     lines[3] = residue(INT64_C(2048) * high3 + low3);
 }
 
-/* Weigh steps (channels, rows, width) for the check: ``sums`` (channels, repetitions, down_taps, across_taps) gets each
- * channel's sum over rows and columns, weighted by ``down`` (repetitions, down_taps, rows; residues) and by weights
- * below 2^21 in two pieces, ``high`` * 2^11 + ``low``, (repetitions, across_taps, width rounded up to 16). */
+/* Weigh steps (items, channels, rows, width) for the check: ``sums`` (items, repetitions) gets what each item's results
+ * must sum up to. A row counts with weights below 2^21 in two pieces, ``high`` * 2^11 + ``low`` (repetitions,
+ * across_taps, width rounded up to 16), its sums with ``down`` (repetitions, down_taps, rows; residues), and a
+ * channel's with ``factors`` (channels, repetitions, down_taps, across_taps; residues). */
 EVERY_PROCESSOR
-void sinian_weigh(int64_t channels, int64_t rows, int64_t width, const int8_t *steps, int64_t repetitions,
-                  int64_t down_taps, const int64_t *down, int64_t across_taps, const int16_t *high, const int16_t *low,
-                  int64_t *sums) {
-    int16_t wide[CHANNELS][BLOCK];
-    int64_t stride = (width + 15) / 16 * 16, each = repetitions * down_taps * across_taps;
-    memset(sums, 0, sizeof *sums * channels * each);
+void sinian_weigh(int64_t items, int64_t channels, int64_t rows, int64_t width, const int8_t *steps,
+                  int64_t repetitions, int64_t down_taps, const int64_t *down, int64_t across_taps,
+                  const int16_t *high, const int16_t *low, const int64_t *factors, int64_t *sums) {
+    int16_t wide[CHANNELS][WIDE_BLOCK];
+    int64_t stride = (width + 15) / 16 * 16;
     memset(wide, 0, sizeof wide);
-    for (int64_t channel = 0; channel < channels; channel += CHANNELS) {
-        int64_t together = channels - channel < CHANNELS ? channels - channel : CHANNELS;
+    memset(sums, 0, sizeof *sums * items * repetitions);
+    for (int64_t begun = 0; begun < items * channels; begun += CHANNELS) {
+        int64_t together = items * channels - begun < CHANNELS ? items * channels - begun : CHANNELS;
         for (int64_t row = 0; row < rows; row++)
-            for (int64_t start = 0; start < width; start += BLOCK) {
-                int64_t count = width - start < BLOCK ? width - start : BLOCK;
+            for (int64_t start = 0; start < width; start += WIDE_BLOCK) {
+                int64_t count = width - start < WIDE_BLOCK ? width - start : WIDE_BLOCK;
                 int64_t padded = (count + 15) / 16 * 16;
                 for (int64_t k = 0; k < together; k++) {
-                    const int8_t *from = steps + ((channel + k) * rows + row) * width + start;
+                    const int8_t *from = steps + ((begun + k) * rows + row) * width + start;
                     for (int64_t i = 0; i < count; i++)
                         wide[k][i] = from[i];
                     for (int64_t i = count; i < padded; i++)
@@ -173,12 +311,16 @@ void sinian_weigh(int64_t channels, int64_t rows, int64_t width, const int8_t *s
                     for (int64_t tap = 0; tap < across_taps; tap++) {
                         int64_t lines[CHANNELS], place = (r * across_taps + tap) * stride + start;
                         products(padded, wide, high + place, low + place, lines);
-                        int64_t *to = sums + channel * each + r * down_taps * across_taps + tap;
-                        for (int64_t turn = 0; turn < down_taps; turn++)
-                            for (int64_t k = 0; k < together; k++) {
-                                int64_t *one = to + k * each + turn * across_taps;
-                                *one = residue(*one + down[(r * down_taps + turn) * rows + row] * lines[k]);
-                            }
+                        for (int64_t k = 0; k < together; k++) {
+                            int64_t item = (begun + k) / channels, channel = (begun + k) % channels;
+                            const int64_t *factor = factors + (channel * repetitions + r) * down_taps * across_taps;
+                            int64_t total = 0;
+                            for (int64_t turn = 0; turn < down_taps; turn++)
+                                total += residue(down[(r * down_taps + turn) * rows + row] *
+                                                 factor[turn * across_taps + tap]);
+                            int64_t *sum = sums + item * repetitions + r;
+                            *sum = residue(*sum + residue(total) * lines[k]);
+                        }
                     }
             }
     }

@@ -12,6 +12,8 @@ from siniantrust.masking.exact import _field
 
 # Freivalds' check adds this many products below 2^37 in float64.
 _MOST_TERMS = 1 << 15
+# What a layer gives, and a sum with another one, stay finite in float32 by far.
+_MOST_FLOAT = 1e37
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,14 @@ class Layer:
                 f"layer '{self.name}': {self.terms} products in one sum, the check of a device's work adds at most "
                 f"{_MOST_TERMS} of them exactly; keep it in the enclave"
             )
-        magnitudes = np.abs(self.weight.astype(np.int64)).reshape(self.rows, -1)
-        _field.require_readable(self.name, magnitudes.sum(axis=1))
+        flat = self.weight.reshape(self.rows, -1)
+        _field.require_readable(self.name, np.array([np.abs(row).sum(dtype=np.int64) for row in flat]))
+        largest = float(np.abs(self.scale).max(initial=0)) * _field.HALF + float(np.abs(self.bias).max(initial=0))
+        if not (0 < self.input_scale < np.inf and 0 < 1 / self.input_scale < _MOST_FLOAT and largest < _MOST_FLOAT):
+            raise PlanError(
+                f"layer '{self.name}': its results may reach {largest:.3g} in steps of {self.input_scale:.3g}, and "
+                f"float32 is relied on up to {_MOST_FLOAT:.3g} only; keep it in the enclave"
+            )
 
     def most(self) -> int:
         """Return the largest magnitude that a result can reach."""

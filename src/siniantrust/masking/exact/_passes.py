@@ -6,76 +6,127 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
 import numpy as np
 
 from siniantrust.masking.exact import _field
+from siniantrust.masking.exact._pool import Pool
 
 NOT_FINITE, DRAW_AGAIN = 1, 2
 # So many products of 51 bits stay below 2^63.
 BLOCK = 1 << 12
 WEIGHT_BITS = 21
 
-Mask = Callable[[slice, np.ndarray], int]
-Unmask = Callable[[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray], np.ndarray]
+
+@dataclass(frozen=True, eq=False)
+class Unmasking:
+    """What unmasking does in one layer, whose results are (channels, rows, width) for one item.
+
+    Attributes:
+        scale: float32, what one step of the result is worth: (width,) where ``by_column``, else (period,), by channel.
+        bias: float32, as ``scale``.
+        by_column: whether they go with the column.
+        across: int32 (repetitions, width), the check's weights, below 2^21.
+        down: int64 (repetitions, rows), its weights, residues.
+        gather: int64 (repetitions, period), its weights, residues; so many channels make one sum.
+        relu: whether values below zero become zero.
+        inverse: one over what a step of the values is worth, where they are quantised.
+    """
+
+    scale: np.ndarray
+    bias: np.ndarray
+    by_column: bool
+    across: np.ndarray
+    down: np.ndarray
+    gather: np.ndarray
+    relu: bool = False
+    inverse: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """The arrays of one item that unmasking reads and writes, all but ``sums`` (channels, rows, width).
+
+    Attributes:
+        answers: uint32, from a device.
+        sealed: uint32, the sealed corrections.
+        sums: int64 (channels / period, repetitions), residues: each channel's results, weighted, are added.
+        added: float32 values that are added, or int8 steps of ``added_scale``, or None.
+        added_scale: what one step of ``added`` is worth.
+        values: float32, gets values, where wanted.
+        steps: int8, gets quantised values, where wanted.
+    """
+
+    answers: np.ndarray
+    sealed: np.ndarray
+    sums: np.ndarray
+    added: np.ndarray | None = None
+    added_scale: float = 1.0
+    values: np.ndarray | None = None
+    steps: np.ndarray | None = None
+
+    def item(self, number: int) -> Results:
+        """Return the arrays of one item, where these are of several."""
+        return self._each(lambda array: array[number], self.sums[number])
+
+    def reshaped(self, form: tuple[int, int, int]) -> Results:
+        """Return the same arrays, all but ``sums``, in another form."""
+        return self._each(lambda array: array.reshape(form), self.sums)
+
+    def _each(self, change: Callable[[np.ndarray], np.ndarray], sums: np.ndarray) -> Results:
+        arrays = (self.added, self.values, self.steps)
+        added, values, steps = (None if array is None else change(array) for array in arrays)
+        return Results(change(self.answers), change(self.sealed), sums, added, self.added_scale, values, steps)
+
+
+Unmask = Callable[[Results], Callable[[slice, np.ndarray], int]]
 Weigh = Callable[[np.ndarray], np.ndarray]
 
 
 class Passes(Protocol):
-    """What the trusted side does with large arrays; all of them lie contiguous in memory."""
+    """What the trusted side does with large arrays; all of them lie contiguous in memory.
+
+    What says that it returns flags gives NOT_FINITE where a value was not, DRAW_AGAIN where a word makes no residue,
+    both, or 0.
+    """
 
     name: str
 
-    def masker(self, values: np.ndarray, scale: float, sent: np.ndarray, steps: np.ndarray) -> Mask:
-        """Return the pass that quantises a share of an array and adds pads.
+    def quantise(self, values: np.ndarray, scale: float, steps: np.ndarray) -> int:
+        """Put float32 ``values``, in steps of ``scale``, into ``steps`` (int8), and return flags."""
+        ...
 
-        It takes the share, a slice, and uint32 words for it, of which 31 bits make a pad each. It returns NOT_FINITE
-        where a value is not, DRAW_AGAIN where a word makes no residue, or both; else 0.
+    def mask(self, steps: np.ndarray, words: np.ndarray, sent: np.ndarray) -> int:
+        """Put ``steps`` (int8) plus pads into ``sent`` (uint32, residues); 31 bits of each word are a pad's.
 
-        Args:
-            values: float32 (count,).
-            scale: what one step is worth.
-            sent: uint32 (count,), gets residues.
-            steps: int8 (count,), gets the quantised values.
+        Returns flags.
         """
         ...
 
-    def unmasker(
-        self,
-        scale: np.ndarray,
-        bias: np.ndarray,
-        *,
-        by_column: bool,
-        relu: bool,
-        across: np.ndarray,
-        down: np.ndarray,
-    ) -> Unmask:
-        """Return the pass that takes off corrections, adds up what a check needs, and makes floats.
+    def pool(self, steps: np.ndarray, pool: Pool, pooled: np.ndarray) -> None:
+        """Put the largest of each window of ``steps`` (int8, channels, height, width) into ``pooled``."""
+        ...
 
-        It takes answers and corrections, uint32 (channels, rows, width), float32 values to be added or None, and where
-        float32 values go, all of that shape. It returns int64 residues (repetitions, channels): each channel's results,
-        summed with weights.
+    def unmasker(self, form: Unmasking) -> Unmask:
+        """Return the pass that takes pads off answers, adds up what a check needs, and finishes values.
 
-        Args:
-            scale: float32, what one step of the result is worth, by column or by channel (repeating).
-            bias: float32, as ``scale``.
-            by_column: whether they go with the column.
-            relu: whether values below zero become zero.
-            across: int32 (repetitions, width), weights below 2^21.
-            down: int64 (repetitions, rows), weights, residues.
+        For the arrays of one item it returns what works on a share of channels, a slice, and the words of this share;
+        that returns flags.
         """
         ...
 
-    def weigher(self, across: np.ndarray, down: np.ndarray) -> Weigh:
-        """Return the pass that sums quantised values, int8 (channels, rows, width), with weights.
+    def weigher(self, across: np.ndarray, down: np.ndarray, factors: np.ndarray) -> Weigh:
+        """Return the pass that sums up quantised inputs, int8 (items, channels, rows, width), with weights.
 
-        It returns int64 residues (channels, repetitions, down taps, across taps).
+        It returns int64 residues (items, repetitions).
 
         Args:
             across: int32 (repetitions, across taps, width), below 2^21.
             down: int64 (repetitions, down taps, rows), residues.
+            factors: int64 (channels, repetitions, down taps, across taps), residues.
         """
         ...
 
@@ -85,64 +136,88 @@ class NumpyPasses:
 
     name = "numpy"
 
-    def masker(self, values: np.ndarray, scale: float, sent: np.ndarray, steps: np.ndarray) -> Mask:
+    def quantise(self, values: np.ndarray, scale: float, steps: np.ndarray) -> int:
         """See ``Passes``."""
+        if not np.isfinite(values).all():
+            return NOT_FINITE
+        _quantise(values, float(np.float32(1 / scale)), steps)
+        return 0
 
-        def mask(share: slice, words: np.ndarray) -> int:
-            if not np.isfinite(values[share]).all():
-                return NOT_FINITE
-            pads = words & np.uint32(_field.PRIME)
-            with np.errstate(over="ignore"):  # what becomes infinite is clipped like what is merely large
-                rounded = np.rint(values[share] * np.float32(1 / scale))
-            steps[share] = np.clip(rounded, -_field.QUANTISED_MAX, _field.QUANTISED_MAX)
-            sent[share] = _field.masked(steps[share], pads)
-            return DRAW_AGAIN if (pads == _field.PRIME).any() else 0
-
-        return mask
-
-    def unmasker(
-        self,
-        scale: np.ndarray,
-        bias: np.ndarray,
-        *,
-        by_column: bool,
-        relu: bool,
-        across: np.ndarray,
-        down: np.ndarray,
-    ) -> Unmask:
+    def mask(self, steps: np.ndarray, words: np.ndarray, sent: np.ndarray) -> int:
         """See ``Passes``."""
-        shape = (-1,) if by_column else (-1, 1, 1)
-        weights = across.T.astype(np.int64)
+        pads = words & np.uint32(_field.PRIME)
+        sent[:] = _field.masked(steps, pads)
+        return DRAW_AGAIN if (pads == _field.PRIME).any() else 0
 
-        def unmask(
-            answers: np.ndarray, corrections: np.ndarray, addend: np.ndarray | None, values: np.ndarray
-        ) -> np.ndarray:
-            results = _field.unmasked(answers, corrections)
-            grouped = results if by_column else results.reshape(-1, len(scale), *results.shape[1:])
-            finished = grouped.astype(np.float32) * scale.reshape(shape)
-            finished += bias.reshape(shape)
-            values[:] = finished.reshape(results.shape)
-            if addend is not None:
-                values += addend
-            if relu:
-                np.maximum(values, 0, out=values)
-            lines = _lines(results, weights)
-            sums: np.ndarray = (lines * down.T % _field.PRIME).sum(axis=1).T % _field.PRIME
-            return sums
+    def pool(self, steps: np.ndarray, pool: Pool, pooled: np.ndarray) -> None:
+        """See ``Passes``."""
+        reach = [(size - 1) * stride + 1 for size, stride in zip(pooled.shape[1:], pool.strides, strict=True)]
+        wide = np.full((len(steps), *(r + k for r, k in zip(reach, pool.kernel, strict=True))), -128, np.int8)
+        top, left = pool.pads[:2]
+        inside = wide[:, top : top + steps.shape[1], left : left + steps.shape[2]]
+        inside[:] = steps[:, : inside.shape[1], : inside.shape[2]]
+        pooled[:] = -128
+        for row in range(pool.kernel[0]):
+            for column in range(pool.kernel[1]):
+                tap = wide[:, row : row + reach[0] : pool.strides[0], column : column + reach[1] : pool.strides[1]]
+                np.maximum(pooled, tap, out=pooled)
+
+    def unmasker(self, form: Unmasking) -> Unmask:
+        """See ``Passes``."""
+        period = form.gather.shape[1]
+        shape = (-1,) if form.by_column else (-1, 1, 1)
+        weights = form.across.T.astype(np.int64)
+
+        def unmask(of: Results) -> Callable[[slice, np.ndarray], int]:
+            def share(channels: slice, words: np.ndarray) -> int:
+                answers = of.answers[channels]
+                pads = (words & np.uint32(_field.PRIME)).reshape(answers.shape)
+                results = _field.unmasked(answers, of.sealed[channels], pads)
+                numbers = np.arange(channels.start, channels.start + len(results))
+                rows = slice(None) if form.by_column else numbers % period
+                values = results.astype(np.float32) * form.scale[rows].reshape(shape)
+                values += form.bias[rows].reshape(shape)
+                if of.added is not None:
+                    added = of.added[channels]
+                    values += added if added.dtype == np.float32 else added * np.float32(of.added_scale)
+                finite = np.isfinite(values).all()
+                if form.relu:
+                    np.maximum(values, 0, out=values)
+                if of.values is not None:
+                    of.values[channels] = values
+                if of.steps is not None:
+                    _quantise(values, form.inverse, of.steps[channels])
+                lines = _lines(results, weights)
+                totals = (lines * form.down.T % _field.PRIME).sum(axis=1) % _field.PRIME
+                np.add.at(of.sums, numbers // period, totals * form.gather.T[numbers % period] % _field.PRIME)
+                np.remainder(of.sums, _field.PRIME, out=of.sums)
+                return (0 if finite else NOT_FINITE) | (DRAW_AGAIN if (pads == _field.PRIME).any() else 0)
+
+            return share
 
         return unmask
 
-    def weigher(self, across: np.ndarray, down: np.ndarray) -> Weigh:
+    def weigher(self, across: np.ndarray, down: np.ndarray, factors: np.ndarray) -> Weigh:
         """See ``Passes``."""
         repetitions, taps, width = across.shape
         weights = across.reshape(-1, width).T.astype(np.int64)
 
         def weigh(steps: np.ndarray) -> np.ndarray:
-            lines = _lines(steps, weights).reshape(*steps.shape[:2], repetitions, 1, taps)
-            sums: np.ndarray = (lines * down.transpose(2, 0, 1)[..., None] % _field.PRIME).sum(axis=1) % _field.PRIME
+            sums = np.empty((len(steps), repetitions), np.int64)
+            for item, image in enumerate(steps):
+                lines = _lines(image, weights).reshape(*image.shape[:2], repetitions, 1, taps)
+                turned = lines * down.transpose(2, 0, 1)[..., None] % _field.PRIME
+                each = turned.sum(axis=1) % _field.PRIME * factors % _field.PRIME
+                sums[item] = each.sum(axis=(0, 2, 3)) % _field.PRIME
             return sums
 
         return weigh
+
+
+def _quantise(values: np.ndarray, inverse: float, steps: np.ndarray) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is clipped like what is merely large
+        rounded = np.rint(values * np.float32(inverse))
+        steps[:] = np.clip(rounded, -_field.QUANTISED_MAX, _field.QUANTISED_MAX)
 
 
 def _lines(numbers: np.ndarray, weights: np.ndarray) -> np.ndarray:

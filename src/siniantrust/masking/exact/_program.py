@@ -13,6 +13,7 @@ import onnx
 
 from siniantrust.errors import PlanError
 from siniantrust.graph import Model, Part, part_from_proto
+from siniantrust.masking.exact._affine import fold_affine
 from siniantrust.masking.exact._device_part import device_part
 from siniantrust.masking.exact._finish import take_finishes
 from siniantrust.masking.exact._offer import make_layer, why_not
@@ -47,8 +48,13 @@ def build_program(model: Model, offered: Sequence[str], input_scales: Mapping[st
         )
         for name in offered
     }
+    folded = {}
+    for index, plain in layers.items():
+        layers[index], value, nodes = fold_affine(model, plain)
+        layers[index].check()
+        folded[index] = value, nodes
     groups, rounds = _schedule(model, set(layers))
-    groups, finishes = take_finishes(model, groups, rounds)
+    groups, finishes = take_finishes(model, groups, rounds, folded)
     segments = tuple(_segment(model, groups, index) for index in range(len(groups)))
     exchanges: list[Exchange] = []
     known = 0

@@ -17,6 +17,7 @@ import numpy as np
 from siniantrust.errors import PlanError, TrustError
 from siniantrust.masking.exact._finish import Finish
 from siniantrust.masking.exact._layer import Layer, Window
+from siniantrust.masking.exact._pool import Pool
 from siniantrust.masking.exact._program_body import Body, taken
 from siniantrust.masking.exact._stages import Exchange, Program
 from siniantrust.masking.exact._wire import RESERVED
@@ -227,12 +228,21 @@ def _layer(raw: Mapping[str, Any], body: memoryview) -> Layer:
     )
 
 
+def _finish(raw: Mapping[str, Any]) -> Finish:
+    return Finish(**{**raw, "pool": None if raw["pool"] is None else _pool(**raw["pool"])})
+
+
+def _pool(kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int]) -> Pool:
+    (high, wide), (down, across), (top, left, bottom, right) = (map(int, each) for each in (kernel, strides, pads))
+    return Pool((high, wide), (down, across), (top, left, bottom, right))
+
+
 def _exchange(number: int, raw: Mapping[str, Any], body: memoryview) -> Exchange:
     return Exchange(
         number=number,
         entries=dict(raw["entries"]),
         layers=tuple(_layer(each, body) for each in raw["layers"]),
-        finishes=tuple(Finish(**each) for each in raw["finishes"]),
+        finishes=tuple(_finish(each) for each in raw["finishes"]),
         steps={name: (int(rows), int(columns)) for name, (rows, columns) in raw["steps"].items()},
         shapes={name: tuple(shape) for name, shape in raw["shapes"].items()},
         part=cast("Any", _piece(raw, body)),

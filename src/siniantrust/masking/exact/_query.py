@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from siniantrust.errors import IntegrityError
+from siniantrust.masking.exact._passes import Results
 from siniantrust.masking.exact._stages import Exchange
 
 if TYPE_CHECKING:
     from siniantrust.masking.exact._trusted import Trusted
 
 Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass
+class _Made:
+    """What unmasking an exchange gave, by name: float32 values, and quantised ones."""
+
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+    steps: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
@@ -32,7 +41,6 @@ class Query:
     request: dict[str, np.ndarray] | None = field(default=None, repr=False)
     outputs: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     _steps: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
-    _corrections: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
     _owned: set[str] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
@@ -45,7 +53,7 @@ class Query:
         Raises:
             IntegrityError: if an answer is missing, of another form, or not the layers'; nothing of it was used. The
                 same request may be put to another device: what it holds says no more when it is seen twice.
-            TrustError: if a prepared correction does not open.
+            TrustError: if a prepared correction is gone or was changed.
         """
         exchange = self.trusted.program.exchanges[self.exchange]
         meter = self.trusted.meter
@@ -60,60 +68,77 @@ class Query:
                 )
             meter.received_bytes += answer.nbytes
         start = time.thread_time()
-        self._open_corrections(exchange)
-        made, sums = self._unmasked(exchange, answers)
+        made = _Made()
+        sums = [self._unmasked(exchange, place, answers, made) for place in range(len(exchange.layers))]
         unmasked = time.thread_time()
         meter.unmask_s += unmasked - start
         wrong = [
-            layer
-            for layer in exchange.layers
-            if not self.trusted.checks[layer.name].holds(self._steps[layer.entry], sums[layer.name])
+            place
+            for place, layer in enumerate(exchange.layers)
+            if not self.trusted.checks[layer.name].holds(
+                self.trusted.thinned(exchange, layer.entry, self._steps[layer.entry]), sums[place]
+            )
         ]
         meter.verify_s += time.thread_time() - unmasked
         if wrong:
-            self._give(made.values())
-            raise self._refused(f"'{wrong[0].exit}' is not what layer '{wrong[0].name}' gives")
+            self._give([*made.values.values(), *made.steps.values()])
+            for query in self.queries:
+                self.trusted.require_untouched(query, exchange, wrong[0])
+            layer = exchange.layers[wrong[0]]
+            raise self._refused(f"'{layer.exit}' is not what layer '{layer.name}' gives")
         self._go_on(made)
 
     def compute_here(self) -> None:
         """Compute the exchange's layers on this side, where no device is left to ask."""
         exchange = self.trusted.program.exchanges[self.exchange]
-        answers = self.trusted.compute(exchange, self._steps)
-        self._give(self._corrections.values())
-        self._corrections = {place: np.zeros_like(answers[layer.exit]) for place, layer in enumerate(exchange.layers)}
-        made, _ = self._unmasked(exchange, answers)
-        self._corrections = {}
+        entries = {name: self.trusted.thinned(exchange, name, self._steps[name]) for name in exchange.entries}
+        answers = self.trusted.compute(exchange, entries)
+        made = _Made()
+        for place in range(len(exchange.layers)):
+            self._unmasked(exchange, place, answers, made, here=True)
         self._go_on(made)
 
-    def _open_corrections(self, exchange: Exchange) -> None:
-        """Decrypt the layers' corrections for all items; kept until an answer passes, since they open only once."""
-        for place, layer in enumerate(exchange.layers):
-            if place not in self._corrections:
-                shape = (len(self.queries), *exchange.shapes[layer.exit][1:])
-                correction = self.trusted.arena.take(shape, np.uint32)
-                for item, query in enumerate(self.queries):
-                    self.trusted.correction(query, exchange, place, correction[item])
-                self._corrections[place] = correction
+    def _unmasked(
+        self, exchange: Exchange, place: int, answers: Arrays, made: _Made, *, here: bool = False
+    ) -> np.ndarray:
+        """Put what a layer gives, finished, into ``made``, and return the sums that its check needs."""
+        trusted, uses = self.trusted, self.trusted.uses
+        layer, finish = exchange.layers[place], exchange.finishes[place]
+        check, answer = trusted.checks[layer.name], np.ascontiguousarray(answers[layer.exit])
+        quantised = finish.value in uses.scales
+        values = steps = added = None
+        if finish.value in uses.floats or not quantised:
+            values = made.values[finish.value] = trusted.arena.take(answer.shape, np.float32)
+        if quantised:
+            steps = trusted.arena.take(answer.shape, np.int8)
+        scale = 1.0
+        if finish.addend in uses.steps_added:
+            added, scale = made.steps.get(finish.addend), uses.scales[finish.addend]
+            added = self._steps[finish.addend] if added is None else added
+        elif finish.addend is not None:
+            added = made.values.get(finish.addend)
+            added = np.ascontiguousarray(self.values[finish.addend] if added is None else added)
+        sums = np.zeros((len(self.queries), *check.sums), np.int64)
+        whole = Results(answer, answer, sums, added, scale, values, steps)
+        for number, query in enumerate(self.queries):
+            trusted.unmask(query, exchange, place, whole.item(number), here=here)
+        if steps is not None and finish.pool is not None:
+            pooled = trusted.pool(steps, finish.pool)
+            trusted.arena.give(steps)
+            steps = pooled
+        if steps is not None:
+            made.steps[finish.value] = steps
+        return sums
 
-    def _unmasked(self, exchange: Exchange, answers: Arrays) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Return the finished float values by name, and by layer the sums that its check needs."""
-        made: dict[str, np.ndarray] = {}
-        sums: dict[str, np.ndarray] = {}
-        for place, (layer, finish) in enumerate(zip(exchange.layers, exchange.finishes, strict=True)):
-            addend = None if finish.addend is None else (self.values | made)[finish.addend]
-            answer = answers[layer.exit]
-            made[finish.value] = self.trusted.arena.take(answer.shape, np.float32)
-            check = self.trusted.checks[layer.name]
-            sums[layer.name] = check.unmask(answer, self._corrections[place], addend, made[finish.value])
-        return made, sums
-
-    def _go_on(self, made: Arrays) -> None:
-        self.values |= made
-        self._owned |= made.keys()
-        self._give([*self._corrections.values(), *self._steps.values()])
+    def _go_on(self, made: _Made) -> None:
+        self.values |= made.values
+        self._steps |= made.steps
+        self._owned |= made.values.keys()
         for array in (self.request or {}).values():
             self.trusted.sent_arena.give(array)
-        self._corrections = {}
+        exchange = self.trusted.program.exchanges[self.exchange]
+        for query in self.queries:
+            self.trusted.forget(query, exchange)
         self._forget(2 * self.exchange + 1)
         self.exchange += 1
         self._advance()
@@ -121,23 +146,32 @@ class Query:
     def _advance(self) -> None:
         program = self.trusted.program
         self.values |= self.trusted.segment(self.exchange, self.values)
-        self._forget(2 * self.exchange)
         self.request = None
         if self.exchange == len(program.exchanges):
             self.outputs = {tensor.name: self.values[tensor.name] for tensor in program.outputs}
             self.values = {}
             return
         exchange = program.exchanges[self.exchange]
-        masked = {name: self.trusted.mask(self.queries, exchange, name, self.values[name]) for name in exchange.entries}
-        self._steps = {name: steps for name, (steps, _) in masked.items()}
-        self.request = {name: sent for name, (_, sent) in masked.items()}
+        for name in exchange.entries:
+            if name not in self._steps:
+                self._steps[name] = self.trusted.quantise(name, self.values[name])
+        self._forget(2 * self.exchange)
+        self.request = {
+            name: self.trusted.mask(
+                self.queries, exchange, name, self.trusted.thinned(exchange, name, self._steps[name])
+            )
+            for name in exchange.entries
+        }
 
     def _forget(self, step: int) -> None:
         """Drop values that nothing reads after ``step`` of the program."""
-        last = self.trusted.last_reads
-        dead = [name for name in self.values if last.get(name, -1) <= step]
-        arrays = {name: self.values.pop(name) for name in dead}
-        self._give(array for name, array in arrays.items() if name in self._owned)
+        uses = self.trusted.uses
+        for name in [name for name in self.values if uses.last_floats.get(name, -1) <= step]:
+            array = self.values.pop(name)
+            if name in self._owned:
+                self.trusted.arena.give(array)
+        for name in [name for name in self._steps if uses.last_steps[name] <= step]:
+            self.trusted.arena.give(self._steps.pop(name))
 
     def _give(self, arrays: Iterable[np.ndarray]) -> None:
         for array in arrays:

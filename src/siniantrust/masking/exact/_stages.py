@@ -44,21 +44,6 @@ class Program:
     segments: tuple[Part | None, ...] = field(repr=False)
     exchanges: tuple[Exchange, ...] = field(repr=False)
 
-    def last_reads(self) -> dict[str, int]:
-        """Return at which step each value is read for the last time: segment ``i`` is 2i, exchange ``i`` 2i + 1.
-
-        The model's outputs are read at the end, which is one step after the last segment.
-        """
-        read: dict[str, int] = {}
-        for number, exchange in enumerate(self.exchanges):
-            segment = self.segments[number]
-            read |= dict.fromkeys((tensor.name for tensor in segment.inputs) if segment else (), 2 * number)
-            read |= dict.fromkeys(exchange.entries, 2 * number + 1)
-            read |= {finish.addend: 2 * number + 1 for finish in exchange.finishes if finish.addend is not None}
-        last = self.segments[-1]
-        read |= dict.fromkeys((tensor.name for tensor in last.inputs) if last else (), 2 * len(self.exchanges))
-        return read | dict.fromkeys((tensor.name for tensor in self.outputs), 2 * len(self.exchanges) + 1)
-
     @property
     def layers(self) -> tuple[Layer, ...]:
         """Every layer that a device computes."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -20,11 +20,13 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from siniantrust.errors import DataError, TrustError
 from siniantrust.masking.exact import _field
 from siniantrust.masking.exact._arena import Arena
-from siniantrust.masking.exact._pads import KEY_BYTES, PadSource
-from siniantrust.masking.exact._passes import DRAW_AGAIN, NOT_FINITE, best_passes
+from siniantrust.masking.exact._pads import KEY_BYTES, SHARE_WORDS, PadSource
+from siniantrust.masking.exact._passes import DRAW_AGAIN, NOT_FINITE, Results, best_passes
+from siniantrust.masking.exact._pool import Pool
 from siniantrust.masking.exact._query import Query
 from siniantrust.masking.exact._stages import Exchange, Program
 from siniantrust.masking.exact._stock import Stock
+from siniantrust.masking.exact._uses import uses
 from siniantrust.masking.exact._verify import DEFAULT_SOUNDNESS_BITS, LayerCheck
 
 if TYPE_CHECKING:  # an enclave reads this module too, without an ONNX library
@@ -90,13 +92,15 @@ class Trusted:
         self.program = program
         self.meter = Meter()
         self._pads = PadSource(_derived(key, b"pads"))
-        self._stock = Stock(_derived(key, b"stock"), {} if outside is None else outside)
+        self._stock = Stock(
+            PadSource(_derived(key, b"stock")), _derived(key, b"stock tags"), {} if outside is None else outside
+        )
         self._ledger = ledger
         self.arena = Arena()
         # What a device has seen is used again for what a device will see, and for nothing else: one that still reads a
         # request that was answered by another one finds masked values there.
         self.sent_arena = Arena()
-        self.last_reads = program.last_reads()
+        self.uses = uses(program)
         self._wait_when_dry = wait_when_dry
         self._segments = [None if part is None else open_part(part) for part in program.segments]
         self._local = [open_part(exchange.part) for exchange in program.exchanges]
@@ -107,6 +111,7 @@ class Trusted:
                 entry=exchange.shapes[layer.entry],
                 exit_=exchange.shapes[layer.exit],
                 relu=finish.relu,
+                step=self.uses.scales.get(finish.value, 1.0),
                 passes=self._passes,
                 soundness_bits=soundness_bits,
             )
@@ -190,9 +195,42 @@ class Trusted:
             raise TrustError("pad stock: other requests took what was prepared; try again")
         return query
 
-    def correction(self, query: int, exchange: Exchange, place: int, into: np.ndarray) -> None:
-        """Put the correction of the ``place``-th layer of an exchange in one query into an array of one item."""
-        self._stock.open(query, self._first_layer[exchange.number] + place, into)
+    def unmask(self, query: int, exchange: Exchange, place: int, item: Results, *, here: bool = False) -> None:
+        """Take the pad off what a device answered for one item to the ``place``-th layer of an exchange.
+
+        ``item.sealed`` is replaced by the layer's own correction. An answer that was computed ``here`` has no pad.
+
+        Raises:
+            DataError: if a value is not finite.
+            TrustError: if the correction is gone.
+        """
+        number = self._first_layer[exchange.number] + place
+        check = self.checks[exchange.layers[place].name]
+        count = check.channels * check.each
+        if here:
+            nothing = np.zeros(count, np.uint32)
+            check.begin(replace(item, sealed=nothing))(slice(0, check.channels), nothing)
+            return
+        item = replace(item, sealed=self._stock.sealed(query, number, count))
+        unmask = check.begin(item)
+        share = max(SHARE_WORDS // check.each, 1)
+        flags = 0
+        for first, (_, words) in enumerate(self._stock.words(query, number, count, share * check.each)):
+            flags |= unmask(slice(first * share, first * share + len(words) // check.each), words)
+        if flags & DRAW_AGAIN:
+            item.sums[:] = 0
+            unmask(slice(0, check.channels), self._stock.pad(query, number, count))
+        if flags & NOT_FINITE:
+            raise DataError(f"exact masks: value '{exchange.finishes[place].value}' is not finite")
+
+    def require_untouched(self, query: int, exchange: Exchange, place: int) -> None:
+        """Raise TrustError where a refused answer is the stock's fault: the host changed a layer's correction."""
+        self._stock.require_untouched(query, self._first_layer[exchange.number] + place)
+
+    def forget(self, query: int, exchange: Exchange) -> None:
+        """Drop the corrections of an exchange that is done."""
+        for place in range(len(exchange.layers)):
+            self._stock.forget(query, self._first_layer[exchange.number] + place)
 
     def segment(self, number: int, values: Arrays) -> dict[str, np.ndarray]:
         """Compute what stays inside before exchange ``number``."""
@@ -209,33 +247,46 @@ class Trusted:
         self.meter.segment_s += time.thread_time() - start
         return found
 
-    def mask(
-        self, queries: Sequence[int], exchange: Exchange, entry: str, values: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return one entry's values as quantised, int8, and as a device gets them, uint32.
+    def quantise(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Return a value that devices read as steps, int8.
 
         Raises:
-            DataError: if a value is not finite.
+            DataError: if it is not finite.
         """
         start = time.thread_time()
-        scale = next(layer.input_scale for layer in exchange.layers if layer.entry == entry)
-        if entry in exchange.steps:
-            rows, columns = exchange.steps[entry]
-            values = values[:, :, ::rows, ::columns]
-        floats = np.ascontiguousarray(values).reshape(len(queries), -1)
-        sent, steps = self.sent_arena.take(floats.shape, np.uint32), self.arena.take(floats.shape, np.int8)
-        for item, query in enumerate(queries):
-            flags, count = 0, floats.shape[1]
-            mask = self._passes.masker(floats[item], scale, sent[item], steps[item])
-            for share, words in self._pads.words(query, exchange.entries[entry], count):
-                flags |= mask(share, words)
-            if flags & NOT_FINITE:
-                raise DataError(f"exact masks: value '{entry}' is not finite")
-            if flags & DRAW_AGAIN:
-                mask(slice(0, count), self._pads.pad(query, exchange.entries[entry], count))
+        steps = self.arena.take(values.shape, np.int8)
+        if self._passes.quantise(np.ascontiguousarray(values), self.uses.scales[name], steps):
+            raise DataError(f"exact masks: value '{name}' is not finite")
+        self.meter.mask_s += time.thread_time() - start
+        return steps
+
+    def pool(self, steps: np.ndarray, pool: Pool) -> np.ndarray:
+        """Return the largest steps of windows over (items, channels, height, width)."""
+        pooled = self.arena.take((*steps.shape[:2], *pool.size(steps.shape[2:])), np.int8)
+        self._passes.pool(steps.reshape(-1, *steps.shape[2:]), pool, pooled.reshape(-1, *pooled.shape[2:]))
+        return pooled
+
+    def thinned(self, exchange: Exchange, entry: str, steps: np.ndarray) -> np.ndarray:
+        """Return the part of an entry's steps that a device gets."""
+        if entry not in exchange.steps:
+            return steps
+        rows, columns = exchange.steps[entry]
+        return np.ascontiguousarray(steps[:, :, ::rows, ::columns])
+
+    def mask(self, queries: Sequence[int], exchange: Exchange, entry: str, steps: np.ndarray) -> np.ndarray:
+        """Return one entry's steps (of ``thinned``) as a device gets them, uint32."""
+        start = time.thread_time()
+        sent = self.sent_arena.take(steps.shape, np.uint32)
+        value, flat = exchange.entries[entry], steps.reshape(len(queries), -1)
+        for query, of, to in zip(queries, flat, sent.reshape(flat.shape), strict=True):
+            flags = 0
+            for share, words in self._pads.words(query, value, len(of)):
+                flags |= self._passes.mask(of[share], words, to[share])
+            if flags:
+                self._passes.mask(of, self._pads.pad(query, value, len(of)), to)
         self.meter.mask_s += time.thread_time() - start
         self.meter.sent_bytes += sent.nbytes
-        return steps.reshape(values.shape), sent.reshape(values.shape)
+        return sent
 
     def compute(self, exchange: Exchange, steps: Arrays) -> dict[str, np.ndarray]:
         """Return what a device would answer to unmasked entries, computed on this side."""

@@ -20,14 +20,14 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from siniantrust.errors import PlanError
 from siniantrust.masking.exact import _field
 from siniantrust.masking.exact._layer import Layer, Window
-from siniantrust.masking.exact._passes import BLOCK, WEIGHT_BITS, Passes
+from siniantrust.masking.exact._passes import BLOCK, WEIGHT_BITS, Passes, Results, Unmasking
 
 DEFAULT_SOUNDNESS_BITS = 40
 # Of one comparison: 2^-21 + 2^-30 + 2^-30 is below 2^-20.
@@ -46,11 +46,17 @@ class LayerCheck:
         entry: shape of its input for one item.
         exit_: shape of its result for one item.
         relu: whether what is unmasked has its values below zero made zero.
+        step: what one step of these values is worth, where they are quantised.
         passes: what computes them.
         soundness_bits: a wrong answer passes with a probability of at most 2 to minus this.
 
+    Attributes:
+        channels: an item's results are so many times ``each`` numbers.
+        each: see there.
+        sums: shape of what its check needs of one item's results.
+
     Raises:
-        PlanError: if so many bits are not to be had.
+        PlanError: if a bound of the layer cannot be proven, or so many bits are not to be had.
     """
 
     def __init__(
@@ -61,8 +67,11 @@ class LayerCheck:
         exit_: Sequence[int],
         relu: bool,
         passes: Passes,
+        step: float = 1.0,
         soundness_bits: int = DEFAULT_SOUNDNESS_BITS,
     ) -> None:
+        # However the layer was made and brought here, nothing is masked for it without its proof.
+        layer.check()
         count = math.ceil(soundness_bits / _COMPARISON_BITS)
         if not 0 < count <= _MOST_COMPARISONS:
             raise PlanError(
@@ -72,39 +81,45 @@ class LayerCheck:
         self._convolves = layer.window is not None
         if layer.window is None:
             across, down = _small(count, layer.rows), np.ones((count, 1), np.int64)
-            self._rows = across.astype(np.int64)
+            gather = np.ones((count, 1), np.int64)
+            self._products = _by_column(across.astype(np.int64), layer)
         else:
             across, down, taps, down_taps = _positions(layer.window, count, entry[2:], exit_[2:])
-            self._rows = _residues(count, layer.rows)
-            self._weigh = passes.weigher(taps, down_taps)
-            self._entry_form = (-1, down_taps.shape[2], taps.shape[2])
+            gather = _residues(count, layer.rows)
+            self._weigh = passes.weigher(taps, down_taps, _by_tap(gather, layer, down_taps.shape[1], taps.shape[1]))
+            self._entry_form = (-1, layer.weight.shape[1], down_taps.shape[2], taps.shape[2])
         self._form = (-1, down.shape[1], across.shape[1])
-        self._products = _products(self._rows, layer)
-        self._unmask = passes.unmasker(
-            layer.scale, layer.bias, by_column=not self._convolves, relu=relu, across=across, down=down
+        self.each = down.shape[1] * across.shape[1]
+        self.channels = math.prod(exit_[1:]) // self.each
+        self.sums = (self.channels // gather.shape[1], count)
+        self._begin = passes.unmasker(
+            Unmasking(
+                scale=layer.scale,
+                bias=layer.bias,
+                by_column=not self._convolves,
+                across=across,
+                down=down,
+                gather=gather,
+                relu=relu,
+                inverse=float(np.float32(1 / step)),
+            )
         )
 
-    def unmask(
-        self, answers: np.ndarray, corrections: np.ndarray, addend: np.ndarray | None, values: np.ndarray
-    ) -> np.ndarray:
-        """Put the layer's float32 values, with ``addend`` added, into ``values``, and return sums for ``holds``.
+    def begin(self, item: Results) -> Callable[[slice, np.ndarray], int]:
+        """Return the pass over one item's arrays, each of the size of the layer's result; ``sums`` are for ``holds``.
 
-        All arrays have the shape of the layer's result.
+        It works on a share of the channels (a slice) with the words of its pad, and returns flags (see ``Passes``).
         """
-        other = None if addend is None else np.ascontiguousarray(addend).reshape(self._form)
-        wide = np.ascontiguousarray(answers).reshape(self._form)
-        return self._unmask(wide, corrections.reshape(self._form), other, values.reshape(self._form))
+        return self._begin(item.reshaped(self._form))
 
     def holds(self, steps: np.ndarray, sums: np.ndarray) -> bool:
-        """Return whether ``sums`` (from ``unmask``) are those of the layer's results for ``steps`` (int8)."""
-        if not self._convolves:
+        """Return whether ``sums`` (items, of the form above) are those of the layer's results for ``steps`` (int8)."""
+        if self._convolves:
+            expected = self._weigh(steps.reshape(self._entry_form))
+        else:
             # Products below 2^37, at most 2^15 of them (see ``_layer``): exact in float64.
-            expected = (steps.reshape(-1, steps.shape[-1]).astype(np.float64) @ self._products.T).T
-            return not np.any((sums - expected.astype(np.int64)) % _field.PRIME)
-        weighed = self._weigh(steps.reshape(self._entry_form)).reshape(len(steps), -1, *self._products.shape[1:])
-        expected = (weighed * self._products % _field.PRIME).sum(axis=(1, 3))
-        claimed = (sums.reshape(len(self._rows), len(steps), -1) * self._rows[:, None] % _field.PRIME).sum(axis=2)
-        return not np.any((claimed.T - expected) % _field.PRIME)
+            expected = (steps.reshape(-1, steps.shape[-1]).astype(np.float64) @ self._products).astype(np.int64)
+        return not np.any((sums.reshape(expected.shape) - expected) % _field.PRIME)
 
 
 def _small(count: int, size: int) -> np.ndarray:
@@ -163,15 +178,21 @@ def _moves(window: Window, axis: int, size_in: int, size_out: int) -> list[tuple
 
 
 def _products(rows: np.ndarray, layer: Layer) -> np.ndarray:
-    """Return ``rows`` (count, rows) times the layer's weights, modulo the prime.
-
-    For a convolution (channels, count, taps), residues; for a matrix product (count, columns) as float64, each the
-    residue of the smallest magnitude.
-    """
+    """Return ``rows`` (count, rows) times the layer's weights (count, terms), residues."""
     flat = layer.weight.reshape(layer.rows, -1)
     starts = range(0, flat.shape[1], BLOCK)
     product = np.concatenate([rows @ flat[:, start : start + BLOCK].astype(np.int64) for start in starts], axis=1)
     product %= _field.PRIME
-    if layer.window is not None:
-        return np.ascontiguousarray(product.reshape(len(rows), layer.weight.shape[1], -1).transpose(1, 0, 2))
-    return (product - np.where(product > _field.HALF, _field.PRIME, 0)).astype(np.float64)
+    return product
+
+
+def _by_tap(rows: np.ndarray, layer: Layer, down_taps: int, across_taps: int) -> np.ndarray:
+    """Return ``rows`` times a convolution's weights: (channels, count, down taps, across taps)."""
+    products = _products(rows, layer).reshape(len(rows), layer.weight.shape[1], down_taps, across_taps)
+    return np.ascontiguousarray(products.transpose(1, 0, 2, 3))
+
+
+def _by_column(rows: np.ndarray, layer: Layer) -> np.ndarray:
+    """Return ``rows`` times a matrix product's weights: float64 (columns, count), residues of the least magnitude."""
+    products = _products(rows, layer).T
+    return np.ascontiguousarray(products - np.where(products > _field.HALF, _field.PRIME, 0)).astype(np.float64)

@@ -1,0 +1,67 @@
+"""Where a program's values are wanted: as floats inside, as steps for devices, and until when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from siniantrust.errors import PlanError
+from siniantrust.masking.exact._stages import Program
+
+
+@dataclass(frozen=True)
+class Uses:
+    """In which form values are made and kept.
+
+    A value that devices read and that is added to a result later is added as it was quantised: it is there in a quarter
+    of the bytes, and 8-bit networks add it so.
+
+    Attributes:
+        scales: of each value that devices read, what one step is worth.
+        floats: the values that something reads as float32.
+        steps_added: the values that are added as steps.
+        last_floats: at which step of the program each is read as float32 for the last time: segment ``i`` is step 2i,
+            exchange ``i`` 2i + 1, and the model's outputs are read one step after the last segment.
+        last_steps: the same for steps.
+    """
+
+    scales: dict[str, float]
+    floats: frozenset[str]
+    steps_added: frozenset[str]
+    last_floats: dict[str, int]
+    last_steps: dict[str, int]
+
+
+def uses(program: Program) -> Uses:
+    """Return where the values of ``program`` are wanted.
+
+    Raises:
+        PlanError: if layers read a value in steps that differ, what is pooled as steps is wanted in another form, or
+            its windows are not proven to meet the image.
+    """
+    scales: dict[str, float] = {}
+    for layer in program.layers:
+        if scales.setdefault(layer.entry, layer.input_scale) != layer.input_scale:
+            raise PlanError(f"exact masks: layer '{layer.name}' reads '{layer.entry}' in other steps than one before it")
+    thinned = {name for exchange in program.exchanges for name in exchange.steps}
+    whole = scales.keys() - thinned
+    last_floats: dict[str, int] = {}
+    last_steps: dict[str, int] = {}
+    added: set[str] = set()
+    for number, exchange in enumerate(program.exchanges):
+        last_steps |= dict.fromkeys(exchange.entries, 2 * number + 1)
+        for finish in exchange.finishes:
+            if finish.addend in whole:
+                added.add(finish.addend)
+                last_steps[finish.addend] = 2 * number + 1
+            elif finish.addend is not None:
+                last_floats[finish.addend] = 2 * number + 1
+    for number, segment in enumerate(program.segments):
+        for tensor in segment.inputs if segment else ():
+            last_floats[tensor.name] = max(last_floats.get(tensor.name, 0), 2 * number)
+    last_floats |= dict.fromkeys((tensor.name for tensor in program.outputs), 2 * len(program.exchanges) + 1)
+    for value, pool in ((each.value, each.pool) for exchange in program.exchanges for each in exchange.finishes):
+        if pool is not None:
+            pool.check(value)
+            if value not in scales or value in last_floats or value in added:
+                raise PlanError(f"exact masks: value '{value}' is pooled as steps, and not devices alone read it")
+    return Uses(scales, frozenset(last_floats), frozenset(added), last_floats, last_steps)
