@@ -242,6 +242,29 @@ def test_only_constants_by_row_are_folded(tmp_path: Path, kind: str) -> None:
         np.testing.assert_allclose(layer.row_scales, constant[0] / 127, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("shape", "folded"), [((2, 1, 1), True), ((1, 2, 1, 1), True), ((2,), False), ((1, 2), False)])
+def test_constants_by_channel_are_folded_into_convolutions(
+    tmp_path: Path, shape: tuple[int, ...], *, folded: bool
+) -> None:
+    """A number for each channel is folded, one for each column is not, though there are as many."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
+            helper.make_node("Add", ["c", "b"], ["y"], name="after"),
+        ],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 2, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2, 2, 2])],
+        [
+            numpy_helper.from_array(np.ones((2, 3, 1, 1), np.float32), "w"),
+            numpy_helper.from_array(np.arange(2, dtype=np.float32).reshape(shape), "b"),
+        ],
+    )
+    model = loaded(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path)
+    layer, value, _ = fold_affine(model, make_layer(model, model.nodes[0], input_scale=1.0))
+    assert (value, layer.bias.tolist()) == (("y", [0, 1]) if folded else ("c", [0, 0]))
+
+
 def test_an_encoders_projections_are_padded_and_its_attention_stays_inside(tmp_path: Path) -> None:
     """Query, key and value share a pad, biases are in their layers, and scores, softmax and mixing are inside."""
     model = loaded(encoder_network(), tmp_path)

@@ -88,7 +88,12 @@ def test_results_are_read_back_from_any_residue(result: int, correction: int, pa
     assert found.tolist() == [result]
 
 
-@given(st.tuples(*[st.integers(0, (1 << 32) - 1)] * 2), RESIDUES, RESIDUES)
+WORDS = st.sampled_from([0, 1, PRIME - 1, PRIME, PRIME + 1, (1 << 32) - 2, (1 << 32) - 1]) | st.integers(
+    0, (1 << 32) - 1
+)
+
+
+@given(st.tuples(WORDS, WORDS), RESIDUES, RESIDUES)
 def test_a_changed_word_changes_a_result_alike_whatever_is_secret(
     words: tuple[int, int], pad: int, other_pad: int
 ) -> None:
