@@ -147,7 +147,7 @@ def test_bounds_are_proven_again_when_a_program_is_loaded(program: Program) -> N
         (("pool", "pads"), [1, 1, 1, 3], "value 'p1': expected windows that move on and hang over an edge by less"),
         (("pool", "kernel"), [0, 3], "value 'p1': expected windows that move on"),
         (("pool", "strides"), [2, 0], "value 'p1': expected windows that move on"),
-        (("value",), "y", "value 'y' is pooled as steps, and not devices alone read it"),
+        (("value",), "y", "value 'y' is pooled as steps, and not read by devices alone"),
     ],
 )
 def test_pooling_is_proven_again_when_a_program_is_loaded(

@@ -81,5 +81,5 @@ def _check_pool(finish: Finish, found: Uses) -> None:
     finish.pool.check(finish.value)
     if finish.value not in found.scales or finish.value in found.floats | found.steps_added:
         raise PlanError(
-            f"exact masks: value '{finish.value}' is pooled as steps, and not devices alone read it; pool it in a segment"
+            f"exact masks: value '{finish.value}' is pooled as steps, and not read by devices alone; pool it inside"
         )
