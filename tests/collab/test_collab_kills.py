@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from collab_runs import LAST_CUT, Here, Setup, address_of, process
 
-_LIMIT_S = 500.0
+_LIMIT_S = 3000.0
 
 
 def undisturbed(folder: Path, edges: tuple[str, ...], training: dict[str, object]) -> bytes:
@@ -68,7 +68,7 @@ def test_a_killed_cloud_and_a_killed_edge_change_nothing(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("last_cut", [None, LAST_CUT])
 def test_twenty_kills_at_random_change_nothing(tmp_path: Path, last_cut: str | None) -> None:
     """Twenty kills of random sides at random times leave an undisturbed run's weights, wherever the labels are."""

@@ -18,8 +18,10 @@ from siniantrust.errors import BundleError, PlanError, TrustError
 from siniantrust.graph import Part, part_digest
 from siniantrust.masking.exact import PadLedger
 from siniantrust.planner import parse_plan
-from siniantrust.trust import seal_part, unseal_part
+from siniantrust.trust import Provenance, seal_part, unseal_part
 from siniantrust.trust._seal import seal_file, unseal_file
+from siniantrust.trust._sealed_data import SealedData, SealOrigin
+from siniantrust.trust._sealing import DerivedSealing, open_data, seal_data
 
 _KEY, _CONTEXT = b"k" * 32, b"context"
 _SESSION = b"s" * 16
@@ -45,6 +47,20 @@ def _sealed(folder: Path, half: str) -> Target:
 def _sealed_file(_: Path) -> Target:
     sealed = seal_file(b"plain" * 20, key=_KEY, key_id="k1")
     return Target(partial(unseal_file, key=_KEY, key_id="k1"), (sealed,), refusals=(TrustError,))
+
+
+def _sealed_data(_: Path) -> Target:
+    """Return a target that opens data which an enclave sealed."""
+    sealing = DerivedSealing(_KEY, measurement="m")
+    origin = SealOrigin("process", Provenance.SIMULATED, "m")
+    kept, ciphertext = seal_data(sealing, b"data", origin=origin.to_json(), context=_CONTEXT)
+
+    def read(raw: bytes) -> None:
+        found = SealedData.from_bytes(raw)
+        sealed = memoryview(bytearray(found.ciphertext))
+        open_data(sealing, sealed, kept=found.kept, origin=found.origin.to_json(), context=_CONTEXT)
+
+    return Target(read, (SealedData(origin, kept, ciphertext).to_bytes(),), refusals=(TrustError,))
 
 
 def _file(folder: Path, path: str) -> Target:
@@ -126,6 +142,7 @@ BUNDLE: dict[str, MakeTarget] = {
     "sealed weights": partial(_sealed, half="sealed"),
     "skeleton of sealed weights": partial(_sealed, half="skeleton"),
     "sealed file": _sealed_file,
+    "data that an enclave sealed": _sealed_data,
     **{
         f"bundle's {path}": partial(_file, path=path)
         for path in ("manifest.json", "plan.json", "structure.json", "part1/part.json")

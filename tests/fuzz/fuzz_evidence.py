@@ -15,9 +15,9 @@ from attestation_pki import NOW
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from fake_platforms import TsmPath, certificate_table
 from fuzz_target import MakeTarget, Target
 from remote_cases import sigstruct
-from test_trust_attesters import TsmPath, certificate_table
 
 from siniantrust.errors import AttestationError
 from siniantrust.trust import Evidence, Provenance

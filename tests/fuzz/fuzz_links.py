@@ -24,12 +24,16 @@ from siniantrust.trust._cipher import Direction, Kind, RecordCipher
 from siniantrust.trust._codec import Message, Operation, TensorSpec, decode, encode
 from siniantrust.trust._evidence import ReferenceValues, report_data
 from siniantrust.trust._handshake import client_hello, parse_client_hello
+from siniantrust.trust._sealing import DerivedSealing
+from siniantrust.trust.attestation.attesters.simulated import SimulatedAttester
 from siniantrust.trust.optee._application import _REPORT, _REPORT_MAGIC, Session
 from siniantrust.trust.optee._application import _Operation as OpteeOperation
 from siniantrust.trust.optee._evidence import PROVIDER, measure
 from siniantrust.trust.optee._guest import Guest, TeeFault
+from siniantrust.trust.optee._records import Records
 from siniantrust.trust.process._serve import Server
 from siniantrust.trust.service._channel import TlsChannel
+from siniantrust.trust.service._limits import limits_from_json, limits_to_json
 from siniantrust.trust.tls import Connection, Limits
 
 _KEY = b"k" * 32
@@ -101,6 +105,11 @@ def _requests(_: Path) -> Target:
     others = (
         _framed(Operation.RUN, "part", x=np.ones(2, np.float32)),
         _framed(Operation.EVIDENCE, "", nonce=np.zeros(32, np.uint8)),
+        _framed(Operation.SEAL, "", **{name: _as_array(_KEY) for name in ("key", "origin", "context", "data")}),
+        _framed(
+            Operation.UNSEAL, "", **{name: _as_array(_KEY) for name in ("key", "origin", "context", "kept", "sealed")}
+        ),
+        _framed(Operation.LIMITS, ""),
         _framed(Operation.LOAD, "part", **{name: _as_array(data) for name, data in brokered.items()}),
     )
 
@@ -108,18 +117,26 @@ def _requests(_: Path) -> Target:
         here, there = socket.socketpair()
         with here, there:
             channel = TlsChannel(Connection(there, limits=_LIMITS))  # type: ignore[arg-type]
+            secret = memoryview(bytearray(32))
             server = Server(
                 channel,
-                weights_key=memoryview(bytearray(32)),
+                key=secret,
                 threads=1,
+                sealing=lambda: DerivedSealing(secret, measurement="m"),
+                limits=b"{}",
                 prove=lambda nonce: nonce,
                 fetch_key=lambda key_id: _KEY if key_id == "k1" else b"",
             )
             _send(here, raw)
             server.serve()
 
-    seeds = (load + others[0], load + others[1] + others[0], others[2] + others[0], *others)
+    seeds = (load + others[0], load + others[1] + others[0], others[-1] + others[0], *others)
     return Target(read, seeds, refusals=_GONE, form=None)
+
+
+def _stated_limits(_: Path) -> Target:
+    stated = limits_to_json(_LIMITS, SimulatedAttester("ab" * 32))
+    return Target(limits_from_json, (stated,), refusals=(ChannelError,), form=None)
 
 
 def _cipher(direction: Direction) -> RecordCipher:
@@ -190,8 +207,7 @@ def _application(answer: bytes) -> Any:
         _client_key=b"c" * 32,
         _reference=ReferenceValues(PROVIDER, measure(machine, "u", "a" * 64)),  # type: ignore[arg-type]
         _accept=(Provenance.EMULATED,),
-        _sealer=_cipher(Direction.TO_ENCLAVE),
-        _opener=_cipher(Direction.TO_CLIENT),
+        _records=Records(_cipher(Direction.TO_ENCLAVE), _cipher(Direction.TO_CLIENT)),
     )
     return session
 
@@ -223,6 +239,7 @@ LINKS: dict[str, MakeTarget] = {
     "messages": _messages,
     "frames over TLS": _frames,
     "requests to an enclave": _requests,
+    "limits that a service states": _stated_limits,
     "process enclave's frame": partial(_sealed_request, what="frame"),
     "process enclave's shared memory": partial(_sealed_request, what="memory"),
     "process enclave's hello": _hello,

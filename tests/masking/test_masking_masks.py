@@ -97,6 +97,12 @@ def test_masks_say_what_they_are() -> None:
     }
 
 
+@pytest.mark.parametrize("name", [name for name, mask in sorted(MASKS.items()) if mask.any_strength])
+def test_masks_that_say_so_take_any_strength(name: str) -> None:
+    """A strength of 1.7, no whole number and no share, is taken."""
+    assert np.isfinite(_mask(name, _values(), strength=1.7)).all()
+
+
 @pytest.mark.parametrize("name", sorted(MASKS))
 def test_random_masks_are_fresh_and_others_fixed(name: str) -> None:
     """A mask that says it is random answers the same query differently each time; any other gives the same answer."""

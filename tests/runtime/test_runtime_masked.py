@@ -15,7 +15,7 @@ from masked_deployments import MaskedDeployment, deploy_masked
 from scipy import stats
 
 from siniantrust.errors import BundleError, DataError, EnclaveError, EnclaveLostError, IntegrityError, TrustError
-from siniantrust.masking.exact import Pending, Relay
+from siniantrust.masking.exact import Relay
 from siniantrust.runtime import Move, Observer, Session, Stock
 
 PRIME = (1 << 31) - 1
@@ -34,6 +34,13 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> MaskedDeployment:
     """Return one that prepares nothing ahead, waits for nothing and computes nothing in the enclave instead."""
     masking = {"stock": 0, "when_dry": "refuse", "when_no_device": "refuse"}
     return deploy_masked(tmp_path_factory.mktemp("strict"), masking=masking)
+
+
+def relay_of(session: Session) -> Relay:
+    """Return the relay to the program in the session's enclave, launching one if there is none."""
+    assert session.masked is not None
+    with session.masked._using() as relay:
+        return relay
 
 
 class _Hostile:
@@ -225,18 +232,11 @@ def test_a_dry_stock_is_refused_where_the_policy_says_so(strict: MaskedDeploymen
         assert session.masked is not None
         with pytest.raises(TrustError, match="pad stock: it is dry"):
             session.run(inputs)
-        _relay(session).prepare(1)
+        relay_of(session).prepare(1)
         np.testing.assert_array_equal(session.run(inputs)["y"], strict.quantised(inputs))
         with pytest.raises(TrustError, match="pad stock: it is dry"):
             session.run(inputs)
         assert session.masked.status().meter.ran_dry == 2
-
-
-def _relay(session: Session) -> Relay:
-    """Return the relay to the program in the session's enclave."""
-    assert session.masked is not None
-    with session.masked._using() as relay:
-        return relay
 
 
 def _changed(rows: np.ndarray, _: np.ndarray) -> np.ndarray:
@@ -260,10 +260,12 @@ def test_stock_that_the_host_tampered_with_gives_no_answer(
 ) -> None:
     """Corrections that were changed, truncated, lost or are another session's are refused; the session goes on."""
     with strict.open() as other:
-        _relay(other).prepare(1)
-        foreign = dict(_relay(other)._kept)
+        assert other.masked is not None
+        relay_of(other).prepare(1)
+        foreign = dict(relay_of(other)._kept)
     with strict.open() as session:
-        relay = _relay(session)
+        assert session.masked is not None
+        relay = relay_of(session)
         relay.prepare(1)
         for item, rows in relay._kept.items():
             if fault is not None:
@@ -300,7 +302,7 @@ def test_what_was_kept_is_freed_once_used(deployment: MaskedDeployment) -> None:
         assert session.masked is not None
         session.masked.fill(30.0)
         session.masked._refill.close()
-        relay = _relay(session)
+        relay = relay_of(session)
         before = relay.kept_bytes
         session.run(deployment.inputs(2))
         assert relay.kept_bytes == before * 6 // 8
@@ -373,12 +375,13 @@ def test_no_pad_is_used_twice_however_often_the_enclave_dies(tmp_path: Path, kil
 def test_a_query_of_a_dead_enclave_is_not_answered(deployment: MaskedDeployment) -> None:
     """A query's number of another enclave, or none, is refused: its state died with it."""
     with deployment.open() as session:
-        pending = _relay(session).begin(deployment.inputs())
-        assert isinstance(pending, Pending)
+        assert session.masked is not None
+        relay = relay_of(session)
+        pending = relay.begin(deployment.inputs())
         with session._holder.use() as enclave:
             enclave.close()
         with pytest.raises(EnclaveError, match="no request 1 waits here"):
-            _relay(session).accept(pending, {})
+            relay_of(session).accept(pending, {})  # type: ignore[arg-type]
 
 
 def test_a_bundle_without_data_to_quantise_on_is_not_built(tmp_path: Path, deployment: MaskedDeployment) -> None:

@@ -36,6 +36,7 @@ class Mask:
         role: whether it is a defence, a negative example or a reference.
         build: adds the mask's nodes.
         usual: a strength to begin with.
+        any_strength: whether every strength above 0 can be had; else it is a share, or a whole number.
         parameters: what it takes beside its strength.
     """
 
@@ -47,6 +48,7 @@ class Mask:
     role: Role
     build: Callable[[Site], None]
     usual: float = 1.0
+    any_strength: bool = True
     parameters: tuple[Parameter, ...] = ()
 
 

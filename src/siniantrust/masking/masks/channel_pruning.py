@@ -37,4 +37,5 @@ MASK = Mask(
     role="defence",
     build=build,
     usual=0.5,
+    any_strength=False,
 )

@@ -34,4 +34,5 @@ MASK = Mask(
     role="negative",
     build=build,
     usual=2.0,
+    any_strength=False,
 )

@@ -38,4 +38,5 @@ MASK = Mask(
     role="defence",
     build=build,
     usual=2.0,
+    any_strength=False,
 )

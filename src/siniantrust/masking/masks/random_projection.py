@@ -89,5 +89,6 @@ MASK = Mask(
     role="defence",
     build=build,
     usual=0.5,
+    any_strength=False,
     parameters=(Parameter("structured", 1, "1: Hadamard's transform with random signs; 0: a dense random matrix"),),
 )

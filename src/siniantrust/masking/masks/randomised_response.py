@@ -46,5 +46,6 @@ MASK = Mask(
     role="defence",
     build=build,
     usual=0.5,
+    any_strength=False,
     parameters=(Parameter("bits", 2, "bits of a level"),),
 )

@@ -84,8 +84,9 @@ class Search:
 
 
 def defences() -> tuple[str, ...]:
-    """Return the masks that are meant to be used, and ``none``."""
-    return (NO_MASK, *(name for name, mask in list_masks().items() if mask.role == "defence"))
+    """Return the masks that are meant to be used and can have any strength, and ``none``."""
+    chosen = (name for name, mask in list_masks().items() if mask.role == "defence" and mask.any_strength)
+    return (NO_MASK, *chosen)
 
 
 def chosen_cuts(model: Model, names: Sequence[str]) -> tuple[str, ...]:
