@@ -13,7 +13,16 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from exact_models import attention_network, encoder_network, items, loaded, program_of, residual_network, trunk_network
+from exact_models import (
+    attention_network,
+    encoder_network,
+    items,
+    loaded,
+    normalised_network,
+    program_of,
+    residual_network,
+    trunk_network,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,7 +76,9 @@ def _answered(program: Program, relay: Relay, inputs: Arrays) -> dict[str, np.nd
     return state
 
 
-@pytest.mark.parametrize("network", [residual_network, attention_network, trunk_network, encoder_network])
+@pytest.mark.parametrize(
+    "network", [residual_network, attention_network, encoder_network, normalised_network, trunk_network]
+)
 @pytest.mark.parametrize("prepared", [0, 2, 3])
 def test_a_resident_program_answers_as_the_quantised_model(
     network: Callable[[], onnx.ModelProto], prepared: int, tmp_path: Path
@@ -87,8 +98,10 @@ def test_a_resident_program_answers_as_the_quantised_model(
     assert relay.kept_bytes == 0
 
 
-def test_a_program_comes_back_as_it_was(program: Program) -> None:
+@pytest.mark.parametrize("network", [residual_network, normalised_network, trunk_network])
+def test_a_program_comes_back_as_it_was(network: Callable[[], onnx.ModelProto], tmp_path: Path) -> None:
     """What is loaded has the layers, finishes, steps and settings of what was dumped."""
+    program = program_of(loaded(network(), tmp_path))
     settings_ = Settings(soundness_bits=60, wait_when_dry=False)
     head, body = dump_program(program, settings_)
     loaded_program, found = load_program(head, memoryview(bytearray(body)))
@@ -104,6 +117,7 @@ def test_a_program_comes_back_as_it_was(program: Program) -> None:
             assert (left.name, left.window, left.input_scale) == (right.name, right.window, right.input_scale)
             np.testing.assert_array_equal(left.weight, right.weight)
             np.testing.assert_array_equal(left.scale, right.scale)
+            np.testing.assert_array_equal(left.bias, right.bias)
 
 
 def test_the_head_holds_no_number_that_was_learned(program: Program) -> None:
@@ -127,6 +141,39 @@ def test_bounds_are_proven_again_when_a_program_is_loaded(program: Program) -> N
         load_program(head, memoryview(spoiled))
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("pool", "pads"), [1, 1, 1, 3], "value 'p1': expected windows that move on and hang over an edge by less"),
+        (("pool", "kernel"), [0, 3], "value 'p1': expected windows that move on"),
+        (("pool", "strides"), [2, 0], "value 'p1': expected windows that move on"),
+        (("value",), "y", "value 'y' is pooled as steps, and not read by devices alone"),
+    ],
+)
+def test_pooling_is_proven_again_when_a_program_is_loaded(
+    place: tuple[str, ...], value: object, message: str, tmp_path: Path
+) -> None:
+    """Windows that lie beside the image, or a pooled value that the enclave reads too, are found inside."""
+    head, body = dump_program(program_of(loaded(trunk_network(), tmp_path)), SETTINGS)
+    raw = json.loads(head[8:])
+    inner = raw["exchanges"][0]["finishes"][0]
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = value
+    with pytest.raises(PlanError, match=message):
+        ResidentProgram(resident.MAGIC + json.dumps(raw).encode(), memoryview(bytearray(body)), _open_model)
+
+
+def test_a_value_has_steps_of_one_size(tmp_path: Path) -> None:
+    """Layers that read the same value, and say that its steps are worth something else, are refused inside."""
+    head, body = dump_program(program_of(loaded(attention_network(), tmp_path)), SETTINGS)
+    spoiled = bytearray(body)
+    at = json.loads(head[8:])["exchanges"][0]["layers"][1]["input_scale"]["at"]
+    spoiled[at : at + 8] = np.float64(0.5).tobytes()
+    with pytest.raises(PlanError, match="layer 'key' reads 'x' in other steps than one before it"):
+        ResidentProgram(head, memoryview(spoiled), _open_model)
+
+
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_a_malformed_program_is_refused_and_nothing_else(data: st.DataObject) -> None:
@@ -147,7 +194,7 @@ def test_a_malformed_program_is_refused_and_nothing_else(data: st.DataObject) ->
 
 
 def _small() -> tuple[dict[str, Any], bytes]:
-    head, body = dump_program(program_of(load_model(attention_network())), SETTINGS)
+    head, body = dump_program(program_of(load_model(trunk_network())), SETTINGS)
     return json.loads(head[8:]), body
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exact_models import attention_network, loaded, residual_network
+from exact_models import attention_network, loaded, normalised_network, residual_network
 from masked_deployments import masked_costs
 from onnx import TensorProto, helper, numpy_helper
 from planner_models import chain_model, make_audit, make_policy
@@ -169,6 +169,16 @@ def test_a_layer_without_a_proof_is_named_and_stays_inside() -> None:
     known = costs.model_copy(update={"masking": costs.masking.model_copy(update={"refused": refused})})
     with pytest.raises(NoPlanError, match="40000 products in one sum"):
         _plan(model, "exact", costs=known)
+
+
+def test_what_is_folded_into_a_layer_counts_in_its_proof() -> None:
+    """Batch normalisation that takes a layer's results beyond what is relied on is found before calibration too."""
+    proto = normalised_network()
+    (gain,) = [tensor for tensor in proto.graph.initializer if tensor.name == "n1.g"]
+    gain.CopyFrom(numpy_helper.from_array(np.full(6, 1e35, np.float32), "n1.g"))
+    refused = unprovable(load_model(proto), ["first", "second"])
+    assert list(refused) == ["first"]
+    assert "float32 is relied on up to" in refused["first"]
 
 
 def test_optee_is_refused_by_name(model: Model) -> None:

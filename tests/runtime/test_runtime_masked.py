@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from exact_models import encoder_network, normalised_network, trunk_network
 from masked_deployments import MaskedDeployment, deploy_masked
 from scipy import stats
 
 from siniantrust.errors import BundleError, DataError, EnclaveError, EnclaveLostError, IntegrityError, TrustError
+from siniantrust.graph import load_model
 from siniantrust.masking.exact import Relay
 from siniantrust.runtime import Move, Observer, Session, Stock
 
@@ -104,6 +107,21 @@ def test_answers_are_the_quantised_models_to_the_bit(deployment: MaskedDeploymen
     np.testing.assert_array_equal(second, wanted)
     assert meter.ran_dry <= batch
     assert meter.queries == 2 * batch
+
+
+@pytest.mark.parametrize("network", [trunk_network, normalised_network, encoder_network])
+def test_what_goes_into_a_layers_pass_is_the_quantised_models_too(
+    network: Callable[[], onnx.ModelProto], tmp_path: Path
+) -> None:
+    """Pooling and sums in bytes, folded normalisation and biases, and attention go through bundle and enclave alike."""
+    deployment = deploy_masked(tmp_path, model=load_model(network()))
+    inputs = deployment.inputs(3)
+    with deployment.open() as session:
+        assert session.masked is not None
+        session.masked.fill(30.0)
+        found = session.run(inputs)["y"]
+        assert session.masked.quarantined == {}
+    np.testing.assert_array_equal(found, deployment.quantised(inputs))
 
 
 def test_a_device_sees_uniform_noise_that_never_repeats(deployment: MaskedDeployment) -> None:

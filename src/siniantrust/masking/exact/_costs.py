@@ -27,7 +27,7 @@ class Costs:
     Attributes:
         mask_s: of each number that is sent: pad, quantisation, sum.
         verify_s: of each number that is sent and each weight of the kernel that it meets.
-        unmask_s: of each number that comes back: decryption, difference, the check's sums, conversion.
+        unmask_s: of each number that comes back: its two pads, differences, the check's sums, conversion.
         layer_s: of each layer, whatever its size.
         product_s: of each multiplication of a layer that stays inside.
     """

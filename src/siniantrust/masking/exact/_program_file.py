@@ -229,10 +229,12 @@ def _layer(raw: Mapping[str, Any], body: memoryview) -> Layer:
 
 
 def _finish(raw: Mapping[str, Any]) -> Finish:
-    pool = raw["pool"]
-    if pool is not None:
-        pool = Pool(tuple(pool["kernel"]), tuple(pool["strides"]), tuple(pool["pads"]))
-    return Finish(raw["value"], raw["addend"], raw["relu"], pool)
+    return Finish(**{**raw, "pool": None if raw["pool"] is None else _pool(**raw["pool"])})
+
+
+def _pool(kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int]) -> Pool:
+    (high, wide), (down, across), (top, left, bottom, right) = (map(int, each) for each in (kernel, strides, pads))
+    return Pool((high, wide), (down, across), (top, left, bottom, right))
 
 
 def _exchange(number: int, raw: Mapping[str, Any], body: memoryview) -> Exchange:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from siniantrust.errors import PlanError
 from siniantrust.graph import Model
+from siniantrust.masking.exact._affine import fold_affine
 from siniantrust.masking.exact._offer import make_layer
 
 
@@ -16,7 +17,8 @@ def unprovable(model: Model, names: Iterable[str]) -> dict[str, str]:
     for node in model.nodes:
         if node.name in wanted:
             try:
-                make_layer(model, node, input_scale=1.0)
+                layer, _, _ = fold_affine(model, make_layer(model, node, input_scale=1.0))
+                layer.check()
             except PlanError as fault:
                 found[node.name] = str(fault)
     return found

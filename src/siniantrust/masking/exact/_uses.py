@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from siniantrust.errors import PlanError
+from siniantrust.masking.exact._finish import Finish
 from siniantrust.masking.exact._stages import Program
 
 
@@ -18,7 +20,8 @@ class Uses:
         scales: of each value that devices read, what one step is worth.
         floats: the values that something reads as float32.
         steps_added: the values that are added as steps.
-        last_floats: at which step of the program each is read as float32 for the last time (see ``last_reads``).
+        last_floats: at which step of the program each is read as float32 for the last time: segment ``i`` is step 2i,
+            exchange ``i`` 2i + 1, and the model's outputs are read one step after the last segment.
         last_steps: the same for steps.
     """
 
@@ -30,8 +33,13 @@ class Uses:
 
 
 def uses(program: Program) -> Uses:
-    """Return where the values of ``program`` are wanted."""
-    scales = {layer.entry: layer.input_scale for layer in program.layers}
+    """Return where the values of ``program`` are wanted.
+
+    Raises:
+        PlanError: if layers read a value in steps that differ, what is pooled as steps is wanted in another form, or
+            its windows are not proven to meet the image.
+    """
+    scales = _input_scales(program)
     thinned = {name for exchange in program.exchanges for name in exchange.steps}
     whole = scales.keys() - thinned
     last_floats: dict[str, int] = {}
@@ -49,4 +57,29 @@ def uses(program: Program) -> Uses:
         for tensor in segment.inputs if segment else ():
             last_floats[tensor.name] = max(last_floats.get(tensor.name, 0), 2 * number)
     last_floats |= dict.fromkeys((tensor.name for tensor in program.outputs), 2 * len(program.exchanges) + 1)
-    return Uses(scales, frozenset(last_floats), frozenset(added), last_floats, last_steps)
+    found = Uses(scales, frozenset(last_floats), frozenset(added), last_floats, last_steps)
+    for exchange in program.exchanges:
+        for finish in exchange.finishes:
+            _check_pool(finish, found)
+    return found
+
+
+def _input_scales(program: Program) -> dict[str, float]:
+    scales: dict[str, float] = {}
+    for layer in program.layers:
+        if scales.setdefault(layer.entry, layer.input_scale) != layer.input_scale:
+            raise PlanError(
+                f"exact masks: layer '{layer.name}' reads '{layer.entry}' in other steps than one before it; give both "
+                "the same input_scale"
+            )
+    return scales
+
+
+def _check_pool(finish: Finish, found: Uses) -> None:
+    if finish.pool is None:
+        return
+    finish.pool.check(finish.value)
+    if finish.value not in found.scales or finish.value in found.floats | found.steps_added:
+        raise PlanError(
+            f"exact masks: value '{finish.value}' is pooled as steps, and not read by devices alone; pool it inside"
+        )
