@@ -273,6 +273,9 @@ def write_report(
     audit: str | Path | None = None,
     run: str | Path | None = None,
     explanation: str | Path | None = None,
+    trainings: Sequence[str | Path] = (),
+    tune: str | Path | None = None,
+    before: str | Path | None = None,
 ) -> Path:
     """Write one self-contained HTML page from what the stages wrote.
 
@@ -285,4 +288,7 @@ def write_report(
         audit=None if audit is None else Path(audit),
         run=None if run is None else Path(run),
         explanation=None if explanation is None else Path(explanation),
+        trainings=[Path(each) for each in trainings],
+        tune=None if tune is None else Path(tune),
+        before=None if before is None else Path(before),
     )

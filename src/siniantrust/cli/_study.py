@@ -270,9 +270,17 @@ def report(
     explanation_file: Annotated[
         Path | None, typer.Option("--explanation", help="explanation.json of `sinian plan --explain`.")
     ] = None,
+    training: Annotated[
+        list[Path] | None,
+        typer.Option(help="training.json of `sinian retrain` or `sinian train`; repeat for more."),
+    ] = None,
+    tune: Annotated[Path | None, typer.Option(help="Folder of `sinian tune`.")] = None,
+    before: Annotated[
+        Path | None, typer.Option(help="Folder of `sinian audit` of the model without the mask, on the same data.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")] = Path("report.html"),
 ) -> None:
-    """Write one self-contained HTML page about a plan, its audit and a run."""
+    """Write one self-contained HTML page about a plan, its audit, a run, and how its model came to be."""
     if (bundle is None) == (plan_file is None):
         raise SinianError("report: give either a bundle's folder or --plan")
     if bundle is not None:
@@ -280,5 +288,14 @@ def report(
         if audit_folder is None and (bundle / "audit").is_dir():
             audit_folder = bundle / "audit"
     assert plan_file is not None  # noqa: S101 - one of the two was given
-    page = st.write_report(out, plan=plan_file, audit=audit_folder, run=run_file, explanation=explanation_file)
+    page = st.write_report(
+        out,
+        plan=plan_file,
+        audit=audit_folder,
+        run=run_file,
+        explanation=explanation_file,
+        trainings=training or (),
+        tune=tune,
+        before=before,
+    )
     show_line(f"report written to {page}")

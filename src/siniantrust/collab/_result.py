@@ -13,7 +13,7 @@ import onnx
 from siniantrust._files import write_atomic
 from siniantrust.collab._errors import CollabError
 from siniantrust.collab._task import Task, with_weights
-from siniantrust.graph import Part, load_model, split
+from siniantrust.graph import Part, digest, load_model, split
 from siniantrust.odla import DeviceSpec, open_part
 
 MODEL = "model.onnx"
@@ -28,8 +28,9 @@ def model_bytes(task: Task, weights: Mapping[str, np.ndarray]) -> bytes:
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write ``training.json``."""
-    write_atomic(folder / RECORD, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+    """Write ``training.json``, with the SHA-256 of the trained model as plans and audits of it have it."""
+    bound = {**record, "trained_sha256": digest(onnx.load(folder / MODEL))}
+    write_atomic(folder / RECORD, (json.dumps(bound, indent=1, allow_nan=False) + "\n").encode())
 
 
 def accuracy(model: bytes, inputs: np.ndarray, labels: np.ndarray) -> float:

@@ -6,6 +6,7 @@ from siniantrust.graph._load import load_model
 from siniantrust.graph._noise import NOISE_PREFIX, feed_noise, noise_inputs, unfed_noise
 from siniantrust.graph._parts import part_digest, part_from_proto, peak_bytes
 from siniantrust.graph._placement import read_device_configurations, with_device_configurations
+from siniantrust.graph._skeleton import digest
 from siniantrust.graph._split import split
 from siniantrust.graph._types import Cut, CutSet, Model, Node, Part, Tensor
 
@@ -18,6 +19,7 @@ __all__ = [
     "Part",
     "Tensor",
     "describe",
+    "digest",
     "enumerate_cuts",
     "feed_noise",
     "load_model",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -14,6 +15,7 @@ from siniantrust.report import _text
 from siniantrust.report._attack_cards import attack_cards
 from siniantrust.report._audit_facts import audit_facts
 from siniantrust.report._axis import metrics_of
+from siniantrust.report._before_after import compare
 from siniantrust.report._candidates import candidates, notable
 from siniantrust.report._cost_figures import cost_figure, term_colours, timeline_figure
 from siniantrust.report._costs import compare_costs
@@ -21,12 +23,15 @@ from siniantrust.report._curve_figures import attack_keys, curve_figures, state_
 from siniantrust.report._cuts import CutView, thin_out, view_cuts
 from siniantrust.report._figures_table import figure_rows
 from siniantrust.report._front_figure import front_figure
-from siniantrust.report._load import ReportError, Sources, load_sources
+from siniantrust.report._load import Sources, load_sources
+from siniantrust.report._read import ReportError
 from siniantrust.report._reconstructions import build_gallery
 from siniantrust.report._screen_figures import screen_figures
 from siniantrust.report._screens import screen_rows
+from siniantrust.report._search import mask_words, view_search
 from siniantrust.report._svg import themed
 from siniantrust.report._threats import threats
+from siniantrust.report._trainings import view_retrainings, view_runs
 from siniantrust.report._verdict import judge
 
 if TYPE_CHECKING:
@@ -38,7 +43,15 @@ _STYLES = ("page.css", "audit.css", "dark.css")
 
 
 def write_report(
-    out: Path, *, audit: Path | None, plan: Path, run: Path | None, explanation: Path | None = None
+    out: Path,
+    *,
+    audit: Path | None,
+    plan: Path,
+    run: Path | None,
+    explanation: Path | None = None,
+    trainings: Sequence[Path] = (),
+    tune: Path | None = None,
+    before: Path | None = None,
 ) -> Path:
     """Write one self-contained HTML page about a plan, and return where it stands.
 
@@ -51,17 +64,25 @@ def write_report(
         plan: ``plan.json``.
         run: ``run.json`` of a run over held-out items, or None.
         explanation: ``explanation.json`` of the plan's nodes, or None.
+        trainings: ``training.json`` of each training that led to the model: of re-trainings, edges and clouds.
+        tune: the folder of a search with ``tune.json``, or None.
+        before: the folder of the audit of the model without the mask, on the same data and seed, or None.
 
     Returns:
         ``out``.
 
     Raises:
-        AuditError: if the audit or a picture of it cannot be read, is malformed, or is not of this plan.
+        AuditError: if an audit or a picture of it cannot be read, is malformed, is not of this plan, or does not
+            compare with the other.
         PlanError: if the plan or the explanation cannot be read or is malformed, or they do not belong together.
-        ReportError: if the run cannot be read, is malformed or is of another model, or ``out`` cannot be written.
+        ReportError: if the run, a training or the search cannot be read, is malformed or is of another model, or
+            ``out`` cannot be written.
         MissingExtraError: if Jinja2 or matplotlib is not installed.
     """
-    page = render(load_sources(audit=audit, plan=plan, run=run, explanation=explanation))
+    sources = load_sources(
+        audit=audit, plan=plan, run=run, explanation=explanation, trainings=trainings, tune=tune, before=before
+    )
+    page = render(sources)
     try:
         write_atomic(out, page.encode("utf-8"))
     except OSError as fault:
@@ -100,6 +121,11 @@ def render(sources: Sources) -> str:
             screen_rows=screen_rows(sources, cuts),
             figure_rows=figure_rows(sources, cuts),
             gallery=build_gallery(sources, cuts),
+            before=sources.before,
+            comparison=compare(sources, cuts),
+            retrainings=view_retrainings(sources),
+            runs=view_runs(sources),
+            search=view_search(sources),
             candidates=found,
             shown=shown,
             front_figure=front_figure(shown),
@@ -137,6 +163,7 @@ def _environment() -> Environment:
         bytes=_text.size,
         count=_text.count,
         in_policy_order=_text.in_policy_order,
+        mask_words=mask_words,
         metric=_text.metric_title,
         multiple=_text.multiple,
         percent=_text.percent,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from siniantrust.report._audit_input import DOWNSTREAM, AttackRead, AuditRead
+from siniantrust.report._audit_input import DOWNSTREAM, AttackRead, AuditRead, CutRead
 from siniantrust.report._cuts import CutView
 from siniantrust.report._load import Sources
 from siniantrust.report._pictures import Album, Picture
@@ -65,7 +65,7 @@ def build_gallery(sources: Sources, cuts: Sequence[CutView]) -> Gallery | None:
     if audit is None or folder is None or audit.originals_picture is None:
         return None
     bounds = sources.plan.policy.leakage.max
-    seen = [(cut, ranked) for cut in cuts if (ranked := _pictured(cut, bounds))]
+    seen = [(cut, ranked) for cut in cuts if cut.measured and (ranked := pictured(cut.measured, bounds))]
     if not seen:
         return None
     album = Album(folder)
@@ -74,7 +74,8 @@ def build_gallery(sources: Sources, cuts: Sequence[CutView]) -> Gallery | None:
     made: dict[tuple[int, str], Reconstruction] = {}
     for cut, name in _by_importance(seen, opened):
         must = cut.number in opened and name in _best_names(cut)
-        made[cut.number, name] = _reconstruction(cut, name, audit, album, must=must)
+        assert cut.measured is not None  # noqa: S101 - a cut with pictures was measured
+        made[cut.number, name] = reconstruction(cut.measured, name, audit, album, place=f"cut {cut.number}", must=must)
     galleries = tuple(
         CutGallery(
             cut=cut,
@@ -96,12 +97,10 @@ def raw_figures(attack: AttackRead, bounds: Sequence[str]) -> tuple[tuple[str, s
     )
 
 
-def _pictured(cut: CutView, bounds: Sequence[str] | dict[str, float]) -> list[str]:
+def pictured(measured: CutRead, bounds: Iterable[str]) -> list[str]:
     """Return the attacks with pictures at a cut, the best first: best in the first metric that the policy limits."""
-    if cut.measured is None:
-        return []
-    attacks = {name: attack for name, attack in cut.measured.attacks.items() if attack.picture and attack.leakage}
-    order = [cut.measured.best_attack[metric] for metric in in_policy_order(cut.measured.leakage, bounds)]
+    attacks = {name: attack for name, attack in measured.attacks.items() if attack.picture and attack.leakage}
+    order = [measured.best_attack[metric] for metric in in_policy_order(measured.leakage, bounds)]
     ranks = {name: rank for rank, name in reversed(list(enumerate(order)))}
     return sorted(attacks, key=lambda name: (ranks.get(name, len(order)), -_likeness(attacks[name])))
 
@@ -140,15 +139,21 @@ def _spread(seen: Sequence[CutView]) -> set[int]:
     return {seen[index].number for index in keep}
 
 
-def _reconstruction(cut: CutView, name: str, audit: AuditRead, album: Album, *, must: bool) -> Reconstruction:
-    assert cut.measured is not None  # noqa: S101 - a cut with pictures was measured
-    attack = cut.measured.attacks[name]
+def reconstruction(
+    measured: CutRead, name: str, audit: AuditRead, album: Album, *, place: str, must: bool
+) -> Reconstruction:
+    """Return what the attack ``name``, which made a picture, got back at a cut that a caption calls ``place``.
+
+    Raises:
+        AuditError: if a picture that the audit names is missing or is no PNG.
+    """
+    attack = measured.attacks[name]
     summary = audit.attacks.get(name)
     title = clean(summary.title if summary else name)
-    caption = f"{title} at cut {cut.number}"
+    caption = f"{title} at {place}"
     return Reconstruction(
         attack=title,
-        best_in=tuple(metric_title(metric) for metric, best in cut.measured.best_attack.items() if best == name),
+        best_in=tuple(metric_title(metric) for metric, best in measured.best_attack.items() if best == name),
         strip=album.embed(attack.picture or "", caption, must=must),
         worst_strip=None
         if attack.worst_picture is None

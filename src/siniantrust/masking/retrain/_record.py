@@ -41,7 +41,7 @@ class Training:
 
     Attributes:
         model_sha256: of the model that was given.
-        retrained_sha256: of the model that came out, as a file.
+        retrained_sha256: of the model that came out, as plans and audits of it have it.
         tensors: what crosses the cut.
         mode: which parts were trained.
         teacher_sha256: of the model whose answers were learnt; None if labels were.

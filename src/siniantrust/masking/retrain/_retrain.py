@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import onnx
 
 from siniantrust._extras import require
-from siniantrust._files import sha256_bytes
 from siniantrust._progress import progress
-from siniantrust.graph import Cut, Model
+from siniantrust.graph import Cut, Model, digest
 from siniantrust.leakage import Data
 from siniantrust.masking.retrain._penalty import Penalty
 from siniantrust.masking.retrain._recipe import Recipe, RetrainError
@@ -108,7 +107,7 @@ def _train(
     proto = network.graph.to_proto()
     training = Training(
         model_sha256=model.sha256,
-        retrained_sha256=sha256_bytes(proto.SerializeToString(deterministic=True)),
+        retrained_sha256=digest(proto),
         tensors=cut.tensors,
         mode=recipe.mode,
         teacher_sha256=None if teacher is None else teacher.sha256,

@@ -18,6 +18,7 @@ class Point:
 
     Attributes:
         number: its number; ``trials/NUMBER.onnx`` is its model.
+        model_sha256: of its model, as plans and audits of it have it.
         cut: the tensor of the given model at which it was cut.
         tensor: what crosses in its model.
         mask: the mask; ``none`` for no mask.
@@ -36,6 +37,7 @@ class Point:
     """
 
     number: int
+    model_sha256: str
     cut: str
     tensor: str
     mask: str

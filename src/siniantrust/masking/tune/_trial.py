@@ -34,6 +34,7 @@ class Found:
     """What one trial found: the re-trained model, and its figures."""
 
     proto: onnx.ModelProto = field(repr=False)
+    model_sha256: str
     tensor: str
     accuracy: float
     accuracy_original: float
@@ -76,6 +77,7 @@ def attempt(model: Model, data: Data, search: Search, choice: Choice, folder: Pa
     training = trained.training
     return Found(
         proto=trained.proto,
+        model_sha256=training.retrained_sha256,
         tensor=cut.tensors[0],
         accuracy=training.accuracy_after or 0.0,
         accuracy_original=training.accuracy_teacher or 0.0,
