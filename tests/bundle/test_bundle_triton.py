@@ -12,6 +12,7 @@ from bundle_cases import SECRET_WEIGHT, Case, make_case
 from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
+from masked_deployments import deploy_masked
 from onnx import TensorProto, helper
 from runtime_deployments import deploy, devices, images, images_proto, simulated_policy, vectors
 
@@ -108,6 +109,24 @@ def test_trusted_parts_are_never_exported(case: Case, bundle: Path, tmp_path: Pa
             assert row not in data
             assert b"part1" not in data
             assert b"part3" not in data
+
+
+def test_exchanges_under_pads_are_exported(tmp_path: Path) -> None:
+    """What devices compute under pads is in the repository beside part 2, in residues; the program is not."""
+    deployment = deploy_masked(tmp_path, mask="auto", cut="p")
+    names = ("part1-exchange0", "part1-exchange1", "part2")
+    out = tmp_path / "models"
+    assert export_triton(deployment.path, out, keystore=deployment.keystore) == names
+    assert {path.name for path in out.iterdir()} == set(names)
+    for name, folder in zip(names, ("part1/exchange0", "part1/exchange1", "part2"), strict=True):
+        model = (out / name / "1/model.onnx").read_bytes()
+        assert model == (deployment.path / folder / "model.onnx").read_bytes()
+        config = _parsed((out / name / "config.pbtxt").read_text(encoding="utf-8"))
+        _assert_agrees(config, onnx.ModelProto.FromString(model))
+        assert (config.name, config.max_batch_size, config.instance_group[0].count) == (name, 32, 1)
+    data_type = model_config_pb2.DataType.Value("TYPE_UINT32")
+    config = _parsed((out / "part1-exchange0/config.pbtxt").read_text(encoding="utf-8"))
+    assert {port.data_type for port in (*config.input, *config.output)} == {data_type}
 
 
 def test_a_bundle_without_an_untrusted_part_has_nothing_to_export(tmp_path: Path) -> None:

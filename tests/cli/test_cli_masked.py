@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,25 +39,28 @@ class _Bench:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> _Bench:
-    """Return a network of which one layer is worth a pad many times over: 1,728 products for each number that crosses.
+    """Return a network of which two layers are worth a pad many times over: 1,728 products a number that crosses.
 
-    The other, over three channels, is not.
+    Another one, over three channels, is not.
     """
     folder = tmp_path_factory.mktemp("bench")
     rng = np.random.default_rng(0)
     weights = {
         "w1": rng.normal(0, 0.2, (_CHANNELS, 3, 1, 1)),
         "w2": rng.normal(0, 0.02, (_CHANNELS, _CHANNELS, 3, 3)),
-        "w3": rng.normal(0, 0.1, (_CHANNELS, 5)),
+        "w3": rng.normal(0, 0.02, (_CHANNELS, _CHANNELS, 3, 3)),
+        "w4": rng.normal(0, 0.1, (_CHANNELS, 5)),
     }
     nodes = [
         helper.make_node("Conv", ["x", "w1"], ["c1"], name="narrow"),
         helper.make_node("Relu", ["c1"], ["r1"], name="narrow.relu"),
         helper.make_node("Conv", ["r1", "w2"], ["c2"], name="wide", pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["c2"], ["r2"], name="wide.relu"),
-        helper.make_node("GlobalAveragePool", ["r2"], ["p"], name="pool"),
+        helper.make_node("Conv", ["r2", "w3"], ["c3"], name="deep", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c3"], ["r3"], name="deep.relu"),
+        helper.make_node("GlobalAveragePool", ["r3"], ["p"], name="pool"),
         helper.make_node("Flatten", ["p"], ["f"], name="flat"),
-        helper.make_node("MatMul", ["f", "w3"], ["y"], name="dense"),
+        helper.make_node("MatMul", ["f", "w4"], ["y"], name="dense"),
     ]
     graph = helper.make_graph(
         nodes,
@@ -69,7 +77,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> _Bench:
 
 
 def test_a_network_is_planned_built_run_and_reported_under_pads(bench: _Bench, sinian: Command, tmp_path: Path) -> None:
-    """The layer that is worth it runs under pads, the answers stay near the uncut model's, and the report says all."""
+    """The layers that are worth it run under pads, the answers stay near the uncut model's, and the report says all.
+
+    One ``sinian serve`` over the bundle computes them, too, by either protocol, to the same bits.
+    """
     planned = sinian(
         *("plan", bench.model, "--policy", bench.policy, "--mask", "exact", "--explain"),
         *("--out", tmp_path / "plan.json", "--profiles", tmp_path / "profiles"),
@@ -79,7 +90,7 @@ def test_a_network_is_planned_built_run_and_reported_under_pads(bench: _Bench, s
     assert "preparing pads takes" in planned.out
     plan = load_plan(tmp_path / "plan.json")
     assert plan.masking is not None
-    assert [layer.node for layer in plan.masking.layers] == ["wide"]
+    assert [layer.node for layer in plan.masking.layers] == ["wide", "deep"]
     built = sinian(
         *("build", bench.model, tmp_path / "plan.json", "--data", bench.data),
         *("--out", tmp_path / "deploy", "--keys", tmp_path / "keys"),
@@ -87,7 +98,7 @@ def test_a_network_is_planned_built_run_and_reported_under_pads(bench: _Bench, s
     assert (built.code, built.err) == (0, "")
     ran = sinian(
         *("run", tmp_path / "deploy", bench.data, "--keys", tmp_path / "keys", "--against", bench.model),
-        *("--record", tmp_path / "run.json", "--json"),
+        *("--record", tmp_path / "run.json", "--out", tmp_path / "here.npz", "--json"),
     )
     assert (ran.code, ran.err) == (0, "")
     record = json.loads(ran.out)["run"]
@@ -108,9 +119,37 @@ def test_a_network_is_planned_built_run_and_reported_under_pads(bench: _Bench, s
         "Answers under pads are checked in the enclave: a wrong one passes with at most 2^-40.",
         "<code>narrow</code> stays inside",
         "of 16 held-out inputs",
-        "no cut, 1 padded",
+        "no cut, 2 padded",
     ):
         assert sentence in page, sentence
+    with _serving(tmp_path / "deploy") as (line, urls):
+        assert line.startswith("serving part1-exchange0 version ")
+        assert ", part1-exchange1 version " in line
+        for url in urls:
+            there = sinian(
+                *("run", tmp_path / "deploy", bench.data, "--keys", tmp_path / "keys", "--device", f"cloud={url}"),
+                *("--out", tmp_path / "there.npz"),
+            )
+            assert (there.code, there.err) == (0, "")
+            with np.load(tmp_path / "here.npz") as here, np.load(tmp_path / "there.npz") as found:
+                np.testing.assert_array_equal(found["y"], here["y"])
+
+
+@contextmanager
+def _serving(bundle: Path) -> Iterator[tuple[str, list[str]]]:
+    """Run ``sinian serve`` in a process of its own; yield what it says, and its addresses."""
+    pytest.importorskip("grpc", reason="the extra 'serve' is not installed")
+    pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
+    command = [sys.executable, "-c", "import sys; from siniantrust.cli import main; sys.exit(main())", "serve"]
+    options = ["--http-port", "0", "--grpc-port", "0", "--threads", "1"]
+    with subprocess.Popen([*command, str(bundle), *options], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            yield line, re.findall(r"(?:grpc|http)://[\d.]+:\d+", line)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
 
 
 def test_a_plan_with_pads_is_not_built_without_data(

@@ -78,9 +78,9 @@ def test_rest_says_what_it_serves(serve_part: Serve) -> None:
     status, server = ask_json(endpoints, "GET", "/v2")
     assert (status, server["name"], server["extensions"]) == (200, "siniantrust", ["binary_tensor_data"])
     assert ask_json(endpoints, "GET", "/v2/models/conv/ready") == (200, {"name": "conv", "ready": True})
-    status, metadata = ask_json(endpoints, "GET", f"/v2/models/conv/versions/{endpoints.version}")
+    status, metadata = ask_json(endpoints, "GET", f"/v2/models/conv/versions/{endpoints.models['conv']}")
     assert status == 200
-    assert metadata["versions"] == [endpoints.version]
+    assert metadata["versions"] == [endpoints.models["conv"]]
     assert metadata["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 3, 8, 8]}]
     assert metadata["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [-1, 8, 8, 8]}]
 
@@ -89,10 +89,10 @@ def test_version_is_the_sha256_of_the_file(serve_part: Serve, tmp_path: Path) ->
     """The model's version in metadata and answers is the SHA-256 of its ONNX file."""
     part = gemm_part()
     endpoints = serve_part(part)
-    assert endpoints.version == sha256_file(save(part, tmp_path / "again"))
+    assert endpoints.models["gemm"] == sha256_file(save(part, tmp_path / "again"))
     body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 6], "data": [0] * 6}]}
     status, answer = ask_json(endpoints, "POST", "/v2/models/gemm/infer", body)
-    assert (status, answer["model_name"], answer["model_version"]) == (200, "gemm", endpoints.version)
+    assert (status, answer["model_name"], answer["model_version"]) == (200, "gemm", endpoints.models["gemm"])
 
 
 def test_rest_infers_from_flat_and_nested_json(serve_part: Serve) -> None:
@@ -212,7 +212,7 @@ def test_grpc_infers_from_raw_and_typed_contents(serve_part: Serve) -> None:
     typed = call(endpoints, methods.MODEL_INFER, message)
     assert raw.outputs == typed.outputs
     assert raw.raw_output_contents == typed.raw_output_contents
-    assert (raw.model_name, raw.model_version) == ("gemm", endpoints.version)
+    assert (raw.model_name, raw.model_version) == ("gemm", endpoints.models["gemm"])
 
 
 @pytest.mark.parametrize(
@@ -260,11 +260,49 @@ def test_folder_is_served_by_its_name(tmp_path: Path) -> None:
     server = Server(folder_of(gemm_part(name="head"), tmp_path / "part2"))
     for _ in range(2):
         with server as endpoints:
-            assert endpoints.model == "head"
+            assert list(endpoints.models) == ["head"]
             assert ask(endpoints, "GET", "/v2/models/head/ready")[0] == 200
             with pytest.raises(DeviceError, match="runs already"):
                 server.start()
     server.stop()
+
+
+def test_a_bundle_is_served_under_many_names(tmp_path: Path) -> None:
+    """Untrusted parts and exchanges below a folder are models of their own; a trusted part is none of them."""
+    folder_of(gemm_part(name="head"), tmp_path / "part2")
+    folder_of(conv_part(name="padded"), tmp_path / "part1" / "exchange0")
+    (tmp_path / "part1" / "part.json").write_text(
+        json.dumps({"name": "secret", "sha256": "", "inputs": [], "outputs": [], "trusted": True}), encoding="utf-8"
+    )
+    with Server(tmp_path) as endpoints:
+        assert sorted(endpoints.models) == ["head", "padded"]
+        for name, version in endpoints.models.items():
+            status, found = ask_json(endpoints, "GET", f"/v2/models/{name}")
+            assert (status, found["versions"]) == (200, [version])
+            metadata = call(endpoints, methods.MODEL_METADATA, pb.ModelMetadataRequest(name=name, version=version))
+            assert (metadata.name, list(metadata.versions)) == (name, [version])
+        status, answer = ask_json(endpoints, "GET", "/v2/models/secret")
+        assert (status, answer["error"]) == (404, "model 'secret' is not served here; this server has 'padded', 'head'")
+        message = infer_message()
+        message.model_name = "head"
+        assert call(endpoints, methods.MODEL_INFER, message).model_version == endpoints.models["head"]
+        assert ask_json(endpoints, "POST", "/v2/models/padded/infer", {"inputs": [GOOD]})[0] == 400
+
+
+def test_two_parts_of_one_name_are_refused(tmp_path: Path) -> None:
+    """A name stands for one part only."""
+    for folder in ("part1", "part2"):
+        folder_of(gemm_part(name="head"), tmp_path / folder)
+    with pytest.raises(BundleError, match="two parts are named 'head'"):
+        Server(tmp_path).start()
+
+
+def test_one_bad_part_keeps_a_bundle_from_being_served(tmp_path: Path) -> None:
+    """A server does not begin with half of what it was given."""
+    folder_of(gemm_part(name="head"), tmp_path / "part2")
+    folder_of(conv_part(name="tail"), tmp_path / "part3", sha256="0" * 64)
+    with pytest.raises(BundleError, match=r"not the part that part\.json names"):
+        Server(tmp_path).start()
 
 
 @pytest.mark.parametrize(
@@ -303,7 +341,7 @@ def test_files_that_cannot_be_served_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"junk.onnx is not an ONNX model"):
         Server(tmp_path / "junk.onnx").start()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BundleError, match=r"part.json cannot be read"):
+    with pytest.raises(BundleError, match=r"empty holds no part to serve"):
         Server(tmp_path / "empty").start()
     path = tmp_path / "outside.onnx"
     onnx.save(conv_part().proto, path, save_as_external_data=True, size_threshold=0)

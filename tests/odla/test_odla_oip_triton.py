@@ -56,7 +56,7 @@ def test_triton_sees_server_and_model(protocol: str, serve_part: Serve) -> None:
         server = client.get_server_metadata()
         assert (server["name"] if protocol == "http" else server.name) == "siniantrust"
         found = metadata(client, protocol, "part")
-        assert found["versions"] == [endpoints.version]
+        assert found["versions"] == [endpoints.models["part"]]
         assert [(t["name"], t["datatype"], t["shape"]) for t in found["inputs"]] == [
             ("a", "FP32", [-1, 5]),
             ("b", "FP32", [-1, 5]),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from masked_deployments import deploy_masked
 from runtime_deployments import Deployment
 
 import siniantrust as st
@@ -36,6 +37,16 @@ def test_artefacts_are_in_the_manifest(compiled: Deployment) -> None:
         "part2/ahead/0.json",
         "part2/ahead/0.bin",
     }
+
+
+def test_pads_alone_have_nothing_to_compile_ahead(tmp_path: Path) -> None:
+    """Where devices compute under pads only, there would be no artefact: asking for one is refused, with the reason."""
+    given = deploy_masked(tmp_path)
+    with pytest.raises(BundleError, match="what devices compute under pads is compiled when a session opens"):
+        st.build(
+            *(given.model, given.plan, tmp_path / "ahead"), keystore=given.keystore, data=given.data, ahead_of_time=True
+        )
+    assert not (tmp_path / "ahead").exists()
 
 
 def test_a_session_loads_the_artefact(compiled: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,22 +49,41 @@ def test_pads_in_an_enclave_service(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_layer_under_pads_at_a_server(tmp_path: Path, protocol: str) -> None:
-    """A server of the Open Inference Protocol computes an exchange, in residues, as a device here would."""
+def test_pads_and_what_is_behind_the_cut_at_one_server(tmp_path: Path, protocol: str) -> None:
+    """One server over the bundle computes each exchange, in residues, and part 2, as a device here would."""
+    pytest.importorskip("grpc", reason="the extra 'serve' is not installed")
+    pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
+    from siniantrust.odla.oip import Server
+
+    deployment = deploy_masked(tmp_path, mask="auto", cut="p")
+    inputs = deployment.inputs(3)
+    with deployment.open() as session:
+        expected = session.run(inputs)["y"]
+    with Server(deployment.path) as served:
+        assert list(served.models) == ["part1-exchange0", "part1-exchange1", "part2"]
+        url = served.grpc_url if protocol == "grpc" else served.http_url
+        with deployment.open({"cloud": DeviceSpec("cloud", backend="remote", options={"url": url})}) as session:
+            assert {info.backend for info in session.device_infos()} == {"remote"}
+            found = session.run(inputs)["y"]
+            assert session.masked is not None
+            assert session.masked.quarantined == {}
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_one_exchange_can_be_served_alone(tmp_path: Path) -> None:
+    """A folder of the bundle is served as before, under the exchange's name."""
     pytest.importorskip("grpc", reason="the extra 'serve' is not installed")
     pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
     from siniantrust.odla.oip import Server
 
     deployment = deploy_masked(tmp_path, model=chain_model(4))
     inputs = deployment.inputs(3)
-    with Server(deployment.path / "part1" / "exchange0") as served:
-        url = served.grpc_url if protocol == "grpc" else served.http_url
-        with deployment.open({"cloud": DeviceSpec("cloud", backend="remote", options={"url": url})}) as session:
-            assert [info.backend for info in session.device_infos()] == ["remote"]
-            found = session.run(inputs)["t3"]
-            assert session.masked is not None
-            assert session.masked.quarantined == {}
-    np.testing.assert_array_equal(found, deployment.quantised(inputs))
+    with (
+        Server(deployment.path / "part1" / "exchange0") as served,
+        deployment.open({"cloud": DeviceSpec("cloud", backend="remote", options={"url": served.grpc_url})}) as session,
+    ):
+        assert list(served.models) == ["part1-exchange0"]
+        np.testing.assert_array_equal(session.run(inputs)["t3"], deployment.quantised(inputs))
 
 
 def test_prometheus_has_the_stock_and_its_cost(deployment: MaskedDeployment) -> None:

@@ -206,6 +206,11 @@ def _ahead_files(plan: Plan, parts: tuple[Part, ...], export: Export) -> dict[st
             written = replace(part, proto=without_unused_functions(part.proto))  # as it stands in model.onnx
             files = dump_artifacts(written, export(written, planned.device))
             contents.update({f"{part.name}/{name}": data for name, data in files.items()})
+    if plan.masking is not None and not contents:
+        raise BundleError(
+            "ahead of time: the plan has no untrusted part; what devices compute under pads is compiled when a session "
+            "opens; build without --ahead-of-time"
+        )
     return contents
 
 

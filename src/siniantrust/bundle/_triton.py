@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -45,8 +46,8 @@ def export_triton(
 ) -> tuple[str, ...]:
     """Write the untrusted parts of a bundle as a Triton model repository: the folder ``out``, whole or not at all.
 
-    Each part is a model of its own name, as the ``remote`` backend asks for it: ``PART/config.pbtxt`` and
-    ``PART/1/model.onnx``, byte for byte the bundle's. Trusted parts stay where they are.
+    Each part, and each exchange of layers under pads, is a model of its own name, as the ``remote`` backend asks for
+    it: ``PART/config.pbtxt`` and ``PART/1/model.onnx``, byte for byte the bundle's. Trusted parts stay where they are.
 
     Args:
         path: the bundle's folder; it is checked as it is before it runs.
@@ -57,35 +58,57 @@ def export_triton(
             for it too. None writes none.
 
     Returns:
-        The names of the parts.
+        The names of the models.
 
     Raises:
-        BundleError: if the bundle fails a check, has no untrusted part, or one that Triton cannot serve, or ``out``
-            holds something or cannot be written; nothing is left behind then.
+        BundleError: if the bundle fails a check, has nothing that is untrusted, or something that Triton cannot serve,
+            or ``out`` holds something or cannot be written; nothing is left behind then.
     """
     bundle = load_bundle(path, keystore=keystore)
-    planned = {part.name: part for part in bundle.plan.parts}
-    parts = [part for part in bundle.parts if isinstance(part, Part)]
-    if not parts:
+    models = _models(bundle)
+    if not models:
         raise BundleError(f"bundle {path}: every part is trusted; there is nothing to export")
     contents: dict[str, bytes] = {}
-    for part in parts:
-        file = f"{part.name}/model.onnx"
+    for each in models:
+        part, file = each.part, f"{each.folder}/model.onnx"
         with open_folder(path) as folder:
             model = read_listed(folder, {file: bundle.manifest.files[file]}, origin=f"bundle {path}")
         contents[f"{part.name}/{VERSION}/model.onnx"] = model[file]
         config = _config(
             part,
             max_batch=max_batch,
-            # As many requests at a time as the plan has devices for the part.
-            instances=1 + len(planned[part.name].replicas),
+            instances=each.instances,
             parameters={"siniantrust.bundle": bundle.id, "siniantrust.sha256": bundle.manifest.files[file].sha256},
         )
         contents[f"{part.name}/config.pbtxt"] = config.encode()
     if kserve_uri is not None:
         contents[INFERENCE_SERVICE] = _inference_service(bundle, kserve_uri).encode()
     _write(out, contents)
-    return tuple(part.name for part in parts)
+    return tuple(each.part.name for each in models)
+
+
+@dataclass(frozen=True)
+class _Served:
+    """What becomes a model of the repository, and the bundle's folder that holds it.
+
+    ``instances`` is how many requests it gets at a time: as many as the plan has devices for it.
+    """
+
+    part: Part
+    folder: str
+    instances: int
+
+
+def _models(bundle: Bundle) -> list[_Served]:
+    """Return what devices compute: exchanges of a masked part, which one device gets at a time, and untrusted parts."""
+    found = []
+    for part, planned in zip(bundle.parts, bundle.plan.parts, strict=True):
+        if isinstance(part, Part):
+            found.append(_Served(part, part.name, 1 + len(planned.replicas)))
+        elif part.masked is not None:
+            exchanges = enumerate(part.masked.exchanges)
+            found += [_Served(each, f"{part.name}/exchange{number}", 1) for number, each in exchanges]
+    return found
 
 
 def _config(part: Part, *, max_batch: int, instances: int, parameters: Mapping[str, str]) -> str:

@@ -212,7 +212,10 @@ def _save_outputs(path: Path, outputs: dict[str, np.ndarray]) -> None:
 
 
 def serve(
-    part: Annotated[Path, typer.Argument(metavar="PART", help="Folder of an untrusted part, or an ONNX file.")],
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="A bundle (all its untrusted parts), a part's folder, or an ONNX file."),
+    ],
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for REST; 0 picks a free one.")] = 8000,
@@ -223,24 +226,22 @@ def serve(
     tls_key: Annotated[Path | None, typer.Option(help="PEM file of its private key.")] = None,
     token_env: Annotated[str | None, typer.Option(help="Variable with the bearer token that callers present.")] = None,
 ) -> None:
-    """Serve an untrusted part by the Open Inference Protocol (KServe v2), over REST and gRPC."""
+    """Serve untrusted parts by the Open Inference Protocol (KServe v2), over REST and gRPC."""
     from siniantrust.odla import DeviceSpec
     from siniantrust.odla.oip import Endpoints
-    from siniantrust.odla.oip import serve as serve_part
+    from siniantrust.odla.oip import serve as serve_parts
 
     def ready(endpoints: Endpoints) -> None:
-        show_line(
-            f"serving {endpoints.model} version {endpoints.version[:16]} at {endpoints.http_url} and "
-            f"{endpoints.grpc_url}; stop with Ctrl-C"
-        )
+        served = ", ".join(f"{name} version {version[:16]}" for name, version in endpoints.models.items())
+        show_line(f"serving {served} at {endpoints.http_url} and {endpoints.grpc_url}; stop with Ctrl-C")
         for warning in endpoints.warnings:
             show_line(f"warning: {warning}")
 
-    options: dict[str, str | int | float | bool] = {"provider": provider}
+    options: dict[str, str | int | float | bool] = {"provider": provider, "spinning": False}
     if threads is not None:
         options["threads"] = threads
-    serve_part(
-        part,
+    serve_parts(
+        path,
         host=host,
         http_port=http_port,
         grpc_port=grpc_port,

@@ -15,6 +15,9 @@ from siniantrust.errors import BundleError
 from siniantrust.graph import Part, Tensor
 from siniantrust.odla._text import one_line
 
+_PART_FILE = "part.json"
+_BELOW = ("*", "*/exchange*")
+
 
 class PartFile(BaseModel):
     """``part.json``: which part the folder holds; what it says beyond that is for others.
@@ -38,13 +41,34 @@ class PartFile(BaseModel):
         return entries
 
 
-def read_part(path: Path) -> tuple[Part, str]:
-    """Read a part and the SHA-256 of its ONNX file.
+def read_parts(path: Path) -> list[tuple[Part, str]]:
+    """Read every part at ``path`` that may be served, with the SHA-256 of its ONNX file.
+
+    A folder without a ``part.json`` of its own is taken for a bundle: its parts are the folders below it, and below
+    those what devices compute of a part under pads. Trusted ones are passed over.
 
     Raises:
         BundleError: as ``load_servables``.
     """
-    described = _part_file(path / "part.json") if path.is_dir() else None
+    if not path.is_dir() or (path / _PART_FILE).exists():
+        return [_read_part(path)]
+    folders = sorted(file.parent for pattern in _BELOW for file in path.glob(f"{pattern}/{_PART_FILE}"))
+    untrusted = [folder for folder in folders if not _part_file(folder / _PART_FILE).trusted]
+    if not untrusted:
+        raise BundleError(
+            f"{path} holds no part to serve: neither a {_PART_FILE} nor, below it, a folder of an untrusted part; give "
+            "a bundle, a part's folder or an ONNX file"
+        )
+    found = [_read_part(folder) for folder in untrusted]
+    names = [part.name for part, _ in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise BundleError(f"{path}: two parts are named {name!r}; each needs a name of its own to be served")
+    return found
+
+
+def _read_part(path: Path) -> tuple[Part, str]:
+    described = _part_file(path / _PART_FILE) if path.is_dir() else None
     if described is not None and described.trusted:
         raise BundleError(f"{path} is a trusted part: it runs in its enclave only, and is not served")
     file = path / "model.onnx" if path.is_dir() else path

@@ -1,4 +1,4 @@
-"""The part that a server serves: loaded on a device, and run for requests."""
+"""The parts that a server serves: loaded on a device, and run for requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from siniantrust.odla.oip._messages import (
     ServerMetadata,
     TensorMetadata,
 )
-from siniantrust.odla.oip._part_files import read_part
+from siniantrust.odla.oip._part_files import read_parts
 from siniantrust.odla.oip._rest_codec import BINARY_EXTENSION
 from siniantrust.odla.oip._tensors import DATATYPES
 
@@ -82,17 +82,18 @@ class Servable:
 
 @dataclass(frozen=True)
 class Servables:
-    """What a server has: the part that it serves, and the small ones by which clients measure the way and the speed."""
+    """What a server has: the parts that it serves, and the small ones by which clients measure way and speed."""
 
-    main: Servable
+    parts: tuple[Servable, ...]
     calibration: tuple[Servable, ...]
     device: Device
 
     def find(self, model: str, version: str) -> Servable:
         """Return the servable with that name and version (empty: any). Raises NotFoundError if there is none."""
-        found = next((each for each in (self.main, *self.calibration) if each.name == model), None)
+        found = next((each for each in (*self.parts, *self.calibration) if each.name == model), None)
         if found is None:
-            raise NotFoundError(f"model {model[:80]!r} is not served here; this server has {self.main.name!r}")
+            served = ", ".join(repr(each.name) for each in self.parts)
+            raise NotFoundError(f"model {model[:80]!r} is not served here; this server has {served}")
         if version not in {"", found.version}:
             raise NotFoundError(
                 f"model {found.name!r} has no version {version[:80]!r} here; this server has {found.version}"
@@ -101,23 +102,26 @@ class Servables:
 
     def close(self) -> None:
         """Free the parts and their device."""
-        for each in (self.main, *self.calibration):
+        for each in (*self.parts, *self.calibration):
             each.executable.close()
         self.device.close()
 
 
 def load_servables(path: Path, spec: DeviceSpec) -> Servables:
-    """Load the part at ``path`` (a folder with ``model.onnx`` and ``part.json``, or an ``.onnx`` file) on a device.
+    """Load what is at ``path`` on a device: a part, or all untrusted ones of a bundle, each under its own name.
+
+    A part is a folder with ``model.onnx`` and ``part.json``, or an ``.onnx`` file.
 
     Raises:
-        BundleError: if a file is missing, malformed, or not the one that ``part.json`` names by its SHA-256.
-        DeviceError: if the device cannot run the part.
+        BundleError: if a file is missing, malformed, or not the one that ``part.json`` names by its SHA-256, or a
+            bundle has no untrusted part.
+        DeviceError: if the device cannot run a part.
     """
-    part, digest = read_part(path)
+    found = read_parts(path)
     device = open_device(spec)
     try:
-        main = Servable(part.name, digest, signature_of(part), device.compile(part))
-        return Servables(main, tuple(_calibration(device)), device)
+        parts = [Servable(part.name, digest, signature_of(part), device.compile(part)) for part, digest in found]
+        return Servables(tuple(parts), tuple(_calibration(device)), device)
     except BaseException:
         device.close()
         raise

@@ -1,11 +1,11 @@
-"""The embedded server: one part, over gRPC and REST at once, until it is stopped."""
+"""The embedded server: a part or several, over gRPC and REST at once, until it is stopped."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,27 +24,27 @@ _STOP_GRACE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where a running server is reached. ``version`` is the SHA-256 of the part that it serves."""
+    """Where a running server is reached. ``models`` has the version of each: the SHA-256 of the part's ONNX file."""
 
     http_url: str
     grpc_url: str
-    model: str
-    version: str
+    models: Mapping[str, str]
     warnings: tuple[str, ...]
 
 
 class Server:
-    """Serves one part by the Open Inference Protocol; a context manager that starts and stops it.
+    """Serves a part, or all untrusted ones of a bundle, by the Open Inference Protocol; a context manager.
 
-    Beside it are two small ones, ``siniantrust-link`` and ``siniantrust-compute``, by which a planner measures the way
-    to the server and its speed.
+    Each part is a model of its own name. Beside them are two small ones, ``siniantrust-link`` and
+    ``siniantrust-compute``, by which a planner measures the way to the server and its speed.
 
     Args:
-        part_path: A folder with ``model.onnx`` and ``part.json``, or an ``.onnx`` file.
+        path: A part (a folder with ``model.onnx`` and ``part.json``, or an ``.onnx`` file), or a bundle's folder.
+            A bundle's signature is not checked here, but by whoever sends something.
         host: Address to listen on.
         http_port: Port for REST; 0 picks a free one.
         grpc_port: Port for gRPC; 0 picks a free one.
-        device: What runs the part; by default ONNX Runtime on every core.
+        device: What runs the parts; by default ONNX Runtime on every core.
         tls_cert: PEM file of the certificate chain; with ``tls_key`` both protocols are served over TLS only.
         tls_key: PEM file of its private key.
         token_env: Environment variable with the bearer token that callers must present.
@@ -53,7 +53,7 @@ class Server:
 
     def __init__(
         self,
-        part_path: Path,
+        path: Path,
         *,
         host: str = "127.0.0.1",
         http_port: int = 0,
@@ -66,7 +66,7 @@ class Server:
     ) -> None:
         if (tls_cert is None) != (tls_key is None):
             raise DeviceError("tls_cert and tls_key go together; only one of them is given")
-        self._part_path = part_path
+        self._path = path
         self._host = host
         self._http_port = http_port
         self._grpc_port = grpc_port
@@ -79,11 +79,11 @@ class Server:
         self._stops: list[Callable[[], object]] = []
 
     def start(self) -> Endpoints:
-        """Load the part and begin to serve it.
+        """Load what is to be served and begin to serve it.
 
         Raises:
-            BundleError: if the part is not what it says it is.
-            DeviceError: if the device does not run it, a port is in use, or a TLS file does not do.
+            BundleError: if a part is not what it says it is, or a bundle has none to serve.
+            DeviceError: if the device does not run one, a port is in use, or a TLS file does not do.
             MissingExtraError: if the server's libraries are not installed.
         """
         for module in ("grpc", "google.protobuf", "starlette", "uvicorn"):
@@ -95,7 +95,7 @@ class Server:
         try:
             if self._tls is not None:
                 self._tls.check()
-            servables = load_servables(self._part_path, self._device)
+            servables = load_servables(self._path, self._device)
             self._stops.append(servables.close)
             http_port = self._start_rest(servables)
             grpc_port = self._start_grpc(servables)
@@ -107,8 +107,7 @@ class Server:
         return Endpoints(
             http_url=f"http{secure}://{host}:{http_port}",
             grpc_url=f"grpc{secure}://{host}:{grpc_port}",
-            model=servables.main.name,
-            version=servables.main.version,
+            models={each.name: each.version for each in servables.parts},
             warnings=warnings_for(self._host, tls=self._tls is not None, token=self._token is not None),
         )
 
@@ -196,7 +195,7 @@ class Server:
 
 
 def serve(
-    part_path: Path,
+    path: Path,
     *,
     host: str = "127.0.0.1",
     http_port: int = 8000,
@@ -207,26 +206,26 @@ def serve(
     token_env: str | None = None,
     ready: Callable[[Endpoints], object] | None = None,
 ) -> None:
-    """Serve a part until SIGINT or SIGTERM. Call it from the main thread.
+    """Serve a part or a bundle's until SIGINT or SIGTERM. Call it from the main thread.
 
     Args:
-        part_path: As for ``Server``, like all that is not named here.
+        path: As for ``Server``, like all that is not named here.
         host: Address to listen on.
         http_port: Port for REST.
         grpc_port: Port for gRPC.
-        device: What runs the part.
+        device: What runs the parts.
         tls_cert: PEM file of the certificate chain.
         tls_key: PEM file of its private key.
         token_env: Environment variable with the bearer token that callers must present.
         ready: Called once the server answers, with where it does and what its operator should be warned of.
 
     Raises:
-        BundleError: if the part is not what it says it is.
-        DeviceError: if the device does not run it, or a port is in use.
+        BundleError: if a part is not what it says it is, or a bundle has none to serve.
+        DeviceError: if the device does not run one, or a port is in use.
         MissingExtraError: if the server's libraries are not installed.
     """
     server = Server(
-        part_path,
+        path,
         host=host,
         http_port=http_port,
         grpc_port=grpc_port,
