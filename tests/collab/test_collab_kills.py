@@ -61,7 +61,7 @@ def disturbed(
 
 def test_a_killed_cloud_and_a_killed_edge_change_nothing(tmp_path: Path) -> None:
     """A kill -9 of the cloud and one of an edge in the middle leave the weights of an undisturbed run."""
-    training: dict[str, object] = {"steps": 200, "checkpoint_every": 20, "average_every": 2}
+    training: dict[str, object] = {"steps": 200, "checkpoint_every": 20}
     setup = disturbed(tmp_path / "killed", ("a",), training, [(20, "cloud", 0.0), (80, "a", 0.0)])
     expected = undisturbed(tmp_path / "whole", ("a",), training)
     assert [setup.model(side) == expected for side in ("cloud", "a")] == [True] * 2
@@ -69,12 +69,14 @@ def test_a_killed_cloud_and_a_killed_edge_change_nothing(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("last_cut", [None, LAST_CUT])
-def test_twenty_kills_at_random_change_nothing(tmp_path: Path, last_cut: str | None) -> None:
-    """Twenty kills of random sides at random times leave an undisturbed run's weights, wherever the labels are."""
-    training: dict[str, object] = {"steps": 1200, "checkpoint_every": 25, "average_every": 2}
-    if last_cut is not None:
-        training["last_cut"] = last_cut
+@pytest.mark.parametrize(
+    "more",
+    [{"average_every": 2}, {"last_cut": LAST_CUT}],
+    ids=["weights averaged", "labels at the edge"],
+)
+def test_twenty_kills_at_random_change_nothing(tmp_path: Path, more: dict[str, object]) -> None:
+    """Twenty kills of random sides at random times leave an undisturbed run's weights, whatever is averaged."""
+    training: dict[str, object] = {"steps": 1200, "checkpoint_every": 25, **more}
     sides, chance = ("cloud", "a", "b"), random.Random(1)
     kills = [(50 * number, chance.choice(sides), chance.uniform(0, 0.2)) for number in range(1, 21)]
     setup = disturbed(tmp_path / "killed", ("a", "b"), training, kills)

@@ -76,7 +76,7 @@ def test_a_noisy_run_records_its_epsilon_and_what_it_is_not_for(tmp_path: Path) 
     found = json.loads((tmp_path / "at-a/training.json").read_text())
     assert found["epsilon"]["passes"] == 2
     assert found["epsilon"]["all_steps"] > found["epsilon"]["one_step"] > 0
-    assert "not for averaged weights" in found["epsilon_is_for"]
+    assert "not for averages" in found["epsilon_is_for"]
 
 
 def test_noise_without_a_clip_is_refused(tmp_path: Path) -> None:

@@ -75,13 +75,18 @@ def test_every_way_to_train_ends_with_one_good_model_on_all_sides(tmp_path: Path
     assert record(setup, "cloud")["left_out"] == {}
 
 
-def test_a_synchronous_step_is_that_of_one_machine_with_all_data(tmp_path: Path) -> None:
-    """With gradient descent and an average after every step, three edges get the weights that one machine gets."""
-    training = {"steps": 10, "optimiser": "sgd", "last_cut": LAST_CUT, "learning_rate": 0.05}
+@pytest.mark.parametrize(("optimiser", "rate"), [("sgd", 0.05), ("adam", 0.01)])
+def test_a_synchronous_step_is_that_of_one_machine_with_all_data(tmp_path: Path, optimiser: str, rate: float) -> None:
+    """With an average after every step, three edges whose classes differ get the weights that one machine gets."""
+    training = {"steps": 10, "optimiser": optimiser, "last_cut": LAST_CUT, "learning_rate": rate}
     setup = Setup(tmp_path, training=training).write()
     Here(setup).run()
     whole = TrainableGraph(network())
-    optimiser = torch.optim.SGD(whole.parameters(), lr=0.05, momentum=0.9)
+    alone = (
+        torch.optim.Adam(whole.parameters(), lr=rate)
+        if optimiser == "adam"
+        else torch.optim.SGD(whole.parameters(), lr=rate, momentum=0.9)
+    )
     shares = [np.load(tmp_path / f"{edge}.npz") for edge in setup.edges]
     for step in range(1, 11):
         rows = [rows_of_step(80, 16, step, seed=0, name=edge) for edge in setup.edges]
@@ -89,9 +94,9 @@ def test_a_synchronous_step_is_that_of_one_machine_with_all_data(tmp_path: Path)
             torch.from_numpy(np.concatenate([share[name][:80][each] for share, each in zip(shares, rows, strict=True)]))
             for name in ("inputs", "labels")
         )
-        optimiser.zero_grad()
+        alone.zero_grad()
         torch.nn.functional.cross_entropy(whole(inputs)[0], labels).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        alone.step()
     found = {t.name: numpy_helper.to_array(t) for t in onnx.load_from_string(setup.model("cloud")).graph.initializer}
     for name, weight in whole.named_weights():
         np.testing.assert_allclose(found[name], weight.detach().numpy(), atol=2e-5, err_msg=name)

@@ -40,7 +40,6 @@ class AsynchronousCloud(Coordinator):
         self._training = config.training
         self._middle = Middle(task, config.training)
         self._checkpoints = Checkpoints(config.folder / "checkpoints", agreement.sha256)
-        self._values = self._middle.initial_values()
         self._applied = 0
         self._steps: dict[str, int] = dict.fromkeys((edge.name for edge in config.edge), 0)
         self._phase: dict[str, int] = dict.fromkeys(self._steps, 0)
@@ -112,9 +111,12 @@ class AsynchronousCloud(Coordinator):
         number = self._applied + 1
         if phase == AVERAGE:
             share = 1 / len(self.members)
-            for name, values in self._values.items():
-                self._values[name] = ((1 - share) * values + share * arrays[name]).astype(values.dtype)
-            return dict(self._values)
+            mixed = {
+                name: ((1 - share) * values + share * arrays[name]).astype(values.dtype)
+                for name, values in self._middle.values().items()
+            }
+            self._middle.take(mixed)
+            return mixed
         if phase == FORWARD:
             self._features[edge] = arrays
         if phase == BACKWARD:
@@ -140,15 +142,14 @@ class AsynchronousCloud(Coordinator):
 
     def _finish_if_done(self) -> None:
         if self.members and self._all_have_ended() and not self.is_done:
-            self.finish(self._middle.weights(self._values))
+            self.finish(self._middle.weights())
 
     def _save(self) -> None:
         last = {edge: (step, phase, to_tensors(answer)) for edge, (step, phase, answer) in self._last.items()}
         self._checkpoints.save(
             self._applied,
             {
-                "part": self._middle.part.state(),
-                "values": to_tensors(self._values),
+                "middle": self._middle.state(),
                 "steps": dict(self._steps),
                 "last": last,
             },
@@ -156,8 +157,7 @@ class AsynchronousCloud(Coordinator):
 
     def _restore(self, step: int) -> None:
         state = self._checkpoints.load(step)
-        self._middle.part.restore(state["part"])
-        self._values = to_arrays(state["values"])
+        self._middle.restore(state["middle"])
         self._steps |= state["steps"]
         self._last = {edge: (step, phase, to_arrays(answer)) for edge, (step, phase, answer) in state["last"].items()}
         self._applied = step

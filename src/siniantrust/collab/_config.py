@@ -32,7 +32,7 @@ class TrainingSection(_Section):
     optimiser: Literal["adam", "sgd"] = "adam"
     schedule: Literal["constant", "cosine"] = Field(default="constant", description="cosine: falls to 0 at the end")
     checkpoint_every: int = Field(default=50, ge=1, description="split: steps; upload: epochs")
-    average_every: int = Field(default=1, ge=1, description="split: steps after which the edges' weights are averaged")
+    average_every: int = Field(default=1, ge=1, description="split: steps after which the edges' parts are averaged")
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

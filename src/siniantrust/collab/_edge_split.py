@@ -16,7 +16,16 @@ from siniantrust.collab._data import Items, rows_of_step
 from siniantrust.collab._errors import JoinAgainError
 from siniantrust.collab._hijack import HijackDetector
 from siniantrust.collab._link import Link
-from siniantrust.collab._middle import AVERAGE, BACKWARD, FORWARD, LOSS, Arrays, edge_parts, phases
+from siniantrust.collab._middle import (
+    AVERAGE,
+    BACKWARD,
+    FORWARD,
+    LOSS,
+    Arrays,
+    averages_gradients,
+    edge_parts,
+    phases,
+)
 from siniantrust.collab._privacy import Noise, clipped, epsilons
 from siniantrust.collab._task import Task
 from siniantrust.collab._wire import LABELS, from_messages, to_messages
@@ -78,7 +87,7 @@ class SplitEdge:
         passes = -(-self._training.steps * self._batch // len(self._items.labels))
         if epsilon := epsilons(self._config.privacy, passes=passes):
             found["epsilon"] = epsilon | {"delta": self._config.privacy.delta, "passes": passes}
-            found["epsilon_is_for"] = "one item's activations and gradients; not for averaged weights, nor labels sent"
+            found["epsilon_is_for"] = "one item's activations and gradients; not for averages, nor labels sent"
         return found
 
     def _join(self) -> int:
@@ -112,8 +121,9 @@ class SplitEdge:
             self._detector.observe(gradient, labels, step=step)
         if sent.requires_grad:
             sent.backward(torch.from_numpy(gradient))  # type: ignore[no-untyped-call]
-        for part in self._parts:
-            part.update(step, self._training.steps)
+        if not averages_gradients(self._training):
+            for part in self._parts:
+                part.update(step, self._training.steps)
         if AVERAGE in phases(self._training, self._task, step):
             self._take_average(step)
         if step % max(1, self._training.steps // _CURVE_POINTS) == 0:
@@ -146,11 +156,11 @@ class SplitEdge:
     def _take_average(self, step: int) -> None:
         own: Arrays = {}
         for part in self._parts:
-            own |= part.values()
+            own |= part.gradients() if averages_gradients(self._training) else part.values()
         wanted = [tensor for part in self._parts for tensor in part.signature()]
-        mean = self._call(AVERAGE, own, wanted, step)
+        values = self._call(AVERAGE, own, wanted, step)
         for part in self._parts:
-            part.take(mean)
+            part.take(values)
 
     def _call(self, phase: str, arrays: Arrays, wanted: list[Tensor], step: int) -> Arrays:
         request = pb.StepRequest(generation=self._generation, step=step, phase=phase)

@@ -11,7 +11,7 @@ from siniantrust.collab import collab_pb2 as pb
 from siniantrust.collab._checked_file import read_checked, write_checked
 from siniantrust.collab._errors import CollabError, RefusedError
 from siniantrust.collab._task import Task
-from siniantrust.collab._wire import LABELS, check_labels, from_messages, label_tensor
+from siniantrust.collab._wire import LABELS, check_labels, from_messages, from_own, label_tensor
 
 _MAX_CHUNKS = 1_000_000
 
@@ -93,7 +93,7 @@ class FeatureStore:
         for edge in edges:
             for chunk in range(self.chunks_held(edge)):
                 request = pb.UploadRequest.FromString(bytes(read_checked(self._path(edge, chunk))))
-                found.append(self._arrays(request, f"edge '{edge}', chunk {chunk}"))
+                found.append(from_own(request.tensors))
         return (
             np.concatenate([arrays[self._task.features.name] for arrays in found]),
             np.concatenate([arrays[LABELS] for arrays in found]),

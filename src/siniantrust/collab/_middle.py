@@ -1,4 +1,9 @@
-"""The cloud's part in split learning: forward, backward, and the average of the edges' parts."""
+"""The cloud's part in split learning: forward, backward, and what becomes of the edges' parts.
+
+Where every step ends with an average and all edges wait for it, what is averaged are gradients, and the cloud's one
+optimiser applies them: Adam on each edge would stretch the small gradients of classes that the edge hardly has. Else
+each edge takes steps of its own, and weights are averaged (McMahan et al. 2017).
+"""
 
 from __future__ import annotations
 
@@ -26,6 +31,11 @@ def phases(training: TrainingSection, task: Task, step: int) -> list[str]:
     return [*found, AVERAGE] if step % training.average_every == 0 or last else found
 
 
+def averages_gradients(training: TrainingSection) -> bool:
+    """Return whether the edges' parts learn from their averaged gradients, and not each on its own."""
+    return training.arrivals == "synchronous" and training.average_every == 1
+
+
 def edge_parts(task: Task, training: TrainingSection) -> list[TrainedPart]:
     """Return the edge's parts in training: Part 1, and Part 3 where there is one."""
     frozen = shared_weights(task.parts)
@@ -33,7 +43,7 @@ def edge_parts(task: Task, training: TrainingSection) -> list[TrainedPart]:
 
 
 def average(given: Mapping[str, Arrays], items: Mapping[str, int]) -> Arrays:
-    """Return the mean of arrays, each edge's as heavy as its items (McMahan et al. 2017)."""
+    """Return the mean of arrays, each edge's as heavy as its items."""
     total = sum(items[edge] for edge in given)
     shares = {edge: items[edge] / total for edge in given}
     found: Arrays = {}
@@ -46,11 +56,10 @@ def average(given: Mapping[str, Arrays], items: Mapping[str, int]) -> Arrays:
 
 
 class Middle:
-    """Part 2 in training, over the items of several edges at once.
+    """Part 2 in training, over the items of several edges at once, and the newest of the edges' parts.
 
     Gradients that go back to an edge are those of the mean loss over its own items, while Part 2 learns from the mean
-    over all: with the edges' parts averaged after every step, that is the step that one machine with all data would do
-    (with plain gradient descent; Adam's state of Parts 1 and 3 stays with each edge).
+    over all: with the edges' gradients averaged, that is the step that one machine with all data would do.
     """
 
     def __init__(self, task: Task, training: TrainingSection) -> None:
@@ -74,19 +83,37 @@ class Middle:
     def run(self, phase: str, given: Mapping[str, Arrays], step: int, steps: int) -> dict[str, Arrays]:
         """Do a phase for the edges that gave something, in their order."""
         if phase == AVERAGE:
-            return dict.fromkeys(given, average(given, self._items))
+            mean = average(given, self._items)
+            if averages_gradients(self._training):
+                for part in self._edges:
+                    part.learn(mean, step, steps)
+            else:
+                self.take(mean)
+            return dict.fromkeys(given, self.values())
         if phase == FORWARD:
             return self._forward(given, step, steps)
         return self._backward(given, step, steps)
 
-    def initial_values(self) -> Arrays:
-        """Return the edges' parts as they are before training."""
+    def values(self) -> Arrays:
+        """Return the weights and running statistics of the edges' parts."""
         return {name: array.copy() for part in self._edges for name, array in part.values().items()}
 
-    def weights(self, edge_values: Arrays) -> Arrays:
-        """Return all parts' trained numbers by the names that the ONNX model gives them."""
+    def take(self, values: Arrays) -> None:
+        """Take what the edges' parts are now."""
         for part in self._edges:
-            part.take(edge_values)
+            part.take(values)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that a checkpoint needs."""
+        return {"part": self.part.state(), "edges": [part.state() for part in self._edges]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take what ``state`` returned."""
+        for part, saved in zip((self.part, *self._edges), (state["part"], *state["edges"]), strict=True):
+            part.restore(saved)
+
+    def weights(self) -> Arrays:
+        """Return all parts' trained numbers by the names that the ONNX model gives them."""
         found: Arrays = {}
         for each in (*self._edges, self.part):
             found |= each.weights()

@@ -69,8 +69,8 @@ def clipped(values: torch.Tensor, clip: float | None) -> torch.Tensor:
 def epsilons(section: PrivacySection, *, passes: int) -> dict[str, float]:
     """Return the epsilon of one item's rows, for one step and for all its steps together, at ``section.delta``.
 
-    The bound is for the activations and gradients that leave in steps. It is not for the averages of the edges'
-    weights, which follow from the items too, nor for labels that are sent to the cloud as they are.
+    The bound is for the activations and gradients that leave in steps. It is not for what is averaged of the edges'
+    parts, which follows from the items too, nor for labels that are sent to the cloud as they are.
 
     Args:
         section: what noise there is.

@@ -20,7 +20,7 @@ from siniantrust.collab._checkpoints import Checkpoints
 from siniantrust.collab._config import CloudConfig
 from siniantrust.collab._coordinator import Coordinator
 from siniantrust.collab._errors import CollabError, JoinAgainError, RefusedError
-from siniantrust.collab._middle import AVERAGE, FORWARD, LOSS, Arrays, Middle, phases, to_arrays, to_tensors
+from siniantrust.collab._middle import FORWARD, LOSS, Arrays, Middle, phases
 from siniantrust.collab._task import Task
 from siniantrust.collab._wire import LABELS, check_labels, from_messages
 
@@ -51,7 +51,6 @@ class SynchronousCloud(Coordinator):
         self._training = config.training
         self._middle = Middle(task, config.training)
         self._checkpoints = Checkpoints(config.folder / "checkpoints", agreement.sha256)
-        self._values = self._middle.initial_values()
         self._round = _Round()
         self._done = 0
         self._phase = 0
@@ -61,7 +60,7 @@ class SynchronousCloud(Coordinator):
             self._save()
         self._restore(self._checkpoints.steps()[-1])
         if self._done == self._training.steps and not self.is_done:
-            self.finish(self._middle.weights(self._values))
+            self.finish(self._middle.weights())
 
     def join(self, edge: str, steps: set[int], is_wanted: Callable[[], bool]) -> tuple[int, int]:
         """Wait for all edges, and go back to the newest checkpoint that every side has.
@@ -174,8 +173,6 @@ class SynchronousCloud(Coordinator):
         given = {edge: self._given[edge] for edge in sorted(self._given)}
         answers = self._middle.run(phase, given, step, self._training.steps)
         self._given = {}
-        if phase == AVERAGE:
-            self._values = next(iter(answers.values()))
         if phase == FORWARD and LOSS in next(iter(answers.values())):
             self._note(step, float(np.mean([answer[LOSS] for answer in answers.values()])))
         self._phase += 1
@@ -185,7 +182,7 @@ class SynchronousCloud(Coordinator):
             if step % self._training.checkpoint_every == 0 or last:
                 self._save()
             if last:
-                self.finish(self._middle.weights(self._values))
+                self.finish(self._middle.weights())
         # The answers of the step before may still be asked for again; older ones cannot.
         self._answers = {key: answer for key, answer in self._answers.items() if key[1] >= step - 1}
         self._answers |= {(edge, step, phase): answer for edge, answer in answers.items()}
@@ -196,12 +193,9 @@ class SynchronousCloud(Coordinator):
             self.curve = [point for point in self.curve if point["step"] < step] + [{"step": step, "loss": loss}]
 
     def _save(self) -> None:
-        state = {"part": self._middle.part.state(), "values": to_tensors(self._values)}
-        self._checkpoints.save(self._done, state)
+        self._checkpoints.save(self._done, self._middle.state())
 
     def _restore(self, step: int) -> None:
-        state = self._checkpoints.load(step)
-        self._middle.part.restore(state["part"])
-        self._values = to_arrays(state["values"])
+        self._middle.restore(self._checkpoints.load(step))
         self._done, self._phase = step, 0
         self._given, self._answers = {}, {}

@@ -63,6 +63,26 @@ class TrainedPart:
         self._optimiser.step()
         self._optimiser.zero_grad()
 
+    def gradients(self) -> dict[str, np.ndarray]:
+        """Return the gradients that were gathered, and the running statistics, under the names of ``values``."""
+        gathered = {
+            key: torch.zeros_like(weight) if weight.grad is None else weight.grad
+            for key, weight in self.module.named_parameters()
+        }
+        tensors = self.module.state_dict() | gathered
+        return {f"{self._name}/{key}": tensor.numpy() for key, tensor in tensors.items()}
+
+    def learn(self, gradients: Mapping[str, np.ndarray], step: int, steps: int) -> None:
+        """Update with the average of what ``gradients`` returned elsewhere; other parts' names are left aside."""
+        trained = dict(self.module.named_parameters())
+        for key, tensor in self.module.state_dict().items():
+            given = torch.from_numpy(gradients[f"{self._name}/{key}"])
+            if key in trained:
+                trained[key].grad = given
+            else:
+                tensor.copy_(given)
+        self.update(step, steps)
+
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint needs."""
         optimiser = {} if self._optimiser is None else self._optimiser.state_dict()
@@ -84,7 +104,11 @@ class TrainedPart:
         return {f"{self._name}/{name}": tensor.numpy() for name, tensor in self.module.state_dict().items()}
 
     def take(self, values: Mapping[str, np.ndarray]) -> None:
-        """Take weights and running statistics in place of its own; others' names are left aside."""
+        """Take weights and running statistics in place of its own; others' names are left aside.
+
+        Gradients that were gathered are forgotten: they are those of other weights.
+        """
+        self.module.zero_grad()
         with torch.no_grad():
             for name, tensor in self.module.state_dict().items():
                 tensor.copy_(torch.from_numpy(values[f"{self._name}/{name}"]))

@@ -54,6 +54,14 @@ def from_messages(messages: Iterable[Any], expected: Sequence[Tensor], *, origin
     return found
 
 
+def from_own(messages: Iterable[Any]) -> dict[str, np.ndarray]:
+    """Return the tensors of messages that were checked before they were kept; they cannot be written to."""
+    return {
+        message.name: np.frombuffer(message.data, np.dtype(message.dtype).newbyteorder("<")).reshape(message.shape)
+        for message in messages
+    }
+
+
 def _array(message: Any, tensor: Tensor, *, origin: str) -> np.ndarray:
     if message.dtype != tensor.dtype:
         raise RefusedError(f"{origin}: expected {tensor.dtype}, found {message.dtype[:20]!r}")
@@ -61,10 +69,12 @@ def _array(message: Any, tensor: Tensor, *, origin: str) -> np.ndarray:
     if not tensor.fits(shape):
         wanted = tuple("items" if axis == tensor.batch_axis else size for axis, size in enumerate(tensor.shape))
         raise RefusedError(f"{origin}: expected the shape {wanted}, found {shape[:8]}")
-    dtype = np.dtype(tensor.dtype).newbyteorder("<")
-    if len(message.data) != math.prod(shape) * dtype.itemsize:
-        raise RefusedError(f"{origin}: {len(message.data)} bytes are not those of the shape {shape}")
-    array = np.frombuffer(message.data, dtype).reshape(shape).astype(tensor.dtype)
+    size = math.prod(shape) * np.dtype(tensor.dtype).itemsize
+    # Each reading of the field copies it.
+    data = message.data
+    if len(data) != size:
+        raise RefusedError(f"{origin}: {len(data)} bytes are not those of the shape {shape}")
+    array = np.frombuffer(data, np.dtype(tensor.dtype).newbyteorder("<")).reshape(shape).astype(tensor.dtype)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise RefusedError(f"{origin}: it holds NaN or infinity")
     return array

@@ -55,8 +55,11 @@ class _Windows:
 
     def pad(self, values: torch.Tensor, *, inner: float, outer: float) -> torch.Tensor:
         """Pad by the padding with ``inner``, then by what ``ceil_mode`` adds with ``outer``."""
-        padded = functional.pad(values, edges(self.begins, self.ends), value=inner)
-        return functional.pad(padded, edges([0] * len(self.beyond), self.beyond), value=outer)
+        for begins, ends, value in ((self.begins, self.ends, inner), ([0] * len(self.beyond), self.beyond, outer)):
+            # Torch copies all values even where there is nothing to add.
+            if any(begins) or any(ends):
+                values = functional.pad(values, edges(begins, ends), value=value)
+        return values
 
 
 @operator(

@@ -19,7 +19,9 @@ def gemm(call: Call, first: torch.Tensor, second: torch.Tensor, third: torch.Ten
     product = (first.T if call.get("transA", 0) else first) @ (second.T if call.get("transB", 0) else second)
     if call.get("alpha", 1.0) != 1:
         product = product * call.get("alpha")
-    return product if third is None else product + third * call.get("beta", 1.0)
+    if third is None:
+        return product
+    return product + (third if call.get("beta", 1.0) == 1 else third * call.get("beta"))
 
 
 @operator("Einsum", attributes="equation")
