@@ -78,6 +78,9 @@ def _unused_bits(raw: bytes) -> bytes:
         ("nvidia-gpu chain", _doubled_root),
         ("tpm2 counter file", lambda raw: raw + b"\x1e"),
         ("tpm2 evidence, ek-intermediate-0", _unused_bits),
+        ("gramine attestation_type", lambda raw: raw + b"\x1f"),
+        ("configfs-tsm provider", lambda raw: raw + b"\x1f"),
+        ("key broker's log head", lambda raw: raw + b"\x1f"),
         ("configfs-tsm provider", lambda raw: raw * 1000),
     ],
 )

@@ -219,7 +219,7 @@ class DecisionLog:
         return entry
 
     def _read_head(self, raw: bytes) -> tuple[int, str]:
-        text, _, mac = raw.decode("ascii", "replace").strip().rpartition(" ")
+        text, _, mac = raw.strip().decode("ascii", "replace").rpartition(" ")
         number, _, digest = text.partition(" ")
         if not hmac.compare_digest(mac.encode(), _head_mac(text, self._key).encode()) or not number.isdecimal():
             raise TrustError(f"log head {self._head}: this broker did not write it; refused")

@@ -105,6 +105,6 @@ class ConfigfsTsmAttester:
 
     def _text(self, path: Path) -> str:
         try:
-            return path.read_bytes().decode("ascii", "replace").strip()
+            return path.read_bytes().strip().decode("ascii", "replace")
         except OSError as fault:
             raise AttestationError(f"{path}: cannot be read ({fault.strerror})") from None

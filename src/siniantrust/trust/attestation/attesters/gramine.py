@@ -37,7 +37,7 @@ class GramineAttester:
     def __init__(self, root: Path = ROOT) -> None:
         self._root = root
         self._lock = threading.Lock()
-        found = self._read("attestation_type").decode("ascii", "replace").strip()
+        found = self._read("attestation_type").strip().decode("ascii", "replace")
         if found != "dcap":
             raise AttestationError(
                 f"{root}: expected attestation type dcap, found {found[:40]!r}; "
