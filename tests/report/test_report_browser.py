@@ -114,9 +114,10 @@ def test_text_has_contrast(tab: Page, pages: dict[str, Path], kind: str, scheme:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_sticks_out_unfolded(tab: Page, pages: dict[str, Path], width: int) -> None:
+@pytest.mark.parametrize("kind", ["complete", "trained"])
+def test_nothing_sticks_out_unfolded(tab: Page, pages: dict[str, Path], kind: str, width: int) -> None:
     """With everything unfolded the page still fits its width."""
-    tab.open(pages["complete"], width=width)
+    tab.open(pages[kind], width=width)
     tab.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true; })")
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert tab.evaluate(_STICKING_OUT) == []

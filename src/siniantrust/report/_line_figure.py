@@ -60,7 +60,7 @@ def line_figure(
             axes.text(0.99, level, short(name, 40), color=MUTED, ha="right", va="bottom", fontsize=8.5,
                       style="italic", transform=axes.get_yaxis_transform())  # fmt: skip
         axes.margins(y=0.12)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.set_xlabel(across)
         axes.set_ylabel(up)
         axes.grid(axis="y")
