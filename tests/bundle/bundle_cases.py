@@ -57,7 +57,7 @@ def make_model(seed: int = 0) -> Model:
 
 
 def make_audit(model: Model) -> Audit:
-    """Make an audit in which nothing leaks, with one picture."""
+    """Make an audit in which nothing leaks, with two pictures."""
     little = {metric: Estimate(mean=0.0, worst_5pct=0.0, upper=0.0, raw=0.0, prior=0.0) for metric in ("ssim", "nmse")}
     cuts = [
         CutAudit(
@@ -66,7 +66,13 @@ def make_audit(model: Model) -> Audit:
             screens={},
             attacks={
                 "inverter": AttackResult(
-                    leakage=little, converged=True, gain=0.0, detail="made up", time_s=0.0, picture="inverter.png"
+                    leakage=little,
+                    converged=True,
+                    gain=0.0,
+                    detail="made up",
+                    time_s=0.0,
+                    picture="inverter.png",
+                    worst_picture="worst.png",
                 )
             },
             leakage=little,
@@ -109,7 +115,8 @@ def make_case(folder: Path, *, seed: int = 0, threat_model: str = "output-privac
     audit_folder = folder / "audit"
     audit_folder.mkdir(parents=True)
     (audit_folder / "audit.json").write_text(audit.model_dump_json())
-    (audit_folder / "inverter.png").write_bytes(b"\x89PNG picture")
+    for name in ("inverter.png", "worst.png"):
+        (audit_folder / name).write_bytes(b"\x89PNG picture")
     nothing = AffineCost(base_s=0.0, seconds_per_byte_in=0.0, seconds_per_byte_out=0.0, basis="made up")
     slow = ComputeCost(latency_s={node.name: 1e-3 for node in model.nodes}, basis="made up")
     fast = ComputeCost(latency_s={node.name: 1e-4 for node in model.nodes}, basis="made up")

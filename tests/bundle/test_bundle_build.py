@@ -37,7 +37,7 @@ def test_a_bundle_holds_what_it_should(case: Case, tmp_path: Path) -> None:
         *("part1/model.onnx", "part1/part.json", "part1/weights.sealed"),
         *("part2/model.onnx", "part2/part.json"),
         *("part3/model.onnx", "part3/part.json", "part3/weights.sealed"),
-        *("plan.json", "structure.json", "annotated.onnx", "audit/audit.json", "audit/inverter.png"),
+        *("plan.json", "structure.json", "annotated.onnx", "audit/audit.json", "audit/inverter.png", "audit/worst.png"),
         *("manifest.json", "manifest.sig"),
     }
 
@@ -128,10 +128,11 @@ def test_a_plan_that_rests_on_an_audit_needs_it(case: Case, tmp_path: Path) -> N
         build_bundle(case.model, case.plan, tmp_path / "out", keystore=case.keystore)
 
 
-def test_a_missing_picture_is_named(case: Case, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["inverter.png", "worst.png"])
+def test_a_missing_picture_is_named(case: Case, tmp_path: Path, name: str) -> None:
     """An audit without its pictures is incomplete evidence."""
-    (case.audit_folder / "inverter.png").unlink()
-    with pytest.raises(AuditError, match=r"inverter\.png: cannot be read"):
+    (case.audit_folder / name).unlink()
+    with pytest.raises(AuditError, match=rf"{name}: cannot be read"):
         case.build(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

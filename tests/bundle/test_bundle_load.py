@@ -19,7 +19,7 @@ from siniantrust.errors import BundleError
 _FILES = [
     *("part1/model.onnx", "part1/part.json", "part1/weights.sealed", "part2/model.onnx", "part2/part.json"),
     *("part3/model.onnx", "part3/part.json", "part3/weights.sealed", "plan.json", "structure.json", "annotated.onnx"),
-    *("audit/audit.json", "audit/inverter.png", "manifest.json", "manifest.sig"),
+    *("audit/audit.json", "audit/inverter.png", "audit/worst.png", "manifest.json", "manifest.sig"),
 ]
 
 

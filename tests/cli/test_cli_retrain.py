@@ -11,6 +11,8 @@ import pytest
 from command_line import Command
 from retrain_models import items, network
 
+from siniantrust.graph import load_model
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
@@ -33,6 +35,7 @@ def test_it_writes_the_model_and_its_curves(sinian: Command, files: tuple[Path, 
     assert said.code == 0, said.err
     training = json.loads(said.out)
     assert training == json.loads(out.with_name("training.json").read_text())
+    assert training["retrained_sha256"] == load_model(out).sha256
     assert training["accuracy_after"] > training["accuracy_before"] + 0.2
     assert [each["epoch"] for each in training["epochs"]] == [1, 2, 3, 4, 5, 6]
     assert sorted(path.name for path in out.parent.iterdir()) == ["trained.onnx", "training.json"]
@@ -97,7 +100,7 @@ def test_a_search_is_written_as_a_table_and_a_picture(
     assert record == json.loads((out / "tune.json").read_text())
     (point,) = record["points"]
     assert point["on_front"]
-    assert (out / "trials" / "0.onnx").is_file()
+    assert point["model_sha256"] == load_model(out / "trials" / "0.onnx").sha256
     assert (out / "front.png").is_file()
     table = sinian(*command, "-o", out)
     assert "1 trials, 0 failed" in table.out

@@ -67,6 +67,8 @@ def test_every_way_to_train_ends_with_one_good_model_on_all_sides(tmp_path: Path
     model = setup.model("cloud")
     assert {setup.model(edge) for edge in setup.edges} == {model}
     onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
+    sha256 = graph.load_model(tmp_path / "at-cloud" / "model.onnx").sha256
+    assert {record(setup, side)["trained_sha256"] for side in ("cloud", *setup.edges)} == {sha256}
     assert accuracy(model) > (0.6 if "asynchronous" in way else 0.9)
     for edge in setup.edges:
         found = record(setup, edge)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from report_browser import Page, browser, find_chromium
 from report_files import write_files
+from report_lineages import write_trained
 from test_report_page import NASTY, SECTIONS
 
 from siniantrust.report import write_report
@@ -67,11 +68,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         made[name] = write_report(root / f"{name}.html", audit=files.audit, plan=files.plan, run=files.run)
     bare = write_files(root / "bare")
     made["bare"] = write_report(root / "bare.html", audit=None, plan=bare.plan, run=None)
+    made["trained"] = root / "trained.html"
+    (root / "trained").mkdir()
+    write_trained(root / "trained").report(made["trained"])
     return made
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("kind", ["complete", "long", "hostile", "bare"])
+@pytest.mark.parametrize("kind", ["complete", "long", "hostile", "bare", "trained"])
 def test_page_shows_and_fits(tab: Page, pages: dict[str, Path], kind: str, width: int) -> None:
     """Every section is visible, nothing sticks out sideways, nothing is asked for, and the console stays silent."""
     tab.open(pages[kind], width=width)
@@ -98,7 +102,7 @@ def test_pictures_decode_and_are_described(tab: Page, pages: dict[str, Path]) ->
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("kind", ["complete", "long", "bare"])
+@pytest.mark.parametrize("kind", ["complete", "long", "bare", "trained"])
 def test_text_has_contrast(tab: Page, pages: dict[str, Path], kind: str, scheme: str) -> None:
     """All text, folded away or not, stands out from what is behind it as WCAG 2.1 AA asks, by day and by night."""
     tab.prefer(scheme)
@@ -110,9 +114,10 @@ def test_text_has_contrast(tab: Page, pages: dict[str, Path], kind: str, scheme:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_sticks_out_unfolded(tab: Page, pages: dict[str, Path], width: int) -> None:
+@pytest.mark.parametrize("kind", ["complete", "trained"])
+def test_nothing_sticks_out_unfolded(tab: Page, pages: dict[str, Path], kind: str, width: int) -> None:
     """With everything unfolded the page still fits its width."""
-    tab.open(pages["complete"], width=width)
+    tab.open(pages[kind], width=width)
     tab.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true; })")
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert tab.evaluate(_STICKING_OUT) == []

@@ -50,7 +50,8 @@ def parse_audit(raw: bytes, *, origin: str) -> Audit:
 
 def named_pictures(audit: Audit) -> set[str]:
     """Return the files that an audit names beside itself."""
-    pictures = {result.picture for cut in audit.cuts for result in cut.attacks.values()}
+    results = [result for cut in audit.cuts for result in cut.attacks.values()]
+    pictures = {picture for result in results for picture in (result.picture, result.worst_picture)}
     return {picture for picture in (*pictures, audit.originals_picture) if picture is not None}
 
 

@@ -46,8 +46,6 @@ def line_figure(
     """Return the picture of ``lines``, with a named place along the bottom and named levels where given."""
 
     def draw_on(figure: Figure) -> None:
-        from matplotlib.ticker import MaxNLocator
-
         axes = figure.subplots()
         for line in lines:
             xs, ys = zip(*line.points, strict=True)
@@ -62,7 +60,7 @@ def line_figure(
             axes.text(0.99, level, short(name, 40), color=MUTED, ha="right", va="bottom", fontsize=8.5,
                       style="italic", transform=axes.get_yaxis_transform())  # fmt: skip
         axes.margins(y=0.12)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.locator_params(axis="x", integer=True)
         axes.set_xlabel(across)
         axes.set_ylabel(up)
         axes.grid(axis="y")
