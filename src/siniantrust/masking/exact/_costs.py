@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from siniantrust.masking.exact._program import build_program
 from siniantrust.masking.exact._trusted import Meter, RunPart, Trusted
 from siniantrust.masking.exact._verify import taps
 from siniantrust.masking.exact.resident import Count
-from siniantrust.odla import DeviceSpec, fit_non_negative, open_part
+from siniantrust.odla import CheckedExecutable, Device, DeviceSpec, fit_non_negative, open_device
 
 _HERE = DeviceSpec("here", options={"threads": 1})
 _OPSET = 17
@@ -65,25 +65,26 @@ def measure_costs(*, repeats: int = 5) -> Costs:
     """
     rows: dict[str, list[tuple[float, ...]]] = {"mask_s": [], "verify_s": [], "unmask_s": [], "segment_s": []}
     seconds: dict[str, list[float]] = {kind: [] for kind in rows}
-    for shape in _SHAPES:
-        model, (channels, side, kernel) = _block(*shape), shape
-        numbers = channels * side**2
-        weighed = numbers * taps((kernel, kernel), (side, side), (side, side))
-        weights = (channels * kernel) ** 2
-        for names, quantised in ((("first", "between", "last"), 1), (("first", "last"), 2)):
-            found = _metered(model, names, repeats)
-            layers = len(names)
-            rows["mask_s"].append((numbers * layers, numbers * quantised, layers))
-            rows["verify_s"].append((weighed * layers, layers))
-            rows["unmask_s"].append((numbers * layers, layers))
-            for kind in ("mask_s", "verify_s", "unmask_s"):
-                seconds[kind].append(found[kind])
-        # Of the second program, in which the layer between stays inside.
-        rows["segment_s"].append(_row(weights * side**2, weights, 2 * numbers, is_point=kernel == 1))
-        seconds["segment_s"].append(found["segment_s"])
-    for columns, made in _MATRICES:
-        rows["segment_s"].append(_row(columns * made, columns * made, columns + made, is_point=True))
-        seconds["segment_s"].append(_run_s(_product(columns, made), repeats))
+    with closing(open_device(_HERE)) as device:
+        for shape in _SHAPES:
+            model, (channels, side, kernel) = _block(*shape), shape
+            numbers = channels * side**2
+            weighed = numbers * taps((kernel, kernel), (side, side), (side, side))
+            weights = (channels * kernel) ** 2
+            for names, quantised in ((("first", "between", "last"), 1), (("first", "last"), 2)):
+                found = _metered(model, names, device, repeats)
+                layers = len(names)
+                rows["mask_s"].append((numbers * layers, numbers * quantised, layers))
+                rows["verify_s"].append((weighed * layers, layers))
+                rows["unmask_s"].append((numbers * layers, layers))
+                for kind in ("mask_s", "verify_s", "unmask_s"):
+                    seconds[kind].append(found[kind])
+            # Of the second program, in which the layer between stays inside.
+            rows["segment_s"].append(_row(weights * side**2, weights, 2 * numbers, is_point=kernel == 1))
+            seconds["segment_s"].append(found["segment_s"])
+        for columns, made in _MATRICES:
+            rows["segment_s"].append(_row(columns * made, columns * made, columns + made, is_point=True))
+            seconds["segment_s"].append(_run_s(_product(columns, made), device, repeats))
     mask, verify, unmask, inside = (_fitted(rows[kind], seconds[kind]) for kind in rows)
     return Costs(
         mask_s=mask[0],
@@ -143,7 +144,7 @@ def _item(model: Model) -> dict[str, np.ndarray]:
     return {"x": np.random.default_rng(1).normal(size=model.inputs[0].shape).astype(np.float32)}
 
 
-def _metered(model: Model, padded: Sequence[str], repeats: int) -> dict[str, float]:
+def _metered(model: Model, padded: Sequence[str], device: Device, repeats: int) -> dict[str, float]:
     """Run the trusted side with these layers under pads, and return the seconds of each kind of work.
 
     Weights are zeros, so that what a device would answer is known beforehand.
@@ -160,10 +161,7 @@ def _metered(model: Model, padded: Sequence[str], repeats: int) -> dict[str, flo
         def open_here(part: Part) -> RunPart:
             if part.outputs[0].name in zeros:
                 return lambda _: {tensor.name: zeros[tensor.name] for tensor in part.outputs}
-            device, executable = open_part(_HERE, part)
-            stack.callback(device.close)
-            stack.callback(executable.close)
-            return executable.run
+            return stack.enter_context(closing(_opened(device, part))).run
 
         trusted = Trusted(program, open_part=open_here, key=os.urandom(KEY_BYTES), ledger=Count())
         meters, item = [], _item(model)
@@ -180,17 +178,17 @@ def _metered(model: Model, padded: Sequence[str], repeats: int) -> dict[str, flo
     }
 
 
-def _run_s(model: Model, repeats: int) -> float:
+def _run_s(model: Model, device: Device, repeats: int) -> float:
     """Return the processor time of one run inside."""
     (whole,) = split(model, ())
-    device, executable = open_part(_HERE, whole)
-    try:
-        taken, item = [], _item(model)
+    taken, item = [], _item(model)
+    with closing(_opened(device, whole)) as executable:
         for _ in range(repeats):
             start = time.thread_time()
             executable.run(item)
             taken.append(time.thread_time() - start)
-    finally:
-        executable.close()
-        device.close()
     return float(np.median(taken))
+
+
+def _opened(device: Device, part: Part) -> CheckedExecutable:
+    return CheckedExecutable(device.compile(part), part, device.spec)
