@@ -92,7 +92,7 @@ def run(*, quick: bool) -> Outcome:
 
 def _in_words(costs: Costs) -> str:
     nanoseconds = {name.removesuffix("_s"): value * 1e9 for name, value in asdict(costs).items()}
-    break_even = (costs.mask_s + costs.unmask_s + costs.verify_s) / (2 * costs.product_s)
+    break_even = (costs.mask_s + costs.unmask_s + costs.verify_s) / (2 * costs.point_s)
     return (
         ", ".join(f"{name} {value:.3g} ns" for name, value in nanoseconds.items())
         + f"; a 1 x 1 convolution breaks even at {break_even:.0f} products for each number that crosses"

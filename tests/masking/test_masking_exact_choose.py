@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,19 @@ from siniantrust.masking.exact import Costs, ExactSession, build_program, choose
 from siniantrust.odla import DeviceSpec
 
 CPU = DeviceSpec("cpu", options={"threads": 1})
-CHEAP = Costs(mask_s=1e-9, verify_s=1e-10, unmask_s=2e-9, layer_s=0.0, product_s=3e-11)
+FREE = Costs(
+    mask_s=0.0,
+    quantise_s=0.0,
+    verify_s=0.0,
+    unmask_s=0.0,
+    layer_s=0.0,
+    product_s=0.0,
+    point_s=0.0,
+    weight_s=0.0,
+    pass_s=0.0,
+    handover_s=0.0,
+)
+CHEAP = replace(FREE, mask_s=1e-9, verify_s=1e-10, unmask_s=2e-9, product_s=3e-11, point_s=3e-11)
 COST = st.floats(0, 1e-6)
 
 
@@ -56,10 +69,10 @@ def test_reasons_say_why(tmp_path: Path) -> None:
 
 def test_an_input_that_is_shared_is_paid_for_once(tmp_path: Path) -> None:
     """Two layers that are not worth masking their input alone are offered together, and the reason says so."""
-    costs = Costs(mask_s=6e-9, verify_s=0.0, unmask_s=1e-9, layer_s=0.0, product_s=1e-10)
+    costs = replace(FREE, mask_s=6e-9, unmask_s=1e-9, product_s=1e-10)
     alone = choose_layers(_convolutions(tmp_path, ("a", 1, 3, 1)), costs)
     assert alone["a"].offered
-    dear = Costs(mask_s=7e-9, verify_s=0.0, unmask_s=1e-9, layer_s=0.0, product_s=1e-10)
+    dear = replace(FREE, mask_s=7e-9, unmask_s=1e-9, product_s=1e-10)
     assert not choose_layers(_convolutions(tmp_path, ("a", 1, 3, 1)), dear)["a"].offered
     both = choose_layers(_convolutions(tmp_path, ("a", 1, 3, 1), ("b", 1, 3, 1)), dear)
     assert both["a"].offered
@@ -68,20 +81,29 @@ def test_an_input_that_is_shared_is_paid_for_once(tmp_path: Path) -> None:
 
 
 def _total_s(model: Model, offered: Collection[str], costs: Costs) -> float:
-    """Return what the trusted side takes for all layers, counted anew."""
+    """Return what the trusted side takes for all layers, counted anew from how the network is drawn."""
     taps = {"stem": 9, "body": 9, "shortcut": 1, "dense": 1}
     entries = {"stem": "x", "body": "r1", "shortcut": "r1", "dense": "f"}
     exits = {"stem": "c1", "body": "c2", "shortcut": "c3", "dense": "y"}
     terms = {"stem": 27, "body": 54, "shortcut": 6, "dense": 6}
-    total = sum(model.tensors[entry].elements * costs.mask_s for entry in {entries[name] for name in offered})
+    rows = {"stem": 6, "body": 6, "shortcut": 6, "dense": 4}
+    sizes = {name: tensor.elements for name, tensor in model.tensors.items()}
+    total = sum(sizes[entry] * costs.mask_s for entry in {entries[name] for name in offered})
     for name, weights in taps.items():
-        made = model.tensors[exits[name]].elements
+        made = sizes[exits[name]]
         if name in offered:
-            total += model.tensors[entries[name]].elements * weights * costs.verify_s
-            total += made * costs.unmask_s + costs.layer_s
+            total += sizes[entries[name]] * weights * costs.verify_s + made * costs.unmask_s + costs.layer_s
         else:
-            total += made * terms[name] * costs.product_s
-    return total
+            each_s = costs.point_s if weights == 1 else costs.product_s
+            total += made * terms[name] * each_s + rows[name] * terms[name] * costs.weight_s
+    # What goes in under a pad from inside: the image, what the stem made there, and what was pooled.
+    into = ["x"] * ("stem" in offered) + ["f"] * ("dense" in offered)
+    into += ["r1"] * ("stem" not in offered and bool({"body", "shortcut"} & set(offered)))
+    total += sum(sizes[value] * (costs.pass_s + costs.quantise_s) + costs.handover_s for value in into)
+    # What comes out of pads and is read inside: the sum is made where the shortcut is, and pooled inside.
+    out = ["c1"] * ("stem" in offered and not {"body", "shortcut"} <= set(offered))
+    out += ["c2"] * ("body" in offered and "shortcut" not in offered) + ["c3"] * ("shortcut" in offered)
+    return total + sum(sizes[value] * costs.pass_s + costs.handover_s for value in out)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +114,17 @@ def residual(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 @given(
     costs=st.builds(
-        Costs, mask_s=COST, verify_s=COST, unmask_s=COST, layer_s=st.floats(0, 1e-3), product_s=st.floats(0, 1e-7)
+        Costs,
+        mask_s=COST,
+        quantise_s=COST,
+        verify_s=COST,
+        unmask_s=COST,
+        layer_s=st.floats(0, 1e-3),
+        product_s=st.floats(0, 1e-7),
+        point_s=st.floats(0, 1e-7),
+        weight_s=st.floats(0, 1e-7),
+        pass_s=COST,
+        handover_s=st.floats(0, 1e-3),
     )
 )
 def test_no_other_set_of_layers_is_cheaper(residual: Model, costs: Costs) -> None:
@@ -101,7 +133,31 @@ def test_no_other_set_of_layers_is_cheaper(residual: Model, costs: Costs) -> Non
     names = ("stem", "body", "shortcut", "dense")
     sets = itertools.chain.from_iterable(itertools.combinations(names, size) for size in range(len(names) + 1))
     least_s = min(_total_s(residual, offered, costs) for offered in sets)
-    assert _total_s(residual, chosen, costs) == pytest.approx(least_s, rel=1e-6, abs=1e-15)
+    assert _total_s(residual, chosen, costs) == pytest.approx(least_s, rel=1e-6, abs=1e-12)
+
+
+@given(mask_s=COST, unmask_s=COST, product_s=st.floats(0, 1e-7), point_s=st.floats(0, 1e-7))
+def test_what_one_reader_skips_is_paid_for_by_another(
+    strided: Model, mask_s: float, unmask_s: float, product_s: float, point_s: float
+) -> None:
+    """Where a layer reads every second pixel and another one all of them, the pad is as large as what is sent."""
+    costs = replace(FREE, mask_s=mask_s, unmask_s=unmask_s, product_s=product_s, point_s=point_s)
+    chosen = [name for name, choice in choose_layers(strided, costs).items() if choice.offered]
+
+    def total(offered: Collection[str]) -> float:
+        pixels = 110 if "full" in offered else 30 if offered else 0
+        inside = {"strided": 8 * 30 * 8 * point_s, "full": 8 * 110 * 72 * product_s}
+        made = {"strided": 8 * 30 * unmask_s, "full": 8 * 110 * unmask_s}
+        return 8 * pixels * mask_s + sum(made[name] if name in offered else inside[name] for name in inside)
+
+    sets: tuple[tuple[str, ...], ...] = ((), ("strided",), ("full",), ("strided", "full"))
+    assert total(chosen) == pytest.approx(min(map(total, sets)), rel=1e-6, abs=1e-12)
+
+
+@pytest.fixture(scope="module")
+def strided(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Return two layers that read the input, one of them every second pixel."""
+    return _convolutions(tmp_path_factory.mktemp("strided"), ("strided", 1, 1, 2), ("full", 1, 3, 1))
 
 
 def test_every_node_has_a_choice(tmp_path: Path) -> None:
@@ -115,7 +171,8 @@ def test_every_node_has_a_choice(tmp_path: Path) -> None:
 def test_costs_are_measured() -> None:
     """Each kind of work takes some time here."""
     costs = measure_costs(repeats=1)
-    assert min(costs.mask_s, costs.verify_s, costs.unmask_s, costs.layer_s, costs.product_s) > 0
+    assert min(asdict(costs).values()) >= 0
+    assert min(costs.mask_s, costs.verify_s, costs.unmask_s, costs.layer_s, costs.product_s, costs.point_s) > 0
 
 
 def _sent_bytes(model: Model, offered: list[str]) -> tuple[int, dict[str, np.ndarray]]:
@@ -147,7 +204,7 @@ def test_a_network_that_no_layer_of_is_worth_it_stays_inside(residual: Model) ->
     """With nothing offered, a session sends nothing and answers as the model does."""
     import onnxruntime
 
-    dear = Costs(mask_s=1.0, verify_s=1.0, unmask_s=1.0, layer_s=1.0, product_s=1e-12)
+    dear = replace(CHEAP, mask_s=1.0, verify_s=1.0, unmask_s=1.0, layer_s=1.0)
     offered = [name for name, choice in choose_layers(residual, dear).items() if choice.offered]
     x = items(residual, 2)
     with ExactSession(build_program(residual, offered, {}), []) as session:

@@ -60,10 +60,15 @@ class MaskingProfile(_Record):
 
     Attributes:
         mask_s: of each number that is sent.
-        verify_s: of each number that is sent and each weight of the kernel that it meets.
+        quantise_s: of each number that was made inside, when it goes to a layer under a pad.
+        verify_s: of each number that is sent and each weight that it meets in the check.
         unmask_s: of each number that comes back.
-        layer_s: of each layer, whatever its size.
+        layer_s: of each layer under a pad, whatever its size.
         product_s: of each multiplication of a layer that stays inside.
+        point_s: the same for kernels of one pixel and matrix products.
+        weight_s: of each weight of a layer that stays inside.
+        pass_s: of each number that passes between a layer under a pad and one that stays inside.
+        handover_s: of each value that does.
         device_s: by device and node, seconds of the layer in the arithmetic that pads need, without the way there.
         prepare_s: by node, seconds of the enclave for a correction, in idle time.
         refused: offerable by form, but no bound can be proven; by node, why.
@@ -71,10 +76,15 @@ class MaskingProfile(_Record):
     """
 
     mask_s: float
+    quantise_s: float
     verify_s: float
     unmask_s: float
     layer_s: float
     product_s: float
+    point_s: float
+    weight_s: float
+    pass_s: float
+    handover_s: float
     device_s: dict[str, dict[str, float]]
     prepare_s: dict[str, float]
     refused: dict[str, str]

@@ -105,7 +105,7 @@ def choose_padding(model: Model, policy: Policy, costs: CostProfile, *, count_fi
             f"masks: {lines[0]}, and the policy refuses what cannot be padded (masking.not_offerable)", lines
         )
     known = Costs(**costs.masking.model_dump(include=set(Costs.__dataclass_fields__)))
-    choices = choose_layers(model, known if count_fixed else replace(known, layer_s=0.0))
+    choices = choose_layers(model, known if count_fixed else replace(known, layer_s=0.0, handover_s=0.0))
     wanted = {name: choice for name, choice in choices.items() if choice.offered and name not in kept}
     kept |= {name: choice.reason for name, choice in choices.items() if choice.masked_s and name not in wanted | kept}
     fixed_s = 0.0 if count_fixed else known.layer_s

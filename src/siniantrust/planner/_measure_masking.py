@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import asdict
 
 import numpy as np
 
@@ -50,13 +51,9 @@ def measure_masking(model: Model, policy: Policy, devices: Mapping[str, Device])
             found[name] = _timed(device, exchanges)
         except DeviceError as fault:
             left_out.append(f"{name} ({fault})")
-    basis = f"measured on a convolution of 64 channels, and each layer {_REPEATS} times in float64"
+    basis = f"fitted to layers of several shapes, and each of the model's measured {_REPEATS} times in float64"
     return MaskingProfile(
-        mask_s=costs.mask_s,
-        verify_s=costs.verify_s,
-        unmask_s=costs.unmask_s,
-        layer_s=costs.layer_s,
-        product_s=costs.product_s,
+        **asdict(costs),
         device_s=found,
         prepare_s=prepare_s,
         refused=refused,

@@ -1,20 +1,27 @@
-"""Which layers are worth a pad: what masking one costs the trusted side, against computing it there."""
+"""Which layers are worth a pad: the set of them that takes the trusted side least, as a minimum cut."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from siniantrust.graph import Model, Node
+from siniantrust.graph import Model
 from siniantrust.masking.exact._costs import Costs
 from siniantrust.masking.exact._offer import why_not
+from siniantrust.masking.exact._work import LayerWork, layer_works, total_s
 
-_KERNEL_AXES = 2
+_PADDED, _INSIDE = ("padded",), ("inside",)
+_FEMTOSECONDS = 1e15
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Whether a node is to be offered, and the figures behind it; ``reason`` says it in words."""
+    """Whether a node is to be offered, and the figures behind it; ``reason`` says it in words.
+
+    Of a layer that is offered, ``inside_s`` is what it would take there beside all others as they were chosen; of one
+    that is not, ``masked_s`` is.
+    """
 
     offered: bool
     reason: str
@@ -22,26 +29,11 @@ class Choice:
     inside_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """An offerable node: what it takes inside, and under a pad but for masking its input."""
-
-    node: Node
-    entry: str
-    products: int
-    inside_s: float
-    masked_s: float
-
-    @property
-    def gain_s(self) -> float:
-        return self.inside_s - self.masked_s
-
-
 def choose_layers(model: Model, costs: Costs) -> dict[str, Choice]:
-    """Choose the nodes that take the trusted side less time under a pad than computed there.
+    """Choose the set of nodes under pads with which the trusted side takes the least time.
 
-    Nodes that read the same value share its pad, so that they are weighed together: those that gain without counting
-    their input are offered if they gain more, all together, than masking it costs.
+    Nodes that read the same value share its pad, and what passes between layers under pads and layers inside costs the
+    trusted side something, so that they are weighed together.
 
     Args:
         model: the model.
@@ -50,48 +42,70 @@ def choose_layers(model: Model, costs: Costs) -> dict[str, Choice]:
     Returns:
         A choice for every node, by its name.
     """
+    works = layer_works(model)
+    offered = _cheapest(works, costs)
+    least_s = total_s(works, offered, costs)
     chosen: dict[str, Choice] = {}
-    groups: dict[str, list[_Candidate]] = {}
     for node in model.nodes:
         reason = why_not(model, node)
-        if reason is None:
-            candidate = _candidate(model, node, costs)
-            groups.setdefault(candidate.entry, []).append(candidate)
-        else:
+        if reason is not None:
             chosen[node.name] = Choice(offered=False, reason=reason)
-    for entry, group in groups.items():
-        mask_s = model.tensors[entry].elements * costs.mask_s
-        gaining = [candidate for candidate in group if candidate.gain_s > 0]
-        worth_it = sum(candidate.gain_s for candidate in gaining) > mask_s
-        for candidate in group:
-            offered = worth_it and candidate in gaining
-            shared = len(gaining) if offered and len(gaining) > 1 else 1
-            masked_s = candidate.masked_s + mask_s / shared
-            chosen[candidate.node.name] = Choice(
-                offered=offered,
-                reason=_in_words(model, candidate, masked_s, shared),
-                masked_s=masked_s,
-                inside_s=candidate.inside_s,
-            )
-    return {node.name: chosen[node.name] for node in model.nodes}
+            continue
+        work = works[node.name]
+        gain_s = total_s(works, offered ^ {node.name}, costs) - least_s
+        is_offered = node.name in offered
+        shared = sum(name in offered and each.entry == work.entry for name, each in works.items()) if is_offered else 1
+        masked_s, inside_s = work.masked_s(costs) + work.reads * costs.mask_s / shared, work.inside_s(costs)
+        masked_s, inside_s = (masked_s, masked_s + gain_s) if is_offered else (inside_s + gain_s, inside_s)
+        chosen[node.name] = Choice(is_offered, _in_words(work, masked_s, inside_s, shared), masked_s, inside_s)
+    return chosen
 
 
-def _candidate(model: Model, node: Node, costs: Costs) -> _Candidate:
-    proto = model.proto.graph.node[node.index]
-    weights = next(tensor for tensor in model.proto.graph.initializer if tensor.name == proto.input[1])
-    result = model.tensors[proto.output[0]]
-    convolves = node.op_type == "Conv"
-    taps = math.prod(weights.dims[-_KERNEL_AXES:]) if convolves else 1
-    sent, received = model.tensors[proto.input[0]].elements, result.elements
-    products = received * math.prod(weights.dims) // result.shape[1 if convolves else -1]
-    masked_s = sent * taps * costs.verify_s + received * costs.unmask_s + costs.layer_s
-    return _Candidate(node, proto.input[0], products, products * costs.product_s, masked_s)
+def _cheapest(works: Mapping[str, LayerWork], costs: Costs) -> frozenset[str]:
+    """Return the layers on the padded side of a minimum cut; every term of ``total_s`` is an edge or a few."""
+    import networkx as nx
+
+    edges: dict[tuple[object, object], float] = {}
+
+    def add(start: object, end: object, cost_s: float) -> None:
+        edges[start, end] = edges.get((start, end), 0.0) + cost_s
+
+    for name, work in works.items():
+        add(_PADDED, name, work.inside_s(costs))
+        add(name, _INSIDE, work.masked_s(costs))
+        # A value's pad is paid for once, for as much of it as some reader looks at.
+        add(name, ("pad", work.entry, work.reads), math.inf)
+        # What is made inside enters once for all its readers under pads, what is unmasked leaves once for all others.
+        add(name, ("enter", work.entry), math.inf)
+        for source in work.sources:
+            add(("leave", source), name, math.inf)
+        if work.is_read_inside:
+            add(("leave", name), _INSIDE, math.inf)
+        add(name, ("leave", name), work.leave_s(costs))
+        edges[("enter", work.entry), _INSIDE if work.source is None else work.source] = work.enter_s(costs)
+    reads: dict[str, set[int]] = {}
+    for work in works.values():
+        reads.setdefault(work.entry, set()).add(work.reads)
+    for entry, sizes in reads.items():
+        below = 0
+        for size in sorted(sizes):
+            add(("pad", entry, size), _INSIDE, (size - below) * costs.mask_s)
+            if below:
+                add(("pad", entry, size), ("pad", entry, below), math.inf)
+            below = size
+    graph = nx.DiGraph()
+    graph.add_nodes_from((_PADDED, _INSIDE))
+    for (start, end), cost_s in edges.items():
+        # Without a capacity an edge is never cut. Whole numbers keep the algorithm from losing itself in rounding.
+        capacity = {} if math.isinf(cost_s) else {"capacity": round(cost_s * _FEMTOSECONDS)}
+        graph.add_edge(start, end, **capacity)
+    _, (padded, _) = nx.minimum_cut(graph, _PADDED, _INSIDE)
+    return frozenset(name for name in works if name in padded)
 
 
-def _in_words(model: Model, candidate: _Candidate, masked_s: float, shared: int) -> str:
-    numbers = model.tensors[candidate.entry].elements + model.tensors[candidate.node.outputs[0]].elements
+def _in_words(work: LayerWork, masked_s: float, inside_s: float, shared: int) -> str:
     together = f", its input's pad shared by {shared}" if shared > 1 else ""
     return (
-        f"{candidate.node.op_type}: {candidate.products / numbers:.0f} products for each number that crosses; masked "
-        f"{masked_s * 1e3:.2f} ms{together}, inside {candidate.inside_s * 1e3:.2f} ms"
+        f"{work.node.op_type}: {work.products / (work.entered + work.received):.0f} products for each number that "
+        f"crosses; masked {masked_s * 1e3:.2f} ms{together}, inside {inside_s * 1e3:.2f} ms"
     )

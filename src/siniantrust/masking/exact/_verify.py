@@ -147,7 +147,7 @@ def _positions(
         (count, down taps, rows).
     """
     high, wide = (_moves(window, axis, entry[axis], exit_[axis]) for axis in (0, 1))
-    if window.kernel == (1, 1) or max(math.prod(entry), math.prod(exit_)) <= _ONE_ROW:
+    if _is_one_row(window.kernel, entry, exit_):
         across = _small(count, math.prod(exit_))
         grid = across.reshape(count, *exit_)
         taps = np.zeros((count, *window.kernel, *entry), np.int32)
@@ -164,6 +164,21 @@ def _positions(
     for row, (row_out, row_in) in enumerate(high):
         down_taps[:, row, row_in] = down[:, row_out]
     return across, down, taps, down_taps
+
+
+def _is_one_row(kernel: Sequence[int], entry: Sequence[int], exit_: Sequence[int]) -> bool:
+    return tuple(kernel) == (1, 1) or max(math.prod(entry), math.prod(exit_)) <= _ONE_ROW
+
+
+def taps(kernel: Sequence[int], entry: Sequence[int], exit_: Sequence[int]) -> int:
+    """Return with how many numbers a convolution's input is weighed in each comparison: its kernel's size, or width.
+
+    Args:
+        kernel: its kernel (height, width).
+        entry: its input's height and width.
+        exit_: its result's.
+    """
+    return math.prod(kernel) if _is_one_row(kernel, entry, exit_) else kernel[1]
 
 
 def _moves(window: Window, axis: int, size_in: int, size_out: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -79,7 +79,7 @@ class ResidentProgram:
             program,
             open_part=open_piece,
             key=os.urandom(KEY_BYTES),
-            ledger=_Count(),
+            ledger=Count(),
             outside=self._outside,
             soundness_bits=settings.soundness_bits,
             wait_when_dry=settings.wait_when_dry,
@@ -196,7 +196,7 @@ class ResidentProgram:
             del self._outside[name]
 
 
-class _Count:
+class Count:
     """Counts queries under a key that dies with the count."""
 
     def __init__(self) -> None:
