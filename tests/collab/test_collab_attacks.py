@@ -91,6 +91,7 @@ def test_an_honest_cloud_is_not_accused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_hijacking_cloud_inverts_features_where_nobody_watches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,7 +100,7 @@ def test_a_hijacking_cloud_inverts_features_where_nobody_watches(
     known = labels < 4
     attacker = hijack(monkeypatch, images[known][350:550])
     setup = digits_setup(tmp_path, items=350, detect=False, steps=1000, learning_rate=0.001)
-    Here(setup).run()
+    Here(setup, limit_s=3000).run()
     part = TrainableGraph(
         onnx.utils.Extractor(onnx.load(tmp_path / "at-a/model.onnx")).extract_model(["image"], ["pool"])
     )
