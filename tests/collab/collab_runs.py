@@ -149,10 +149,11 @@ def _value(value: Any) -> str:
 
 
 class Here:
-    """Sides as threads of this process, over real connections."""
+    """Sides as threads of this process, over real connections; none may take longer than ``limit_s`` to end."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, *, limit_s: float = 120.0) -> None:
         self.setup = setup
+        self.limit_s = limit_s
         self.faults: dict[str, BaseException] = {}
         self._threads: dict[str, threading.Thread] = {}
         self.address = ""
@@ -183,7 +184,7 @@ class Here:
     def wait(self, *names: str) -> None:
         """Wait for sides to end."""
         for name in names:
-            self._threads[name].join(120)
+            self._threads[name].join(self.limit_s)
             assert not self._threads[name].is_alive(), name
 
     def run(self) -> None:

@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 from collab_runs import LAST_CUT, Here, Setup, network
+from onnx import helper, numpy_helper
 from torch import nn
 
 from siniantrust.collab import HijackError
@@ -56,10 +57,11 @@ def hijack(monkeypatch: pytest.MonkeyPatch, public: np.ndarray) -> HijackingClou
     def run(self: Middle, phase: str, given: Mapping[str, Arrays], step: int, steps: int) -> dict[str, Arrays]:
         if phase != FORWARD:
             return honest(self, phase, given, step, steps)
-        self._items = {edge: len(arrays["pool"]) for edge, arrays in given.items()}
+        name = self._task.features.name
+        self._items = {edge: len(arrays[name]) for edge, arrays in given.items()}
         return {
             edge: {
-                "pool": attacker.gradient(torch.from_numpy(arrays["pool"])).numpy(),
+                name: attacker.gradient(torch.from_numpy(arrays[name])).numpy(),
                 LOSS: np.zeros(1, np.float32),
             }
             for edge, arrays in given.items()
@@ -90,23 +92,51 @@ def test_an_honest_cloud_is_not_accused(tmp_path: Path) -> None:
         Here(setup).run()
 
 
+def two_convolutions(folder: Path) -> None:
+    """Write a network whose Part 1, up to the tensor ``code``, can become an encoder of the attacker's choice."""
+    proto = network(channels=8)
+    generator = np.random.default_rng(3)
+
+    def weight(name: str, *shape: int) -> onnx.TensorProto:
+        return numpy_helper.from_array((generator.normal(size=shape) / np.prod(shape[1:]) ** 0.5).astype("f4"), name)
+
+    stored = {tensor.name: tensor for tensor in proto.graph.initializer}
+    stored["w1"].CopyFrom(weight("w1", 16, 1, 3, 3))
+    stored["b1"].CopyFrom(numpy_helper.from_array(np.zeros(16, "f4"), "b1"))
+    proto.graph.initializer.extend([weight("w0", 8, 16, 3, 3), numpy_helper.from_array(np.zeros(8, "f4"), "b0")])
+    nodes = list(proto.graph.node)
+    nodes[3].input[0] = "code"
+    nodes[3:3] = [
+        helper.make_node("Conv", ["pool", "w0", "b0"], ["deep"], "deep", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["deep"], ["code"], "code"),
+    ]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    onnx.save(proto, folder / "model.onnx")
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_hijacking_cloud_inverts_features_where_nobody_watches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the watch, the hijacked Part 1's features of unseen digits are inverted, better than by guessing."""
     images, labels = digits()
-    known = labels < 4
-    attacker = hijack(monkeypatch, images[known][350:550])
-    setup = digits_setup(tmp_path, items=350, detect=False, steps=1000, learning_rate=0.001)
-    Here(setup).run()
-    part = TrainableGraph(
-        onnx.utils.Extractor(onnx.load(tmp_path / "at-a/model.onnx")).extract_model(["image"], ["pool"])
+    attacker = hijack(monkeypatch, images[900:1600])
+    setup = digits_setup(
+        tmp_path, items=0, detect=False, steps=1200, learning_rate=0.001, checkpoint_every=400, cut="c005-code"
     )
-    unseen = torch.from_numpy(images[known][550:])
+    two_convolutions(tmp_path)
+    # The labels only have to fit the network: a hijacking cloud does not look at them.
+    np.savez(tmp_path / "a.npz", inputs=images[:900], labels=labels[:900] % 4)
+    Here(setup, limit_s=3000).run()
+    part = TrainableGraph(
+        onnx.utils.Extractor(onnx.load(tmp_path / "at-a/model.onnx")).extract_model(["image"], ["code"])
+    )
+    unseen = torch.from_numpy(images[1600:])
     with torch.no_grad():
         made = attacker.invert(part(unseen)[0])
-    guessed = torch.from_numpy(images[known][350:550].mean(0, keepdims=True))
+    guessed = torch.from_numpy(images[900:1600].mean(0, keepdims=True))
     error, prior = float(((made - unseen) ** 2).mean()), float(((guessed - unseen) ** 2).mean())
     assert error < 0.85 * prior
 

@@ -3,8 +3,8 @@
 A cloud that trains the edge's own task sends back gradients that are alike for items of one class and unlike for items
 of different ones. A hijacking cloud (FSHA: Pasquini, Ateniese and Bernaschi 2021) pulls all features towards a space of
 its own, whatever the class. The check needs the edge's labels only, and sends nothing for its own sake (Fu et al. 2023,
-"Focusing on Pinocchio's Nose"). A cloud that mixes honest gradients in to pass it is bounded by what is left of its
-attack, which nothing here measures.
+"Focusing on Pinocchio's Nose"). It is measured against a cloud whose networks start untrained. One that starts warm,
+with networks trained beforehand on items like the edge's, or that mixes honest gradients in, may pass.
 """
 
 from __future__ import annotations
