@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -98,5 +97,5 @@ def test_a_service_beside_a_tpm(machine: Machine) -> None:
                     sealed = sealed or enclave.seal(b"data", context=b"test")
                     assert enclave.unseal(sealed, context=b"test") == b"data"
             finally:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
                 process.wait(30)
