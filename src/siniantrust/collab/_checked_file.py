@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from siniantrust._files import write_atomic
+from siniantrust._files import sole_user, write_atomic
 from siniantrust.collab._errors import CollabError
 
 _DIGEST_BYTES = 32
@@ -38,19 +36,12 @@ def read_checked(path: Path) -> memoryview:
     return raw[_DIGEST_BYTES:]
 
 
-@contextmanager
-def sole_user(folder: Path) -> Iterator[None]:
-    """Hold a folder, so that no second process writes there.
+def hold(folder: Path) -> AbstractContextManager[None]:
+    """Hold the folder of one side of a run.
 
     Raises:
         CollabError: if another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CollabError(
-                f"folder {folder}: another process uses it; give each edge and the cloud its own"
-            ) from None
-        yield
+    return sole_user(
+        folder, CollabError(f"folder {folder}: another process uses it; give each edge and the cloud its own")
+    )

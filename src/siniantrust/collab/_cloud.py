@@ -13,7 +13,7 @@ import torch
 from siniantrust.collab._agreement import agreement_of
 from siniantrust.collab._asynchronous import AsynchronousCloud
 from siniantrust.collab._attest import Attestation
-from siniantrust.collab._checked_file import sole_user
+from siniantrust.collab._checked_file import hold
 from siniantrust.collab._config import CloudConfig
 from siniantrust.collab._coordinator import Coordinator
 from siniantrust.collab._errors import CollabError
@@ -43,7 +43,7 @@ def run_cloud(config: CloudConfig, on_ready: Callable[[Address], None]) -> Path:
     grpc = load_grpc()
     torch.set_num_threads(config.threads)
     start_s = time.monotonic()
-    with sole_user(config.folder):
+    with hold(config.folder):
         task = load_task(config.training, config.mask)
         coordinator = _coordinator(config)(config, task, agreement_of(config.training, task))
         attestation = Attestation(config.attestation, read_certificate(config.certificate)[2])

@@ -13,7 +13,7 @@ from siniantrust.collab import _methods as methods
 from siniantrust.collab import collab_pb2 as pb
 from siniantrust.collab._agreement import Agreement, agreement_of
 from siniantrust.collab._attest import Attestation
-from siniantrust.collab._checked_file import sole_user
+from siniantrust.collab._checked_file import hold
 from siniantrust.collab._config import EdgeConfig
 from siniantrust.collab._data import Items, load_items
 from siniantrust.collab._edge_split import SplitEdge
@@ -37,7 +37,7 @@ def run_edge(config: EdgeConfig) -> Path:
     load_grpc()
     torch.set_num_threads(config.threads)
     start_s = time.monotonic()
-    with sole_user(config.folder):
+    with hold(config.folder):
         task = load_task(config.training, config.mask)
         agreement = agreement_of(config.training, task)
         if (config.folder / RECORD).exists():

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from siniantrust._extras import require
-from siniantrust._files import write_atomic
+from siniantrust._files import sole_user, write_atomic
 from siniantrust._progress import progress
 from siniantrust.errors import SinianError
 from siniantrust.graph import Model
@@ -72,7 +69,8 @@ def tune(
     if trials < 1 or workers < 1:
         raise TuneError(f"search: expected at least one trial and one worker, found {trials} and {workers}")
     (out / "trials").mkdir(parents=True, exist_ok=True)
-    with _alone(out):
+    refusal = TuneError(f"folder {out}: another search is running in it; wait for it, or name another folder")
+    with sole_user(out, refusal):
         study = _opened(out, search, model, data)
         left = trials - len(study.get_trials(deepcopy=False))
         context = multiprocessing.get_context("spawn")
@@ -87,19 +85,6 @@ def tune(
             except BrokenProcessPool:
                 raise TuneError(f"folder {out}: a worker died (out of memory?); start again to go on") from None
         return _tuning(_study(out), model, limits or Limits())
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold the folder against other searches."""
-    with (out / "lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TuneError(
-                f"folder {out}: another search is running in it; wait for it, or name another folder"
-            ) from None
-        yield
 
 
 def _study(out: Path, seed: int = 0) -> optuna.Study:
