@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from collab_runs import Here, Setup, network, pictures
+from collab_runs import Here, Setup, address_of, network, pictures, process
 
 from siniantrust.collab import (
     CloudConfig,
@@ -290,8 +290,7 @@ def test_certificates_are_pinned_on_both_sides(tmp_path: Path) -> None:
 
 def test_nothing_older_than_tls_1_3_is_spoken(tmp_path: Path) -> None:
     """A client that offers TLS 1.2 at most fails its handshake; one of TLS 1.3 gets through it."""
-    here = Here(upload_setup(tmp_path))
-    host, port = here.start_cloud().split(":")
+    upload_setup(tmp_path)
 
     def version(highest: ssl.TLSVersion) -> str | None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -302,9 +301,12 @@ def test_nothing_older_than_tls_1_3_is_spoken(tmp_path: Path) -> None:
         with socket.create_connection((host, int(port))) as raw, context.wrap_socket(raw) as wrapped:
             return wrapped.version()
 
-    assert version(ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
-    with pytest.raises(ssl.SSLError):
-        version(ssl.TLSVersion.TLSv1_2)
+    # A process of its own, as `sinian train cloud` is: in this one, other tests may have opened gRPC before.
+    with process(tmp_path, "cloud", "cloud") as cloud:
+        host, port = address_of(cloud).split(":")
+        assert version(ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
+        with pytest.raises(ssl.SSLError):
+            version(ssl.TLSVersion.TLSv1_2)
 
 
 def reference(folder: Path, measurement: str, *, accept: str = "simulated") -> str:
