@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from cryptography.hazmat.primitives.ciphers import CipherContext
 from exact_models import (
     attention_network,
     encoder_network,
@@ -21,7 +21,7 @@ from exact_models import (
     residual_network,
     trunk_network,
 )
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from scipy import stats
@@ -30,16 +30,15 @@ from siniantrust.errors import DataError, IntegrityError, PlanError, TrustError
 from siniantrust.graph import Model
 from siniantrust.masking.exact import ExactSession, Program, build_program, offerable
 from siniantrust.masking.exact._affine import fold_affine
-from siniantrust.masking.exact._field import PRIME
 from siniantrust.masking.exact._finish import Finish
 from siniantrust.masking.exact._layer import Layer
 from siniantrust.masking.exact._offer import make_layer
-from siniantrust.masking.exact._pads import PadSource
 from siniantrust.masking.exact._pool import Pool
 from siniantrust.masking.exact._query import Query, _Made
 from siniantrust.masking.exact._uses import uses
 from siniantrust.odla import CheckedExecutable, DeviceSpec
 
+Arrays = Mapping[str, np.ndarray]
 CPU = DeviceSpec("cpu", options={"threads": 1})
 NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
     "residual": residual_network,
@@ -122,6 +121,20 @@ def _in_the_clear(model: Model, program: Program, x: np.ndarray) -> np.ndarray:
     return values["y"]
 
 
+def _begun(session: ExactSession, x: np.ndarray) -> Query:
+    """Return a request whose corrections the session keeps."""
+    query = session.trusted.begin({"x": x})
+    session._keep(query.prepared)
+    return query
+
+
+def _corrected(session: ExactSession, query: Query, answers: Mapping[str, np.ndarray] | None = None) -> Arrays:
+    """Return a device's answers, or these, with corrections added."""
+    if answers is None:
+        answers = session._devices["cpu"][query.exchange].run(query.request or {})
+    return session.corrections.added(query.exchange, query.queries, answers)
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_answers_are_the_quantised_models(model: Model, program: Program, batch: int) -> None:
     """Under pads, checked and unmasked, a model gives what its quantised form gives in the clear."""
@@ -132,7 +145,7 @@ def test_answers_are_the_quantised_models(model: Model, program: Program, batch:
 
 
 def test_every_layers_answer_is_exact(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Masked, computed in float64, folded, unmasked and finished, each layer gives what 64-bit arithmetic gives."""
+    """Masked, computed in float64, unmasked and finished, each layer gives what 64-bit arithmetic gives."""
     values: dict[str, np.ndarray] = {}
     steps: dict[str, np.ndarray] = {}
     go_on = Query._go_on
@@ -147,10 +160,10 @@ def test_every_layers_answer_is_exact(program: Program, monkeypatch: pytest.Monk
     values["x"] = model_input
     wants, checked = uses(program), 0
     with ExactSession(program, [CPU]) as session:
-        query = session.trusted.begin({"x": model_input})
+        query = _begun(session, model_input)
         while query.request is not None:
             exchange = program.exchanges[query.exchange]
-            query.accept(session._devices["cpu"][query.exchange].run(query.request))
+            query.accept(_corrected(session, query))
             for layer, finish in zip(exchange.layers, exchange.finishes, strict=True):
                 wanted = _in_integers(layer, steps[layer.entry])
                 if finish.addend in wants.steps_added:
@@ -354,48 +367,18 @@ class _Eavesdropper:
 
 
 def test_what_a_device_sees_is_uniform(residual: Program) -> None:
-    """For an input that is far from random, the masked values are uniform and never repeat (chi-square, 256 bins)."""
+    """For an input that is far from random, every byte that is sent is uniform, and nothing repeats (chi-square)."""
     x = np.zeros((1, *residual.inputs[0].shape[1:]), np.float32)
     with ExactSession(residual, [CPU]) as session:
         spies = [_Eavesdropper(opened) for opened in session._devices["cpu"]]
         session._devices["cpu"] = spies  # type: ignore[assignment]
         for _ in range(60):
             session.run({"x": x})
-        seen = np.concatenate([array.ravel() for spy in spies for array in spy.seen])
         first = spies[0].seen
-    assert seen.max() < PRIME
-    counts = np.histogram(seen, bins=256, range=(0, PRIME))[0]
-    assert stats.chisquare(counts).pvalue > 1e-4
+    for limb in range(3):
+        seen = np.concatenate([array[:, limb].ravel() for spy in spies for array in spy.seen])
+        assert stats.chisquare(np.bincount(seen, minlength=256)).pvalue > 1e-4
     assert len({array.tobytes() for array in first}) == len(first)
-
-
-def test_a_pad_that_is_drawn_again_is_the_one_prepared(residual: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a word is no residue, masking draws the same other one as preparing did, and the answer stays right."""
-    x = np.random.default_rng(6).normal(size=(1, *residual.inputs[0].shape[1:])).astype(np.float32)
-    with ExactSession(residual, [CPU]) as session:
-        wanted = session.run({"x": x})["y"]
-    encryptor = PadSource._encryptor
-
-    class Unlucky:
-        def __init__(self, inner: CipherContext, *, unlucky: bool) -> None:
-            self._inner = inner
-            self._unlucky = unlucky
-
-        def update_into(self, plain: memoryview, into: memoryview) -> None:
-            self._inner.update_into(plain, into)
-            if self._unlucky:
-                into[:4] = b"\xff" * 4
-
-    def unlucky(source: PadSource, query: int, value: int, block: int) -> Unlucky:
-        source._spare.clear()  # of others like this
-        return Unlucky(encryptor(source, query, value, block), unlucky=block == 0)
-
-    monkeypatch.setattr(PadSource, "_encryptor", unlucky)
-    with ExactSession(residual, [CPU]) as session:
-        spy = _Eavesdropper(session._devices["cpu"][0])
-        session._devices["cpu"][0] = spy  # type: ignore[call-overload]
-        np.testing.assert_array_equal(session.run({"x": x})["y"], wanted)
-        assert spy.seen[0].max() < PRIME
 
 
 def test_memory_that_a_device_has_seen_holds_nothing_else(residual: Program) -> None:
@@ -418,57 +401,58 @@ def test_memory_that_a_device_has_seen_holds_nothing_else(residual: Program) -> 
         assert not any(np.may_share_memory(array, buffer) for array in kept for buffer in private)
 
 
+Waiting = list[tuple[ExactSession, Query, Arrays]]
+
+
 @pytest.fixture(scope="module")
-def waiting(program: Program) -> Iterator[list[tuple[Query, dict[str, np.ndarray]]]]:
-    """Return for every exchange a request that waits for its answer, and the right answer."""
+def waiting(program: Program) -> Iterator[Waiting]:
+    """Return for every exchange a request that waits for its answer, and the device's right answer."""
     x = np.random.default_rng(3).normal(size=(1, *program.inputs[0].shape[1:])).astype(np.float32)
-    found = []
+    found: Waiting = []
     with ExactSession(program, [CPU]) as session:
         for number in range(len(program.exchanges)):
-            query = session.trusted.begin({"x": x})
-            for earlier in session._devices["cpu"][:number]:
-                query.accept(earlier.run(query.request or {}))
-            found.append((query, session._devices["cpu"][number].run(query.request or {})))
+            query = _begun(session, x)
+            while query.exchange < number:
+                query.accept(_corrected(session, query))
+            found.append((session, query, session._devices["cpu"][number].run(query.request or {})))
         yield found
-        for query, answer in found:
-            query.accept(answer)  # what was refused before was what was wrong with it
+        for _, query, answer in found:
+            query.accept(_corrected(session, query, answer))  # what was refused before was what was wrong with it
 
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
-def test_any_changed_byte_is_caught(waiting: list[tuple[Query, dict[str, np.ndarray]]], data: st.DataObject) -> None:
+def test_any_changed_byte_is_caught(waiting: Waiting, data: st.DataObject) -> None:
     """Whichever byte of whichever answer a host changes, the answer is refused and names the layer."""
-    query, answer = data.draw(st.sampled_from(waiting), label="exchange")
+    session, query, answer = data.draw(st.sampled_from(waiting), label="exchange")
     name = data.draw(st.sampled_from(sorted(answer)), label="value")
-    raw = bytearray(answer[name].tobytes())
-    raw[data.draw(st.integers(0, len(raw) - 1), label="byte")] ^= data.draw(st.integers(1, 255), label="bits")
-    changed = np.frombuffer(bytes(raw), np.uint32).reshape(answer[name].shape)
-    # Another name for the same residue is the same answer.
-    assume(not np.array_equal(changed.astype(np.int64) % PRIME, answer[name].astype(np.int64) % PRIME))
+    changed = answer[name].copy()
+    changed.reshape(-1)[data.draw(st.integers(0, changed.size - 1), label="byte")] ^= data.draw(
+        st.integers(1, 255), label="bits"
+    )
     with pytest.raises(IntegrityError, match="is not what layer"):
-        query.accept({**answer, name: changed})
+        query.accept(_corrected(session, query, {**answer, name: changed}))
 
 
 @settings(max_examples=50, deadline=None)
 @given(data=st.data())
-def test_any_changed_byte_of_the_stock_is_caught(
-    waiting: list[tuple[Query, dict[str, np.ndarray]]], data: st.DataObject
-) -> None:
+def test_any_changed_byte_of_the_stock_is_caught(waiting: Waiting, data: st.DataObject) -> None:
     """Whichever byte of whichever correction a host changes, nothing of the result is used, and the stock is named."""
-    query, answer = data.draw(st.sampled_from(waiting), label="exchange")
-    stock, number = query.trusted._stock, query.queries[0]
-    first = query.trusted._first_layer[query.exchange]
-    layer = first + data.draw(st.integers(0, len(answer) - 1), label="layer")
-    name = number.to_bytes(8, "big") + layer.to_bytes(4, "big")
-    right = stock._outside[name]
-    raw = bytearray(right)
-    raw[data.draw(st.integers(0, len(raw) - 17), label="byte")] ^= data.draw(st.integers(1, 255), label="bits")
-    whole = [np.frombuffer(bytes(each[:-16]), "<u4").astype(np.int64) % PRIME for each in (right, raw)]
-    assume(not np.array_equal(whole[0], whole[1]))  # another name for the same residue is the same correction
-    stock._outside[name] = bytes(raw)
-    with pytest.raises(TrustError, match=f"the correction of layer {layer} for query {number} does not open"):
-        query.accept(answer)
-    stock._outside[name] = right
+    session, query, answer = data.draw(st.sampled_from(waiting), label="exchange")
+    exchange, number = query.trusted.program.exchanges[query.exchange], query.queries[0]
+    place = data.draw(st.integers(0, len(answer) - 1), label="layer")
+    right = session.corrections._kept[number]
+    wrong, at = right.copy(), session.corrections._ends[query.exchange]
+    at += sum(each.size_bytes for each in exchange.corrections[:place])
+    at += data.draw(st.integers(0, exchange.corrections[place].size_bytes - 17), label="byte")
+    wrong[at] ^= data.draw(st.integers(1, 255), label="bits")
+    session.corrections._kept[number] = wrong
+    with pytest.raises(IntegrityError, match="is not what layer"):
+        query.accept(_corrected(session, query, answer))
+    message = f"the correction of layer '{exchange.layers[place].name}' for query {number} does not open"
+    with pytest.raises(TrustError, match=message):
+        session._require_untouched(query)
+    session.corrections._kept[number] = right
 
 
 @pytest.mark.parametrize("fault", ["missing", "more", "shape", "dtype", "stale", "zero"])
@@ -478,8 +462,7 @@ def test_other_lies_are_caught(residual: Program, fault: str) -> None:
     shape = (1, *residual.inputs[0].shape[1:])
     with ExactSession(residual, [CPU]) as session:
         device = session._devices["cpu"][0]
-        earlier = session.trusted.begin({"x": generator.normal(size=shape).astype(np.float32)})
-        query = session.trusted.begin({"x": generator.normal(size=shape).astype(np.float32)})
+        earlier, query = (_begun(session, generator.normal(size=shape).astype(np.float32)) for _ in range(2))
         assert earlier.request is not None
         assert query.request is not None
         answer = device.run(query.request)
@@ -487,14 +470,14 @@ def test_other_lies_are_caught(residual: Program, fault: str) -> None:
         lies = {
             "missing": {},
             "more": {**answer, "extra": answer[name]},
-            "shape": {name: answer[name][:, :, :-1]},
+            "shape": {name: answer[name][:, :, :, :-1]},
             "dtype": {name: answer[name].astype(np.float32)},
             "stale": device.run(earlier.request),
             "zero": {name: np.zeros_like(answer[name])},
         }
         with pytest.raises(IntegrityError, match="exchange 0"):
-            query.accept(lies[fault])
-        query.accept(answer)  # an honest device may still answer
+            query.accept(_corrected(session, query, lies[fault]))
+        query.accept(_corrected(session, query, answer))  # an honest device may still answer
 
 
 class _Liar:
@@ -504,7 +487,7 @@ class _Liar:
         self._inner = inner
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {name: array + np.uint32(1) for name, array in self._inner.run(inputs).items()}
+        return {name: array + np.uint8(1) for name, array in self._inner.run(inputs).items()}
 
 
 def test_a_lying_device_is_quarantined_and_another_one_answers(residual: Program) -> None:
@@ -535,13 +518,13 @@ def test_a_dry_stock_waits_or_refuses(residual: Program) -> None:
     """Where no prepared query is left, one is prepared on the spot and counted, or the request is refused."""
     x = np.zeros((1, *residual.inputs[0].shape[1:]), np.float32)
     with ExactSession(residual, [CPU]) as session:
-        session.trusted.prepare(1)
+        session.prepare(1)
         assert session.trusted.stock_level == 1
-        assert session.trusted.stock_bytes > 0
+        assert session.corrections.kept_bytes > 0
         session.run({"x": x})
-        assert (session.trusted.meter.ran_dry, session.trusted.stock_bytes) == (0, 0)
+        assert (session.trusted.meter.ran_dry, session.corrections.kept_bytes) == (0, 0)
         session.run({"x": x})
-        assert session.trusted.meter.ran_dry == 1
+        assert (session.trusted.meter.ran_dry, session.corrections.kept_bytes) == (1, 0)
     with (
         ExactSession(residual, [CPU], wait_when_dry=False) as session,
         pytest.raises(TrustError, match="pad stock: it is dry"),
@@ -551,20 +534,21 @@ def test_a_dry_stock_waits_or_refuses(residual: Program) -> None:
 
 @pytest.mark.parametrize("fault", ["changed", "gone", "swapped"])
 def test_a_host_cannot_change_what_was_prepared(residual: Program, fault: str) -> None:
-    """Corrections that lie outside are authenticated: a changed, lost or exchanged one gives no answer."""
+    """A changed, lost or exchanged correction gives no answer, and no device gets the blame."""
     x = np.zeros((1, *residual.inputs[0].shape[1:]), np.float32)
     with ExactSession(residual, [CPU]) as session:
-        session.trusted.prepare(2)
-        outside = session.trusted._stock._outside
-        first, other = min(outside), sorted(outside)[len(outside) // 2]
+        session.prepare(2)
+        kept = session.corrections._kept
         if fault == "changed":
-            outside[first] = bytes([outside[first][0] ^ 1]) + outside[first][1:]
+            kept[0] = np.concatenate([kept[0][:1] ^ 1, kept[0][1:]])
         elif fault == "gone":
-            del outside[first]
+            del kept[0]
         else:
-            outside[first] = outside[other]
-        with pytest.raises(TrustError, match="the correction of layer 0 for query 0"):
+            kept[0] = kept[1]
+        message = "corrections for query 0 are gone" if fault == "gone" else "correction of layer 'stem' for query 0"
+        with pytest.raises(TrustError, match=message):
             session.run({"x": x})
+        assert not session.quarantined
 
 
 def test_inputs_that_do_not_fit_are_named(residual: Program) -> None:
@@ -572,7 +556,7 @@ def test_inputs_that_do_not_fit_are_named(residual: Program) -> None:
     shape = residual.inputs[0].shape
     good = np.zeros(shape, np.float32)
     with ExactSession(residual, [CPU]) as session:
-        session.trusted.prepare(1)
+        session.prepare(1)
         for bad in ({"z": good}, {"x": good[:, :1]}, {"x": good.astype(np.float64)}, {"x": good + np.nan}):
             with pytest.raises(DataError, match="exact masks"):
                 session.run(bad)
@@ -603,15 +587,18 @@ def test_a_bound_that_cannot_be_proven_is_refused() -> None:
         window=None,
     )
     layer.check()
+    assert layer.limbs == 4
     worse = np.full((1, (1 << 30) // (127 * 127) + 1), 127, np.int8)
-    with pytest.raises(PlanError, match="layer 'wide'"):
-        Layer(
-            name="wide",
-            entry="x",
-            exit="y",
-            weight=worse,
-            bias=layer.bias,
-            input_scale=1.0,
-            row_scales=layer.row_scales,
-            window=None,
-        ).check()
+    for checked in (Layer.check, lambda worse: worse.limbs):
+        with pytest.raises(PlanError, match="layer 'wide'"):
+            checked(replace(layer, weight=worse))
+
+
+@pytest.mark.parametrize(("terms", "limbs"), [(520, 3), (521, 4)])
+def test_three_bytes_cross_where_they_are_enough(terms: int, limbs: int) -> None:
+    """A layer takes three bytes a number as long as 127 times its largest sum of weights stays below 2^23."""
+    weight = np.full((2, terms), 127, np.int8)
+    weight[0] = 1
+    layer = Layer("layer", "x", "y", weight, np.zeros(2, np.float32), 1.0, np.ones(2, np.float32), None)
+    assert (layer.most, layer.limbs) == (127 * 127 * terms, limbs)
+    assert (layer.most < 1 << 23) == (limbs == 3)

@@ -186,7 +186,7 @@ def test_pixels_that_no_layer_reads_are_not_sent(tmp_path: Path) -> None:
     model = _convolutions(tmp_path, ("strided", 1, 1, 2), ("other", 1, 1, 2), ("full", 1, 1, 1))
     thinned, found = _sent_bytes(model, ["strided", "other"])
     whole, also = _sent_bytes(model, ["strided", "other", "full"])
-    assert (thinned, whole) == (2 * 8 * 5 * 6 * 4, 2 * 8 * 10 * 11 * 4)
+    assert (thinned, whole) == (2 * 8 * 5 * 6 * 3, 2 * 8 * 10 * 11 * 3)
     for name in ("strided", "other"):
         np.testing.assert_array_equal(found[name], also[name])
 
@@ -197,7 +197,7 @@ def test_pixels_that_no_layer_reads_are_not_sent(tmp_path: Path) -> None:
 def test_pixels_that_some_layer_reads_are_sent(tmp_path: Path, layers: tuple[tuple[str, int, int, int], ...]) -> None:
     """Where strides differ, or a kernel is larger, the whole image goes."""
     model = _convolutions(tmp_path, *layers)
-    assert _sent_bytes(model, [name for name, *_ in layers])[0] == 2 * 8 * 10 * 11 * 4
+    assert _sent_bytes(model, [name for name, *_ in layers])[0] == 2 * 8 * 10 * 11 * 3
 
 
 def test_a_network_that_no_layer_of_is_worth_it_stays_inside(residual: Model) -> None:

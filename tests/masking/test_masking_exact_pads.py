@@ -17,118 +17,106 @@ from scipy import stats
 import siniantrust
 from siniantrust.errors import TrustError
 from siniantrust.masking.exact import PadLedger, PadSource
-from siniantrust.masking.exact._field import HALF, PRIME, masked, most_terms, reduced, sealed, unmasked
 from siniantrust.masking.exact._ledger import SESSION_BYTES, STRIDE
-from siniantrust.masking.exact._stock import Stock
+from siniantrust.masking.exact._ring import from_limbs, minus, most_terms, plus, to_limbs
+from siniantrust.masking.exact._stock import TAG_BYTES, Stock
 
 KEY = bytes(range(32))
 SESSION = bytes(SESSION_BYTES)
 
 
-def test_pads_are_uniform_residues() -> None:
-    """Pads lie below the prime and are even over it (Kolmogorov-Smirnov)."""
-    pads = PadSource(KEY).pad(1, 2, 200_000)
-    assert pads.max() < PRIME
-    assert stats.kstest(pads / PRIME, "uniform").pvalue > 1e-4
+@pytest.mark.parametrize("limbs", [3, 4])
+def test_pads_are_uniform(limbs: int) -> None:
+    """Every byte of a pad is even over its values (chi-square), and so are the numbers (Kolmogorov-Smirnov)."""
+    pads = PadSource(KEY).pad(1, 2, 200_000, limbs=limbs)
+    for limb in pads:
+        assert stats.chisquare(np.bincount(limb, minlength=256)).pvalue > 1e-4
+    numbers = from_limbs(pads).astype(np.float64) / (1 << (8 * limbs)) + 0.5
+    assert stats.kstest(numbers, "uniform").pvalue > 1e-4
 
 
 def test_pads_of_different_numbers_differ() -> None:
     """Another query, another value or another key gives another pad; the same numbers give the same."""
     source = PadSource(KEY)
-    first = source.pad(1, 1, 64)
-    assert np.array_equal(first, source.pad(1, 1, 64))
-    for other in (source.pad(2, 1, 64), source.pad(1, 2, 64), PadSource(KEY[::-1]).pad(1, 1, 64)):
-        assert not np.intersect1d(first, other).size
+    first = source.pad(1, 1, 64, limbs=4)
+    assert np.array_equal(first, source.pad(1, 1, 64, limbs=4))
+    others = (source.pad(2, 1, 64, limbs=4), source.pad(1, 2, 64, limbs=4), PadSource(KEY[::-1]).pad(1, 1, 64, limbs=4))
+    for other in others:
+        assert not np.intersect1d(from_limbs(first), from_limbs(other)).size
 
 
-def test_the_value_that_is_no_residue_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A word of 31 ones is replaced, until it is a residue."""
-    source, drawn = PadSource(KEY), []
-
-    def words(_query: int, _value: int, block: int, count: int) -> np.ndarray:
-        drawn.append(block)
-        made = np.arange(count, dtype=np.uint32)
-        if len(drawn) < 3:
-            made[-1] = PRIME
-        return made
-
-    monkeypatch.setattr(source, "_words", words)
-    assert source.pad(0, 0, 5).tolist() == [0, 1, 2, 3, 0]
-    assert drawn[0] == 0
-    assert len(set(drawn)) == 3
+def test_a_pad_is_one_stretch_of_the_generator() -> None:
+    """By shares of any size, no byte of the generator is left out or comes twice."""
+    source = PadSource(KEY)
+    whole = source.pad(1, 2, 100, limbs=3, share=100).tobytes()
+    for share in (1, 7, 99):
+        pieces = source.shares(1, 2, 100, limbs=3, share=share)
+        assert b"".join(pads.tobytes() for _, pads in pieces) == whole
 
 
-@pytest.mark.parametrize("numbers", [(-1, 0, 1), (1 << 64, 0, 1), (0, 1 << 32, 1), (0, 0, (1 << 33) + 1)])
+@pytest.mark.parametrize("numbers", [(-1, 0, 1), (1 << 64, 0, 1), (0, 1 << 32, 1), (0, 0, (1 << 34) + 1)])
 def test_numbers_beyond_the_counter_are_refused(numbers: tuple[int, int, int]) -> None:
     """A number that would wrap the counter, and so use a pad twice, is refused."""
     with pytest.raises(TrustError, match="beyond the counter's range"):
-        PadSource(KEY).pad(*numbers)
+        PadSource(KEY).pad(*numbers, limbs=4)
 
 
-@given(st.lists(st.integers(-127, 127), min_size=1, max_size=50), st.integers(0, PRIME - 1))
-def test_masking_is_undone(values: list[int], pad: int) -> None:
-    """What was masked with a pad comes back by taking the pad off again."""
-    steps, pads = np.array(values, np.int8), np.full(len(values), pad, np.uint32)
-    sent = masked(steps, pads)
-    assert sent.max() < PRIME
-    assert unmasked(sent, np.zeros_like(sent), pads).tolist() == values
+def _random(limbs: int, numbers: list[int]) -> np.ndarray:
+    return to_limbs(np.array(numbers), limbs, axis=0)
 
 
-RESIDUES = st.sampled_from([0, 1, HALF, HALF + 1, PRIME - 1]) | st.integers(0, PRIME - 1)
+@given(st.sampled_from([3, 4]), st.data())
+def test_results_are_read_back_from_any_number(limbs: int, data: st.DataObject) -> None:
+    """Every result in range is recovered, whatever the correction and the pads are."""
+    half = 1 << (8 * limbs - 1)
+    number = st.sampled_from([0, 1, half - 1, half, 2 * half - 1]) | st.integers(0, 2 * half - 1)
+    result = data.draw(st.sampled_from([-half, -1, 0, half - 1]) | st.integers(-half, half - 1), label="result")
+    correction, pad = (_random(limbs, [data.draw(number, label=name)]) for name in ("correction", "pad"))
+    answer = plus(_random(limbs, [result]), correction)
+    kept = minus(pad, correction)
+    assert from_limbs(minus(plus(answer, kept), pad)).tolist() == [result]
 
 
-@given(st.integers(-HALF, HALF), RESIDUES, RESIDUES, st.sampled_from([0, PRIME]), st.sampled_from([0, PRIME]))
-def test_results_are_read_back_from_any_residue(result: int, correction: int, pad: int, lift: int, other: int) -> None:
-    """Every result in range is recovered, under every pad, whether or not a host's words lie below the prime."""
-    answer = (result + correction) % PRIME
-    words = sealed(np.array([correction], np.uint32), np.array([pad], np.uint32))
-    assert words[0] < PRIME
-    given_words = np.array([answer + lift, int(words[0]) + other], np.uint32)
-    found = unmasked(given_words[:1], given_words[1:], np.array([pad], np.uint32))
-    assert found.tolist() == [result]
+@given(st.sampled_from([3, 4]), st.lists(st.integers(-(1 << 31), (1 << 31) - 1), min_size=1, max_size=20))
+def test_limbs_are_the_bytes_of_a_number(limbs: int, numbers: list[int]) -> None:
+    """The lowest byte comes first, and numbers are read back as signed ones."""
+    raw, modulus = _random(limbs, numbers), 1 << (8 * limbs)
+    for number, each in zip(numbers, raw.T, strict=True):
+        assert bytes(each) == (number % modulus).to_bytes(limbs, "little")
+    assert [found % modulus for found in from_limbs(raw).tolist()] == [number % modulus for number in numbers]
 
 
-WORDS = st.sampled_from([0, 1, PRIME - 1, PRIME, PRIME + 1, (1 << 32) - 2, (1 << 32) - 1]) | st.integers(
-    0, (1 << 32) - 1
-)
+def test_what_the_host_keeps_is_uniform_and_tells_nothing_of_a_correction() -> None:
+    """For corrections that are far from random, every byte that is kept is even, and so is what two differ by."""
+    stock = Stock(PadSource(KEY), KEY[::-1])
+    count = 200_000
+    first, second = (
+        np.frombuffer(stock.sealed(5, layer, np.full((3, count), layer, np.uint8), share=1000), np.uint8, 3 * count)
+        for layer in (0, 1)
+    )
+    for raw in (first, second, first - second):
+        for limb in raw.reshape(-1, 3, 1000).swapaxes(0, 1):
+            assert stats.chisquare(np.bincount(limb.ravel(), minlength=256)).pvalue > 1e-4
 
 
-@given(st.tuples(WORDS, WORDS), RESIDUES, RESIDUES)
-def test_a_changed_word_changes_a_result_alike_whatever_is_secret(
-    words: tuple[int, int], pad: int, other_pad: int
-) -> None:
-    """Whether two words of a host give the same result does not depend on the pad: a refusal tells nothing of it."""
-    nothing = np.zeros(1, np.uint32)
-    same = [
-        unmasked(np.array([words[0]], np.uint32), nothing, np.array([each], np.uint32))
-        == unmasked(np.array([words[1]], np.uint32), nothing, np.array([each], np.uint32))
-        for each in (pad, other_pad)
-    ]
-    assert same[0] == same[1] == (words[0] % PRIME == words[1] % PRIME)
+def test_a_changed_correction_does_not_open() -> None:
+    """Whichever byte of a correction or its tag changes, or its numbers, it is no longer what was made."""
+    stock = Stock(PadSource(KEY), KEY[::-1])
+    kept = stock.sealed(5, 1, np.zeros((3, 10), np.uint8), share=10)
+    assert len(kept) == 30 + TAG_BYTES
+    assert stock.is_untouched(5, 1, kept)
+    for place in range(len(kept)):
+        assert not stock.is_untouched(5, 1, kept[:place] + bytes([kept[place] ^ 1]) + kept[place + 1 :])
+    assert not any((stock.is_untouched(4, 1, kept), stock.is_untouched(5, 2, kept), stock.is_untouched(5, 1, b"")))
 
 
-def test_what_lies_outside_is_uniform_and_tells_nothing_of_a_correction() -> None:
-    """For corrections that are far from random, what the stock keeps outside is even over the residues."""
-    outside: dict[bytes, bytes] = {}
-    stock = Stock(PadSource(KEY), KEY[::-1], outside)
-    stock.put(5, [np.zeros(200_000, np.uint32), np.ones(200_000, np.uint32)])
-    first, second = (stock.sealed(5, layer, 200_000) for layer in (0, 1))
-    assert max(first.max(), second.max()) < PRIME
-    for words in (first, second, (first.astype(np.int64) - second) % PRIME):
-        assert stats.kstest(words / PRIME, "uniform").pvalue > 1e-4
-
-
-@given(st.integers(0, (1 << 32) - 1))
-def test_reduction_is_the_remainder(word: int) -> None:
-    """Folding 32 bits gives the remainder by the prime."""
-    assert int(reduced(np.array([word], np.uint32))[0]) == word % PRIME
-
-
-def test_the_bound_on_terms_is_tight_enough_for_float64() -> None:
-    """As many products as are allowed stay exact in float64, lifted above zero, for every magnitude of weights."""
+@pytest.mark.parametrize("limbs", [3, 4])
+def test_the_bound_on_terms_is_tight_enough_for_float64(limbs: int) -> None:
+    """As many products as are allowed stay exact in float64 for every magnitude of weights, and not many more would."""
     for weight in (1, 3, 127):
-        most = most_terms(weight)
-        assert most * weight * (PRIME - 1) * 2 < 1 << 53
+        most = most_terms(limbs, weight)
+        assert most * weight * ((1 << (8 * limbs)) - 1) < 1 << 53
+        assert (2 * most + 2) * weight * ((1 << (8 * limbs)) - 1) > 1 << 52
 
 
 def test_numbers_are_handed_out_once(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siniantrust.masking.exact._arena import Arena
-from siniantrust.masking.exact._field import HALF, PRIME
+from siniantrust.masking.exact._field import PRIME
 from siniantrust.masking.exact._native import NativePasses, load_native
-from siniantrust.masking.exact._passes import DRAW_AGAIN, NOT_FINITE, NumpyPasses, Passes, Results, Unmasking
+from siniantrust.masking.exact._passes import NOT_FINITE, OUT_OF_RANGE, NumpyPasses, Passes, Results, Unmasking
 from siniantrust.masking.exact._pool import Pool
 
 NUMPY = NumpyPasses()
-WORDS = st.sampled_from([0, 1, PRIME - 1, PRIME, PRIME + 1, (1 << 32) - 1]) | st.integers(0, (1 << 32) - 1)
+WORDS = st.sampled_from([0, 1, 255, 256, (1 << 24) - 1, 1 << 24, (1 << 32) - 1]) | st.integers(0, (1 << 32) - 1)
+LIMBS = st.sampled_from([3, 4])
 FORMS = [(3, 1, 1), (1, 1, 4095), (5, 7, 13), (2, 3, 4097), (9, 4, 16), (1, 1, 9000)]
 
 
@@ -52,19 +53,42 @@ def test_quantising_is_the_same_in_both(native: NativePasses, values: list[float
         np.testing.assert_array_equal(steps, wanted)
 
 
+def _limbs(words: list[int], limbs: int) -> np.ndarray:
+    """Return words as bytes (limbs, count), by Python's integers."""
+    return np.array([list(word.to_bytes(4, "little")[:limbs]) for word in words], np.uint8).T.copy()
+
+
+def _numbers(raw: np.ndarray) -> np.ndarray:
+    """Return the numbers of bytes (limbs, ...), as Python's integers."""
+    return sum((limb.astype(object) << (8 * place) for place, limb in enumerate(raw)), np.array(0, object))
+
+
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.integers(-127, 127), WORDS), min_size=1, max_size=70))
-def test_masking_is_the_same_in_both(native: NativePasses, numbers: list[tuple[int, int]]) -> None:
-    """Residues and flags agree to the bit, and pads come off again."""
-    steps, words = np.array([a for a, _ in numbers], np.int8), np.array([b for _, b in numbers], np.uint32)
-    sent, other = np.zeros_like(words), np.zeros_like(words)
-    flags = NUMPY.mask(steps, words, sent)
-    assert flags == native.mask(steps, words, other)
-    assert flags == (DRAW_AGAIN if (words & PRIME == PRIME).any() else 0)
-    if not flags:
-        np.testing.assert_array_equal(sent, other)
-        assert sent.max() < PRIME
-        np.testing.assert_array_equal((sent.astype(np.int64) - (words & PRIME) - steps) % PRIME, 0)
+@given(LIMBS, st.lists(st.tuples(st.integers(-127, 127), WORDS), min_size=1, max_size=70), st.data())
+def test_masking_is_the_same_in_both(
+    native: NativePasses, limbs: int, numbers: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    """Steps plus pads agree to the bit with Python's integers, for any share, and nothing beside it is written."""
+    start = data.draw(st.integers(0, len(numbers) - 1), label="start")
+    share = slice(start, data.draw(st.integers(start + 1, len(numbers)), label="stop"))
+    steps, pads = np.array([a for a, _ in numbers], np.int8), _limbs([b for _, b in numbers[share]], limbs)
+    for passes in (NUMPY, native):
+        sent = np.full((limbs, len(numbers)), 99, np.uint8)
+        passes.mask(steps, share, pads, sent)
+        wanted = [(a + b) % (1 << (8 * limbs)) for a, b in numbers[share]]
+        assert _numbers(sent[:, share]).tolist() == wanted
+        assert (np.delete(sent, np.r_[share], axis=1) == 99).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(LIMBS, st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=70))
+def test_sums_are_those_of_integers(native: NativePasses, limbs: int, numbers: list[tuple[int, int]]) -> None:
+    """Sums of numbers in limbs are the sums, whatever carries there are."""
+    first, second = (_limbs([each[side] for each in numbers], limbs) for side in (0, 1))
+    for passes in (NUMPY, native):
+        made = np.zeros_like(first)
+        passes.add(first, second, made)
+        assert _numbers(made).tolist() == [(a + b) % (1 << (8 * limbs)) for a, b in numbers]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -72,20 +96,20 @@ def test_masking_is_the_same_in_both(native: NativePasses, numbers: list[tuple[i
 def test_values_that_are_not_finite_are_told(native: NativePasses, bad: float, place: int) -> None:
     """One NaN or infinity anywhere is told, also among what is added, and the largest finite number is none."""
     form = _plain(100)
-    nothing, steps = np.zeros((1, 1, 100), np.uint32), np.zeros((1, 1, 100), np.int8)
+    nothing, steps = np.zeros((3, 1, 1, 100), np.uint8), np.zeros((1, 1, 100), np.int8)
     for passes in (NUMPY, native):
         values = np.full(100, np.finfo(np.float32).max)
-        added = Results(nothing, nothing, np.zeros((1, 2), np.int64), values.reshape(nothing.shape), steps=steps)
+        added = Results(nothing, np.zeros((1, 2), np.int64), values.reshape(steps.shape), steps=steps)
         unmask = passes.unmasker(form)(added)
         assert _quantised(passes, values, 1.0)[0] == unmask(slice(0, 1), nothing) == 0
         values[place] = bad
         assert _quantised(passes, values, 1.0)[0] == unmask(slice(0, 1), nothing) == NOT_FINITE
 
 
-def _plain(width: int) -> Unmasking:
+def _plain(width: int, limbs: int = 3, most: int = 1000) -> Unmasking:
     """Return what leaves results as they are."""
     scale, ones = np.ones(1, np.float32), np.ones((2, 1), np.int64)
-    return Unmasking(scale, 0 * scale, False, np.ones((2, width), np.int32), ones, ones)
+    return Unmasking(scale, 0 * scale, False, np.ones((2, width), np.int32), ones, ones, limbs, most)
 
 
 def _residues(generator: np.random.Generator, *shape: int) -> np.ndarray:
@@ -96,41 +120,41 @@ def _residues(generator: np.random.Generator, *shape: int) -> np.ndarray:
 @pytest.mark.parametrize("by_column", [False, True])
 @pytest.mark.parametrize("added", [None, np.float32, np.int8])
 @pytest.mark.parametrize("made", ["values", "steps", "both"])
+@pytest.mark.parametrize("limbs", [3, 4])
 def test_unmasking_is_the_same_in_both(
-    native: NativePasses, *, form: tuple[int, int, int], by_column: bool, added: type | None, made: str
+    native: NativePasses, *, form: tuple[int, int, int], by_column: bool, added: type | None, made: str, limbs: int
 ) -> None:
-    """Floats and steps agree to the bit, and sums are those of integers of any size, for all words of a host."""
+    """Floats and steps agree to the bit, and sums are those of integers of any size, for all numbers of a host."""
     generator = np.random.default_rng(sum(form))
     channels, rows, width = form
-    answers, sealed = generator.integers(0, 1 << 32, (2, *form), dtype=np.uint32)
-    answers.reshape(-1)[:3] = [(1 << 32) - 1, PRIME, 0][: min(3, answers.size)]
-    sealed.reshape(-1)[:3] = [(1 << 32) - 1, 0, PRIME][: min(3, answers.size)]
-    pads = _residues(generator, *form).astype(np.uint32)
+    answers, pads = generator.integers(0, 256, (2, limbs, *form), dtype=np.uint8)
+    answers[:, :1], pads[:, :1] = 0, 255
     period = 1 if by_column or channels % 3 else 3
     scale, bias = generator.normal(size=(2, width if by_column else period)).astype(np.float32)
     across = generator.integers(0, 1 << 21, (3, width)).astype(np.int32)
     down, gather = _residues(generator, 3, rows), _residues(generator, 3, period)
     addend: np.ndarray | None = None if added is None else (3 * generator.normal(size=form)).astype(added)
     relu = made == "both"
-    whole = Unmasking(scale, bias, by_column, across, down, gather, relu, inverse=1e-8)
+    most = (1 << (8 * limbs - 1)) - 1
+    whole = Unmasking(scale, bias, by_column, across, down, gather, limbs, most, relu, inverse=1e-8)
     found = []
     for passes in (NUMPY, native):
         values = np.full(form, np.nan, np.float32) if made != "steps" else None
         steps = np.full(form, 99, np.int8) if made != "values" else None
         sums = np.zeros((channels // period, 3), np.int64)
-        unmask = passes.unmasker(whole)(Results(answers, sealed, sums, addend, 0.25, values, steps))
+        unmask = passes.unmasker(whole)(Results(answers, sums, addend, 0.25, values, steps))
         cuts = [0, channels // 2, channels]  # in two shares
-        assert [unmask(slice(a, b), pads[a:b]) for a, b in pairwise(cuts)] == [0, 0]
+        assert [unmask(slice(a, b), pads[:, a:b].copy()) for a, b in pairwise(cuts)] == [0, 0]
         found.append((values, steps, sums))
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
-    words = (answers.astype(object) + sealed) - (1 << 32) * ((answers == (1 << 32) - 1) & (sealed == (1 << 32) - 1))
-    results = (words - pads) % PRIME
+    words = (_numbers(answers) - _numbers(pads)) % (1 << (8 * limbs))
+    results = np.where(words >> (8 * limbs - 1), words - (1 << (8 * limbs)), words)
     lines = np.einsum("crw,tw->ctr", results, across.astype(object))
     each = np.einsum("ctr,tr->ct", lines, down.astype(object)).reshape(-1, period, 3)
     wanted = (each * gather.T).sum(axis=1) % PRIME
     np.testing.assert_array_equal(found[0][2], wanted.astype(np.int64))
-    signed = np.where(results > HALF, results - PRIME, results).astype(np.float32)
+    signed = results.astype(np.float32)
     shape = (-1,) if by_column else (-1, 1, 1)
     repeat = 1 if by_column else channels // period
     floats = signed * np.tile(scale, repeat).reshape(shape) + np.tile(bias, repeat).reshape(shape)
@@ -142,16 +166,19 @@ def test_unmasking_is_the_same_in_both(
         np.testing.assert_array_equal(found[0][1], np.clip(np.rint(floats * np.float32(1e-8)), -127, 127))
 
 
-def test_pads_that_are_no_residue_are_told_when_they_come_off(native: NativePasses) -> None:
-    """A word of 31 ones, whatever its first bit, is to be drawn again."""
-    form = _plain(1)
-    nothing = np.zeros((1, 1, 1), np.uint32)
+@pytest.mark.parametrize("limbs", [3, 4])
+@pytest.mark.parametrize("place", [0, 40, 76])
+def test_results_beyond_the_bound_are_told(native: NativePasses, limbs: int, place: int) -> None:
+    """The bound and its negative are results, one more is told, and so is the smallest number there is."""
+    form = _plain(77, limbs, most=1000)
+    nothing, steps = np.zeros((limbs, 1, 1, 77), np.uint8), np.zeros((1, 1, 77), np.int8)
+    least = -(1 << (8 * limbs - 1))
     for passes in (NUMPY, native):
-        unmask = passes.unmasker(form)(
-            Results(nothing, nothing, np.zeros((1, 2), np.int64), values=np.zeros((1, 1, 1), np.float32))
-        )
-        for word, flags in ((PRIME, DRAW_AGAIN), (PRIME + (1 << 31), DRAW_AGAIN), (PRIME - 1, 0), (1 << 31, 0)):
-            assert unmask(slice(0, 1), np.array([word], np.uint32)) == flags
+        for result in (1000, -1000, 1001, -1001, least):
+            answers = nothing.copy()
+            answers[:, 0, 0, place] = _limbs([result % (1 << 32)], limbs)[:, 0]
+            unmask = passes.unmasker(form)(Results(answers, np.zeros((1, 2), np.int64), steps=steps))
+            assert unmask(slice(0, 1), nothing) == (OUT_OF_RANGE if abs(result) > 1000 else 0)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -41,7 +41,7 @@ from siniantrust.masking.exact import (
 )
 from siniantrust.masking.exact._program_file import load_program
 from siniantrust.masking.exact._uses import uses
-from siniantrust.masking.exact._wire import DROP, EXCHANGE, ITEMS, PREPARE, QUERY, STOCK
+from siniantrust.masking.exact._wire import DROP, EXCHANGE, PREPARE, PREPARED, QUERY, STOCK
 from siniantrust.masking.exact.resident import ResidentProgram
 
 SETTINGS = Settings(soundness_bits=40, wait_when_dry=True)
@@ -108,7 +108,8 @@ def test_a_program_comes_back_as_it_was(network: Callable[[], onnx.ModelProto], 
     assert found == settings_
     assert uses(loaded_program) == uses(program)
     for mine, theirs in zip(loaded_program.exchanges, program.exchanges, strict=True):
-        assert (dict(mine.entries), dict(mine.steps), mine.finishes) == (
+        assert (mine.limbs, dict(mine.entries), dict(mine.steps), mine.finishes) == (
+            theirs.limbs,
             dict(theirs.entries),
             dict(theirs.steps),
             theirs.finishes,
@@ -224,14 +225,14 @@ def test_only_so_many_requests_wait(program: Program, monkeypatch: pytest.Monkey
         inside.run({QUERY: first[QUERY]})
 
 
-def test_what_was_made_on_the_spot_is_forgotten_with_its_request(program: Program) -> None:
-    """A request that ends in any way leaves none of its corrections inside."""
+def test_what_was_made_on_the_spot_goes_to_the_host(program: Program) -> None:
+    """A request that finds the stock dry brings its corrections along, and leaves none of them inside."""
     inside = _resident(program)
     x = {"x": np.zeros((2, *program.inputs[0].shape[1:]), np.float32)}
     pending = inside.run(x)
-    assert inside._outside
+    assert pending[STOCK].shape[0] == len(pending[PREPARED]) == 2
     inside.run({QUERY: pending[QUERY], DROP: np.ones(1, np.uint8)})
-    assert not inside._outside
+    assert not inside._requests
 
 
 @pytest.mark.parametrize(
@@ -255,9 +256,10 @@ def test_corrections_of_other_items_are_refused(program: Program) -> None:
     inside = _resident(program)
     kept = inside.run({PREPARE: np.array([2], np.uint64)})
     pending = inside.run({"x": np.zeros((1, *program.inputs[0].shape[1:]), np.float32)})
-    size = read_outline(dump_program(program, SETTINGS)[0])[int(pending[EXCHANGE][0])].stock_bytes
+    outline = read_outline(dump_program(program, SETTINGS)[0])[int(pending[EXCHANGE][0])]
+    size = sum(each.size_bytes for each in outline.corrections)
     with pytest.raises(DataError, match="of this request's items"):
-        inside.run({QUERY: pending[QUERY], ITEMS: kept[ITEMS], STOCK: kept[STOCK][:, :size]})
+        inside.run({QUERY: pending[QUERY], PREPARED: kept[PREPARED], STOCK: kept[STOCK][:, :size]})
 
 
 def test_a_reserved_name_is_refused_at_build(tmp_path: Path) -> None:

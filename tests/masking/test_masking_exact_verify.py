@@ -11,14 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siniantrust.errors import PlanError
+from siniantrust.masking.exact._field import PRIME
 from siniantrust.masking.exact._layer import Layer, Window
-from siniantrust.masking.exact._passes import NumpyPasses, Passes, Results, best_passes
+from siniantrust.masking.exact._passes import OUT_OF_RANGE, NumpyPasses, Passes, Results, best_passes
+from siniantrust.masking.exact._ring import to_limbs
 from siniantrust.masking.exact._verify import LayerCheck
 
 PASSES = [NumpyPasses(), best_passes()]
 NO_WINDOW = Window(kernel=(1, 1), strides=(1, 1), dilations=(1, 1), pads=(0, 0, 0, 0))
 # Beyond 4,096 positions the check draws numbers for rows and columns, below it for positions.
 SMALL, LARGE = (9, 11), (67, 70)
+SQUARE: dict[str, tuple[int, ...]] = {"entry": (1, 1, 2, 2), "exit_": (1, 1, 2, 2)}
 
 
 def _layer(weight: np.ndarray, window: Window | None) -> Layer:
@@ -38,22 +41,20 @@ def _results(layer: Layer, steps: np.ndarray) -> np.ndarray:
 
 
 def _checked(layer: Layer, steps: np.ndarray, results: np.ndarray, passes: Passes) -> bool:
-    check = LayerCheck(layer, entry=(1, *steps.shape[1:]), exit_=(1, *results.shape[1:]), relu=False, passes=passes)
-    return check.holds(steps, _sums(check, results.astype(np.uint32)))
+    form = {"entry": (1, *steps.shape[1:]), "exit_": (1, *results.shape[1:])}
+    check = LayerCheck(layer, **form, relu=False, limbs=layer.limbs, passes=passes)
+    sums, flags = _sums(check, results, layer.limbs)
+    return check.holds(steps, sums) and not flags
 
 
-def _sums(check: LayerCheck, results: np.ndarray) -> np.ndarray:
-    """Return the sums over results that were never masked."""
-    nothing = np.zeros(results[0].size, np.uint32)
-    sums = np.zeros((len(results), *check.sums), np.int64)
-    for item, answers in enumerate(results):
-        values = np.empty(answers.shape, np.float32)
-        check.begin(Results(answers, nothing, sums[item], values=values))(slice(0, check.channels), nothing)
-    return sums
-
-
-def _as_residues(results: np.ndarray) -> np.ndarray:
-    return results % ((1 << 31) - 1)
+def _sums(check: LayerCheck, results: np.ndarray, limbs: int = 3) -> tuple[np.ndarray, int]:
+    """Return the sums over results that were never masked, and flags."""
+    nothing = np.zeros((limbs, results[0].size), np.uint8)
+    sums, flags = np.zeros((len(results), *check.sums), np.int64), 0
+    for item, answers in enumerate(to_limbs(results, limbs, axis=1)):
+        values = np.empty(results[item].shape, np.float32)
+        flags |= check.begin(Results(answers, sums[item], values=values))(slice(0, check.channels), nothing)
+    return sums, flags
 
 
 @settings(max_examples=60, deadline=None)
@@ -70,10 +71,10 @@ def test_right_results_pass_and_wrong_ones_do_not(data: st.DataObject) -> None:
     layer = _layer(generator.integers(-127, 128, (5, 3, *kernel)).astype(np.int8), layer_window)
     steps = generator.integers(-127, 128, (2, 3, *size)).astype(np.int8)
     results = _results(layer, steps)
-    assert _checked(layer, steps, _as_residues(results), passes)
+    assert _checked(layer, steps, results, passes)
     wrong = results.copy().reshape(-1)
-    wrong[data.draw(st.integers(0, wrong.size - 1), label="place")] += data.draw(st.sampled_from([1, -1, 1 << 30]))
-    assert not _checked(layer, steps, _as_residues(wrong.reshape(results.shape)), passes)
+    wrong[data.draw(st.integers(0, wrong.size - 1), label="place")] += data.draw(st.sampled_from([1, -1, 1 << 20]))
+    assert not _checked(layer, steps, wrong.reshape(results.shape), passes)
 
 
 @pytest.mark.parametrize("passes", PASSES, ids=["numpy", "best"])
@@ -84,9 +85,9 @@ def test_matrix_products_are_checked_by_position(passes: Passes, shape: tuple[in
     layer = _layer(generator.integers(-127, 128, (5000, shape[-1])).astype(np.int8), None)
     steps = generator.integers(-127, 128, shape).astype(np.int8)
     results = _results(layer, steps)
-    assert _checked(layer, steps, _as_residues(results), passes)
+    assert _checked(layer, steps, results, passes)
     results[..., -1, 4990] += 1
-    assert not _checked(layer, steps, _as_residues(results), passes)
+    assert not _checked(layer, steps, results, passes)
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
@@ -103,7 +104,7 @@ def test_errors_that_cancel_are_found(size: tuple[int, int], axis: int) -> None:
     there[axis] = 0 if here[axis] else 1
     results[tuple(here)] += 5
     results[tuple(there)] -= 5
-    assert not _checked(layer, steps, _as_residues(results), PASSES[0])
+    assert not _checked(layer, steps, results, PASSES[0])
 
 
 def test_a_soundness_that_is_not_to_be_had_is_refused() -> None:
@@ -111,16 +112,46 @@ def test_a_soundness_that_is_not_to_be_had_is_refused() -> None:
     layer = _layer(np.ones((1, 1, 1, 1), np.int8), NO_WINDOW)
     for bits in (0, 161):
         with pytest.raises(PlanError, match=f"a soundness of 1 to 160 bits, found {bits}"):
-            LayerCheck(layer, entry=(1, 1, 2, 2), exit_=(1, 1, 2, 2), relu=False, passes=PASSES[0], soundness_bits=bits)
+            LayerCheck(
+                layer,
+                entry=(1, 1, 2, 2),
+                exit_=(1, 1, 2, 2),
+                relu=False,
+                limbs=3,
+                passes=PASSES[0],
+                soundness_bits=bits,
+            )
+
+
+@pytest.mark.parametrize("passes", PASSES, ids=["numpy", "best"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_error_that_is_none_modulo_the_prime_is_out_of_range(passes: Passes, sign: int) -> None:
+    """What the comparison modulo the prime cannot see is beyond the bound of the layer's results."""
+    layer = _layer(np.full((1, 1, 1, 1), 127, np.int8), NO_WINDOW)
+    steps = np.full((1, 1, 2, 2), 127 * sign, np.int8)
+    results = _results(layer, steps)
+    check = LayerCheck(layer, **SQUARE, relu=False, limbs=4, passes=passes)
+    sums, flags = _sums(check, results, 4)
+    assert (check.holds(steps, sums), flags) == (True, 0)
+    results[0, 0, 1, 0] -= sign * PRIME
+    sums, flags = _sums(check, results, 4)
+    assert (check.holds(steps, sums), flags) == (True, OUT_OF_RANGE)
+
+
+def test_no_check_is_made_of_fewer_bytes_than_a_layer_needs() -> None:
+    """Numbers of three bytes for a layer whose results may need four are refused."""
+    layer = _layer(np.full((1, 600, 1, 1), 127, np.int8), NO_WINDOW)
+    with pytest.raises(PlanError, match="expected 4 bytes a number, found 3"):
+        LayerCheck(layer, entry=(1, 600, 2, 2), exit_=(1, 1, 2, 2), relu=False, limbs=3, passes=PASSES[0])
 
 
 @pytest.mark.parametrize(("bits", "comparisons"), [(1, 1), (20, 1), (21, 2), (40, 2), (41, 3)])
 def test_each_comparison_is_worth_twenty_bits(bits: int, comparisons: int) -> None:
     """As many are made as the bound needs: each misses with at most 2^-21 + 2^-30 + 2^-30."""
     layer = _layer(np.ones((1, 1, 1, 1), np.int8), NO_WINDOW)
-    check = LayerCheck(layer, entry=(1, 1, 2, 2), exit_=(1, 1, 2, 2), relu=False, passes=PASSES[0], soundness_bits=bits)
-    nothing = np.zeros((1, 1, 2, 2), np.uint32)
-    assert _sums(check, nothing).shape == (1, 1, comparisons)
+    check = LayerCheck(layer, **SQUARE, relu=False, limbs=3, passes=PASSES[0], soundness_bits=bits)
+    nothing = np.zeros((1, 1, 2, 2), np.int64)
+    assert _sums(check, nothing)[0].shape == (1, 1, comparisons)
     assert (2.0**-21 + 2 * 2.0**-30) ** comparisons < 2.0**-bits
 
 
@@ -135,4 +166,4 @@ def test_no_check_is_made_for_a_layer_without_its_proof(fault: str) -> None:
         "range": replace(layer, input_scale=0.0),
     }
     with pytest.raises(PlanError, match="layer 'layer'"):
-        LayerCheck(wrong[fault], entry=(1, 1, 2, 2), exit_=(1, 1, 2, 2), relu=False, passes=PASSES[0])
+        LayerCheck(wrong[fault], **SQUARE, relu=False, limbs=3, passes=PASSES[0])

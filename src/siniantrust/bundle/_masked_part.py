@@ -82,7 +82,7 @@ def load_masked(contents: Mapping[str, bytes], part: str, masking: Masking, *, o
     planned = {layer.node: (layer.entry, layer.exit) for layer in masking.layers}
     found = [name for outline in outlines for name in outline.layers]
     entries = {name for outline in outlines for name in outline.entries}
-    exits = [name for outline in outlines for name in outline.exits]
+    exits = [each.exit for outline in outlines for each in outline.corrections]
     if (
         sorted(found) != sorted(planned)
         or entries != {entry for entry, _ in planned.values()}
@@ -109,7 +109,7 @@ def _load_exchange(contents: Mapping[str, bytes], part: str, number: int, outlin
     except (DecodeError, ModelError) as error:
         raise BundleError(f"{origin}: {folder}/model.onnx: {' '.join(str(error).split())}") from None
     inputs, outputs = ({tensor.name for tensor in side} for side in (read.inputs, read.outputs))
-    if inputs != set(outline.entries) or outputs != set(outline.exits):
+    if inputs != set(outline.entries) or outputs != {each.exit for each in outline.corrections}:
         raise BundleError(f"{origin}: {folder}/model.onnx is not the exchange that {part}/{HEAD} describes")
     return read
 

@@ -26,7 +26,10 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class LayerBound(BaseModel):
-    """Why no sum of a layer overflows: ``products`` in one, added in ``shares``, and the most that its result is."""
+    """Why no sum of a layer overflows: ``products`` in one, added in ``shares``, and the most that its result is.
+
+    A number of it crosses as ``limbs`` bytes, which are enough for that.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,6 +37,7 @@ class LayerBound(BaseModel):
     products: int
     shares: int
     most: int
+    limbs: int
 
 
 class Quantised(BaseModel):
@@ -130,8 +134,15 @@ def _compared(model: Model, parts: Sequence[Part], program: Program, items: _Ite
         agreement=_share(best, best_float),
         difference=float(np.abs(ours - exact).max(initial=0.0) / max(float(np.abs(exact).max(initial=0.0)), 1e-12)),
         bounds=tuple(
-            LayerBound(layer=layer.name, products=layer.terms, shares=len(layer.chunks()), most=layer.most())
-            for layer in program.layers
+            LayerBound(
+                layer=layer.name,
+                products=layer.terms,
+                shares=len(layer.chunks(exchange.limbs)),
+                most=layer.most,
+                limbs=exchange.limbs,
+            )
+            for exchange in program.exchanges
+            for layer in exchange.layers
         ),
     )
 

@@ -19,7 +19,6 @@ from siniantrust.planner._masked_costs import devices_under_pads
 from siniantrust.planner._policy import Policy
 
 _REPEATS = 3
-_PRIME = (1 << 31) - 1
 
 
 def measure_masking(model: Model, policy: Policy, devices: Mapping[str, Device]) -> MaskingProfile:
@@ -71,7 +70,7 @@ def _timed(device: Device, exchanges: tuple[Exchange, ...]) -> dict[str, float]:
     seconds: dict[str, float] = {}
     for exchange in exchanges:
         inputs = {
-            name: generator.integers(0, _PRIME, exchange.shapes[name], dtype=np.uint32) for name in exchange.entries
+            name: generator.integers(0, 256, exchange.form(name, 1), dtype=np.uint8) for name in exchange.entries
         }
         with closing(CheckedExecutable(device.compile(exchange.part), exchange.part, device.spec)) as executable:
             executable.run(inputs)

@@ -2,7 +2,7 @@
 
 program = build_program(model, offered, calibrate(model, entries, data))
 with ExactSession(program, [DeviceSpec("gpu", ...)]) as session:
-session.trusted.prepare(100)
+session.prepare(100)
 outputs = session.run({"input": x})
 """
 

@@ -9,7 +9,7 @@ import onnx
 
 from siniantrust.errors import DataError
 from siniantrust.graph import Model
-from siniantrust.masking.exact._field import QUANTISED_MAX
+from siniantrust.masking.exact._ring import QUANTISED_MAX
 
 _BATCH_ITEMS = 16
 _QUANTILE = 0.9999

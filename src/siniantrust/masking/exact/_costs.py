@@ -12,6 +12,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from siniantrust.graph import Model, Part, load_model, split
+from siniantrust.masking.exact._corrections import Corrections
 from siniantrust.masking.exact._pads import KEY_BYTES
 from siniantrust.masking.exact._program import build_program
 from siniantrust.masking.exact._trusted import Meter, RunPart, Trusted
@@ -152,7 +153,7 @@ def _metered(model: Model, padded: Sequence[str], device: Device, repeats: int) 
     entries = [node.inputs[0] for node in model.nodes if node.name in padded]
     program = build_program(model, padded, dict.fromkeys(entries, 0.03))
     zeros = {
-        layer.exit: np.zeros(exchange.shapes[layer.exit], np.uint32)
+        layer.exit: np.zeros(exchange.form(layer.exit, 1), np.uint8)
         for exchange in program.exchanges
         for layer in exchange.layers
     }
@@ -166,11 +167,14 @@ def _metered(model: Model, padded: Sequence[str], device: Device, repeats: int) 
         trusted = Trusted(program, open_part=open_here, key=os.urandom(KEY_BYTES), ledger=Count())
         meters, item = [], _item(model)
         for _ in range(repeats):
-            trusted.prepare(1)
+            rows = trusted.prepare(1)
+            kept = Corrections([exchange.corrections for exchange in program.exchanges])
+            kept.keep(list(rows), np.stack(list(rows.values())))
             trusted.meter = Meter()
             query = trusted.begin(item)
             while query.request is not None:
-                query.accept({layer.exit: zeros[layer.exit] for layer in program.exchanges[query.exchange].layers})
+                answers = {layer.exit: zeros[layer.exit] for layer in program.exchanges[query.exchange].layers}
+                query.accept(kept.added(query.exchange, query.queries, answers))
             meters.append(trusted.meter)
     return {
         kind: float(np.median([getattr(meter, kind) for meter in meters]))

@@ -1,8 +1,9 @@
-"""A device's share of one exchange, as an ONNX model: masked values in, residues of the layers' results out.
+"""A device's share of one exchange, as an ONNX model: masked values in, the layers' results out, as limbs of bytes.
 
-Residues travel as uint32. On the device they become float64, products are summed exactly (see ``_field``), and a
-partial sum below 2^53 is folded once by 2^31 = 1 (mod 2^31 - 1), which brings it below 2^32 again. Convolutions are
-unrolled into matrix products, since runtimes hardly ever convolve in float64.
+On the device limbs become one number in float64, products are summed exactly (see ``_ring``), and sums become limbs
+again: what a limb of a number below zero is, as a residue, is what rounding down leaves. Only arithmetic that runtimes
+have for float64 on every device is used. Convolutions are unrolled into matrix products, since runtimes hardly ever
+convolve in float64.
 """
 
 from __future__ import annotations
@@ -15,48 +16,46 @@ import onnx
 from onnx import helper, numpy_helper
 
 from siniantrust.graph import Part, part_from_proto
-from siniantrust.masking.exact import _field
 from siniantrust.masking.exact._layer import Layer, Window
+from siniantrust.masking.exact._ring import LIMB_BITS
 
 _OPSET = 18
 _IR_VERSION = 8
-_UINT32, _UINT64, _DOUBLE = onnx.TensorProto.UINT32, onnx.TensorProto.UINT64, onnx.TensorProto.DOUBLE
+_UINT8, _DOUBLE = onnx.TensorProto.UINT8, onnx.TensorProto.DOUBLE
+_LIMB = float(1 << LIMB_BITS)
 
 
-def device_part(name: str, layers: Sequence[Layer], shapes: Mapping[str, Sequence[int]]) -> Part:
-    """Return the model that computes ``layers``; each reads ``<entry>`` and makes ``<exit>``, both uint32.
+def device_part(name: str, layers: Sequence[Layer], shapes: Mapping[str, Sequence[int]], *, limbs: int) -> Part:
+    """Return the model that computes ``layers``; each reads ``<entry>`` and makes ``<exit>``, both uint8 with limbs.
 
     Args:
         name: the part's name.
         layers: the layers, which may share entries.
-        shapes: shape of every entry and exit for one batch item, the batch as the first axis.
+        shapes: shape of every entry and exit for one batch item, the batch as the first axis; limbs become the second.
+        limbs: how many there are.
     """
     writer = _Writer()
     entries = dict.fromkeys(layer.entry for layer in layers)
-    wide = {entry: writer.op("Cast", [entry], to=_DOUBLE) for entry in entries}
+    wide = {entry: writer.joined(entry, limbs, len(shapes[entry])) for entry in entries}
     for layer in layers:
         columns = wide[layer.entry]
         if layer.window is not None:
             columns = writer.unrolled(columns, layer.window, shapes[layer.entry], shapes[layer.exit])
-            result = writer.product(layer, columns)
-            rows = [-1, layer.rows, *shapes[layer.exit][2:]]
-            result = writer.op("Reshape", [result, writer.constant(np.array(rows, dtype=np.int64))])
-        else:
-            result = writer.product(layer, columns)
-        writer.op("Cast", [result], to=_UINT32, name=layer.exit)
+        total = writer.product(layer, columns, limbs)
+        writer.split(total, limbs, shapes[layer.exit], name=layer.exit)
     graph = helper.make_graph(
         writer.nodes,
         name,
-        [_value(entry, shapes[entry]) for entry in entries],
-        [_value(layer.exit, shapes[layer.exit]) for layer in layers],
+        [_value(entry, shapes[entry], limbs) for entry in entries],
+        [_value(layer.exit, shapes[layer.exit], limbs) for layer in layers],
         writer.constants,
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
     return part_from_proto(proto, name=name)
 
 
-def _value(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, _UINT32, ["batch", *shape[1:]])
+def _value(name: str, shape: Sequence[int], limbs: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, _UINT8, ["batch", limbs, *shape[1:]])
 
 
 class _Writer:
@@ -78,6 +77,24 @@ class _Writer:
             self._known[key] = f"exact.c{len(self.constants)}"
             self.constants.append(numpy_helper.from_array(values, self._known[key]))
         return self._known[key]
+
+    def joined(self, x: str, limbs: int, rank: int) -> str:
+        """Return (batch, limbs, ...) bytes as (batch, ...) numbers, float64."""
+        worth = np.array([_LIMB**limb for limb in range(limbs)]).reshape(limbs, *[1] * (rank - 1))
+        each = self.op("Mul", [self.op("Cast", [x], to=_DOUBLE), self.constant(worth)])
+        return self.op("ReduceSum", [each, self.constant(np.array([1], dtype=np.int64))], keepdims=0)
+
+    def split(self, total: str, limbs: int, shape: Sequence[int], *, name: str) -> None:
+        """Make integers, float64, into (batch, limbs, ...) bytes ``name``."""
+        shrink, grow = (self.constant(np.array(value)) for value in (1 / _LIMB, _LIMB))
+        form = self.constant(np.array([-1, 1, *shape[1:]], dtype=np.int64))
+        pieces = []
+        for _ in range(limbs):
+            above = self.op("Floor", [self.op("Mul", [total, shrink])])
+            limb = self.op("Cast", [self.op("Sub", [total, self.op("Mul", [above, grow])])], to=_UINT8)
+            pieces.append(self.op("Reshape", [limb, form]))
+            total = above
+        self.op("Concat", pieces, axis=1, name=name)
 
     def unrolled(self, x: str, window: Window, entry: Sequence[int], exit_: Sequence[int]) -> str:
         """Return the neighbourhoods of a convolution as columns: (batch, channels * kernel, positions)."""
@@ -101,11 +118,11 @@ class _Writer:
         size = np.array([-1, entry[1] * len(pieces), high * wide], dtype=np.int64)
         return self.op("Reshape", [joined, self.constant(size)])
 
-    def product(self, layer: Layer, columns: str) -> str:
-        """Return residues (below 2^32, uint64) of the layer's sums over ``columns``."""
+    def product(self, layer: Layer, columns: str, limbs: int) -> str:
+        """Return the layer's sums over ``columns``: float64, of a magnitude below 2^53, right modulo 2^(8 limbs)."""
         matrix = matrix_of(layer)
-        shares = layer.chunks()
-        folded = []
+        shares = layer.chunks(limbs)
+        totals = []
         for share in shares:
             part = columns
             if len(shares) > 1:
@@ -115,27 +132,19 @@ class _Writer:
             # Eight times smaller to send than float64; runtimes fold the conversion when they load it.
             weights = self.op("Cast", [self.constant(np.ascontiguousarray(matrix[:, share]))], to=_DOUBLE)
             if layer.window is not None:
-                total = self.op("MatMul", [weights, part])
+                totals.append(self.op("MatMul", [weights, part]))
             else:
-                total = self.op("MatMul", [part, self.op("Transpose", [weights], perm=[1, 0])])
-            folded.append(self.folded(total))
-        result = folded[0]
-        for other in folded[1:]:
-            result = self.folded_integers(self.op("Add", [result, other]))
+                totals.append(self.op("MatMul", [part, self.op("Transpose", [weights], perm=[1, 0])]))
+        result = totals[0]
+        for other in totals[1:]:
+            result = self.op("Add", [self.lowered(result, limbs), self.lowered(other, limbs)])
         return result
 
-    def folded(self, total: str) -> str:
-        """Return a sum (float64, magnitude below 2^53) as residues: first lifted above zero by a multiple."""
-        lift = self.constant(np.array(float(_field.LIFT)))
-        return self.folded_integers(self.op("Cast", [self.op("Add", [total, lift])], to=_UINT64))
-
-    def folded_integers(self, value: str) -> str:
-        """Return ``value`` (uint64, below 2^62) folded once: the low 31 bits plus the rest."""
-        prime = self.constant(np.array(_field.PRIME, dtype=np.uint64))
-        bits = self.constant(np.array(_field.BITS, dtype=np.uint64))
-        low = self.op("BitwiseAnd", [value, prime])
-        high = self.op("BitShift", [value, bits], direction="RIGHT")
-        return self.op("Add", [low, high])
+    def lowered(self, total: str, limbs: int) -> str:
+        """Return integers modulo 2^(8 limbs)."""
+        shrink, grow = (self.constant(np.array(value)) for value in (_LIMB**-limbs, _LIMB**limbs))
+        above = self.op("Floor", [self.op("Mul", [total, shrink])])
+        return self.op("Sub", [total, self.op("Mul", [above, grow])])
 
 
 def matrix_of(layer: Layer) -> np.ndarray:

@@ -1,19 +1,19 @@
 /* The passes over large arrays that exact masks spend their time in.
  *
  * _passes.py has the same passes in numpy, and the tests hold the two together bit by bit. No header of Python is
- * needed: _native.py calls these through ctypes. Arithmetic is modulo the Mersenne prime 2^31 - 1. Loops are written
- * so that a compiler makes vectors of them.
+ * needed: _native.py calls these through ctypes. Numbers cross as limbs of one byte (see _ring.py), one array for each
+ * limb: sums and differences go limb by limb, with a carry, in vectors of bytes. The check's arithmetic is modulo the
+ * Mersenne prime 2^31 - 1. Loops are written so that a compiler makes vectors of them.
  */
 #include <stdint.h>
 #include <string.h>
 
 #define PRIME UINT32_C(0x7fffffff)
-#define HALF ((int32_t)(PRIME / 2))
 /* So many numbers at once stay in the first cache, and so many products of 52 bits stay below 2^63. */
 #define BLOCK 1024
 #define MOST_REPETITIONS 8
 #define NOT_FINITE 1
-#define DRAW_AGAIN 2
+#define OUT_OF_RANGE 2
 
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
 #define EVERY_PROCESSOR __attribute__((target_clones("arch=x86-64-v3", "default")))
@@ -34,11 +34,6 @@ INLINE int64_t residue(int64_t x) {
     x += x < 0 ? (int64_t)PRIME : 0;
     return x >= (int64_t)PRIME ? x - (int64_t)PRIME : x;
 }
-
-INLINE uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
-
-/* One prime less, where there is one in it: below it, the difference wraps and is the larger. */
-INLINE uint32_t lowered(uint32_t x) { return least(x, x - PRIME); }
 
 /* A step of 127 each way from what ``scaled`` is of them, as the low byte of a word. 1.5 * 2^23 leaves no room for a
  * fraction: the sum is rounded to even, and its low bits are the integer. */
@@ -69,18 +64,51 @@ int32_t sinian_quantise(int64_t count, const float *restrict values, float inver
     return bad >> 31 ? NOT_FINITE : 0;
 }
 
-/* Add pads to steps. ``words`` are 32 random bits each, of which 31 make a pad. */
+/* Add numbers of ``limbs`` bytes, whose limbs lie ``count`` bytes apart. */
 EVERY_PROCESSOR
-int32_t sinian_mask(int64_t count, const int8_t *restrict steps, const uint32_t *restrict words,
-                    uint32_t *restrict sent) {
-    uint32_t largest = 0;
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t pad = words[i] & PRIME;
-        largest = pad > largest ? pad : largest;
-        int32_t step = steps[i];
-        sent[i] = lowered(pad + (uint32_t)step + (step < 0 ? PRIME : 0));
+void sinian_add(int64_t count, int64_t limbs, const uint8_t *first, const uint8_t *second, uint8_t *sum) {
+    uint8_t carries[BLOCK];
+    for (int64_t start = 0; start < count; start += BLOCK) {
+        int64_t size = count - start < BLOCK ? count - start : BLOCK;
+        memset(carries, 0, size);
+        for (int64_t limb = 0; limb < limbs; limb++) {
+            const uint8_t *restrict a = first + limb * count + start, *restrict b = second + limb * count + start;
+            uint8_t *restrict to = sum + limb * count + start;
+            for (int64_t i = 0; i < size; i++) {
+                uint8_t both = a[i] + b[i], whole = both + carries[i];
+                carries[i] = (both < a[i]) | (whole < both);
+                to[i] = whole;
+            }
+        }
     }
-    return largest == PRIME ? DRAW_AGAIN : 0;
+}
+
+/* Add pads to steps. Limbs of pads lie ``count`` bytes apart, those that are sent ``apart``. */
+EVERY_PROCESSOR
+void sinian_mask(int64_t count, int64_t limbs, const int8_t *steps, const uint8_t *pads, int64_t apart,
+                 uint8_t *sent) {
+    uint8_t carries[BLOCK];
+    for (int64_t start = 0; start < count; start += BLOCK) {
+        int64_t size = count - start < BLOCK ? count - start : BLOCK;
+        const int8_t *restrict from = steps + start;
+        const uint8_t *restrict pad = pads + start;
+        uint8_t *restrict to = sent + start;
+        for (int64_t i = 0; i < size; i++) {
+            uint8_t step = (uint8_t)from[i], sum = pad[i] + step;
+            to[i] = sum;
+            /* What the limbs above get: 1, 0, or, as a byte, -1. */
+            carries[i] = (sum < step) - (step >> 7);
+        }
+        for (int64_t limb = 1; limb < limbs; limb++) {
+            pad += count;
+            to += apart;
+            for (int64_t i = 0; i < size; i++) {
+                uint8_t carry = carries[i], sum = pad[i] + carry;
+                to[i] = sum;
+                carries[i] = sum == (uint8_t)-(carry >> 7) ? carry : 0;
+            }
+        }
+    }
 }
 
 /* The largest of each window of steps (channels, high, wide); windows hang over the edges by ``top`` and ``left``. */
@@ -125,26 +153,52 @@ void sinian_pool(int64_t channels, int64_t high, int64_t wide, int64_t kernel_hi
 
 /* What unmasking does in one layer. ``scale`` and ``bias`` go with the column where ``by_column``, else with the
  * channel modulo ``period``. ``across`` (repetitions, width; below 2^21), ``down`` (repetitions, rows; residues) and
- * ``gather`` (repetitions, period; residues) are the check's weights. */
+ * ``gather`` (repetitions, period; residues) are the check's weights. No right result is beyond ``most``. */
 struct unmasking {
-    int64_t rows, width, period, by_column, repetitions;
+    int64_t rows, width, period, by_column, repetitions, limbs, most;
     const float *scale, *bias;
     const int32_t *across;
     const int64_t *down, *gather;
     float floor, inverse;
 };
 
-INLINE uint32_t unmask(int64_t count, const uint32_t *restrict answers, const uint32_t *restrict sealed,
-                       const uint32_t *restrict words, int32_t *restrict results) {
+/* Take one limb of pads off, with what the limb below borrowed. */
+INLINE void take(int64_t count, const uint8_t *restrict from, const uint8_t *restrict pad, uint8_t *restrict borrowed,
+                 uint8_t *restrict limb) {
+    for (int64_t i = 0; i < count; i++) {
+        uint8_t a = from[i], b = pad[i], apart = a - b, whole = apart - borrowed[i];
+        borrowed[i] = (a < b) | (apart < whole);
+        limb[i] = whole;
+    }
+}
+
+/* Make numbers of limbs, and return the largest, each lifted by ``most``. */
+INLINE uint32_t joined(int64_t count, int wide, const uint8_t *restrict lowest, const uint8_t *restrict low,
+                       const uint8_t *restrict high, const int8_t *restrict highest, uint32_t most,
+                       int32_t *restrict results) {
     uint32_t largest = 0;
     for (int64_t i = 0; i < count; i++) {
-        uint32_t word = words[i] & PRIME;
-        largest = word > largest ? word : largest;
-        uint32_t apart = lowered(lowered(lowered(answers[i]) + lowered(sealed[i]))) - word;
-        apart = least(apart, apart + PRIME);
-        results[i] = (int32_t)apart - ((int32_t)apart > HALF ? (int32_t)PRIME : 0);
+        int32_t word = (wide ? high[i] : (int8_t)high[i]) * (1 << 16) + low[i] * (1 << 8) + lowest[i];
+        if (wide)
+            word = (int32_t)((uint32_t)word + ((uint32_t)(int32_t)highest[i] << 24));
+        results[i] = word;
+        uint32_t lifted = (uint32_t)word + most;
+        largest = lifted > largest ? lifted : largest;
     }
-    return largest == PRIME;
+    return largest;
+}
+
+/* Take pads off numbers whose limbs lie so far apart; return as ``joined``. */
+INLINE uint32_t unmask(int64_t count, int wide, const uint8_t *answers, int64_t answers_apart, const uint8_t *pads,
+                       int64_t pads_apart, uint32_t most, int32_t *results) {
+    uint8_t lowest[BLOCK], low[BLOCK], high[BLOCK], highest[BLOCK], borrowed[BLOCK];
+    memset(borrowed, 0, count);
+    take(count, answers, pads, borrowed, lowest);
+    take(count, answers + answers_apart, pads + pads_apart, borrowed, low);
+    take(count, answers + 2 * answers_apart, pads + 2 * pads_apart, borrowed, high);
+    if (wide)
+        take(count, answers + 3 * answers_apart, pads + 3 * pads_apart, borrowed, highest);
+    return joined(count, wide, lowest, low, high, (const int8_t *)highest, most, results);
 }
 
 /* Sums of two channels' results with the weights of two comparisons at once: making vectors of them costs more than
@@ -207,15 +261,15 @@ INLINE uint32_t finish_as(int64_t count, const int32_t *results, const float *sc
 /* Take pads off ``channels`` channels of (rows, width) from ``channel`` on, add up what the check of a device's work
  * needs, and make floats (``values``), steps, or both of the results.
  *
- * ``words`` are of these channels alone, all other arrays whole. ``sums`` (channels / period, repetitions) are added
- * to. */
+ * ``words`` are of these channels alone, all other arrays whole; limbs of answers lie ``apart`` bytes apart. ``sums``
+ * (channels / period, repetitions) are added to. */
 EVERY_PROCESSOR
-int32_t sinian_unmask(const struct unmasking *form, int64_t channel, int64_t channels, const uint32_t *answers,
-                      const uint32_t *sealed, const uint32_t *words, const float *added, const int8_t *added_steps,
+int32_t sinian_unmask(const struct unmasking *form, int64_t channel, int64_t channels, const uint8_t *answers,
+                      int64_t apart, const uint8_t *words, const float *added, const int8_t *added_steps,
                       float added_scale, float *values, int8_t *steps, int64_t *sums) {
     int32_t results[2][BLOCK];
     int64_t size = form->rows * form->width;
-    uint32_t redraw = 0, bad = 0;
+    uint32_t largest = 0, bad = 0, most = (uint32_t)form->most;
     memset(results, 0, sizeof results);
     for (int64_t begun = channel; begun < channel + channels; begun += 2) {
         int64_t together = channel + channels - begun < 2 ? 1 : 2;
@@ -226,8 +280,11 @@ int32_t sinian_unmask(const struct unmasking *form, int64_t channel, int64_t cha
                 for (int64_t k = 0; k < together; k++) {
                     int64_t place = (begun + k) * size + row * form->width + start;
                     int64_t number = form->by_column ? start : (begun + k) % form->period;
-                    redraw |= unmask(count, answers + place, sealed + place, words + place - channel * size,
-                                     results[k]);
+                    const uint8_t *from = answers + place, *pads = words + place - channel * size;
+                    uint32_t found =
+                        form->limbs == 3 ? unmask(count, 0, from, apart, pads, channels * size, most, results[k])
+                                         : unmask(count, 1, from, apart, pads, channels * size, most, results[k]);
+                    largest = found > largest ? found : largest;
                     const float *scale = form->scale + number, *bias = form->bias + number;
                     const float *floats = added ? added + place : 0;
                     const int8_t *whole = added_steps ? added_steps + place : 0;
@@ -255,7 +312,7 @@ int32_t sinian_unmask(const struct unmasking *form, int64_t channel, int64_t cha
                 *sum = residue(*sum + residue(totals[k][r]) * weight);
             }
     }
-    return (bad >> 31 ? NOT_FINITE : 0) | (redraw ? DRAW_AGAIN : 0);
+    return (bad >> 31 ? NOT_FINITE : 0) | (largest > 2 * most ? OUT_OF_RANGE : 0);
 }
 
 /* Sums over one row of each of CHANNELS channels with one weight, in two pieces: reading weights costs more than

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from siniantrust.errors import PlanError
-from siniantrust.masking.exact import _field
+from siniantrust.masking.exact import _ring
 
 # Freivalds' check adds this many products below 2^37 in float64.
 _MOST_TERMS = 1 << 15
@@ -71,28 +72,35 @@ class Layer:
         Raises:
             PlanError: naming the layer and the bound that it breaks.
         """
-        if self.weight.dtype != np.int8 or self.weight.min(initial=0) < -_field.QUANTISED_MAX:
+        if self.weight.dtype != np.int8 or self.weight.min(initial=0) < -_ring.QUANTISED_MAX:
             raise PlanError(f"layer '{self.name}': expected int8 weights from -127 on, found {self.weight.dtype}")
         if self.terms > _MOST_TERMS:
             raise PlanError(
                 f"layer '{self.name}': {self.terms} products in one sum, the check of a device's work adds at most "
                 f"{_MOST_TERMS} of them exactly; keep it in the enclave"
             )
-        flat = self.weight.reshape(self.rows, -1)
-        _field.require_readable(self.name, np.array([np.abs(row).sum(dtype=np.int64) for row in flat]))
-        largest = float(np.abs(self.scale).max(initial=0)) * _field.HALF + float(np.abs(self.bias).max(initial=0))
+        _ring.limbs_for(self.name, self.most)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too large is what is looked for
+            largest = float(np.abs(self.scale).max(initial=0)) * _ring.MOST + float(np.abs(self.bias).max(initial=0))
         if not (0 < self.input_scale < np.inf and 0 < 1 / self.input_scale < _MOST_FLOAT and largest < _MOST_FLOAT):
             raise PlanError(
                 f"layer '{self.name}': its results may reach {largest:.3g} in steps of {self.input_scale:.3g}, and "
                 f"float32 is relied on up to {_MOST_FLOAT:.3g} only; keep it in the enclave"
             )
 
+    @cached_property
     def most(self) -> int:
-        """Return the largest magnitude that a result can reach."""
-        magnitudes = np.abs(self.weight.astype(np.int64)).reshape(self.rows, -1)
-        return int(magnitudes.sum(axis=1).max(initial=0)) * _field.QUANTISED_MAX
+        """The largest magnitude that a result can reach."""
+        flat = self.weight.reshape(self.rows, -1)
+        sums = (int(np.abs(row.astype(np.int64)).sum()) for row in flat)
+        return max(sums, default=0) * _ring.QUANTISED_MAX
 
-    def chunks(self) -> list[slice]:
-        """Return how the products are split so that float64 adds each share of them exactly."""
-        most = _field.most_terms(int(np.abs(self.weight.astype(np.int64)).max(initial=0)))
+    @property
+    def limbs(self) -> int:
+        """How many bytes its numbers need at least. Raises PlanError as ``check``."""
+        return _ring.limbs_for(self.name, self.most)
+
+    def chunks(self, limbs: int) -> list[slice]:
+        """Return how the products of numbers of so many bytes are split so that float64 adds each share exactly."""
+        most = _ring.most_terms(limbs, int(np.abs(self.weight.astype(np.int64)).max(initial=0)))
         return [slice(start, min(start + most, self.terms)) for start in range(0, self.terms, most)]

@@ -26,7 +26,7 @@ class _Form(ctypes.Structure):
     """``struct unmasking`` of the library."""
 
     _fields_ = (
-        *((name, _Count) for name in ("rows", "width", "period", "by_column", "repetitions")),
+        *((name, _Count) for name in ("rows", "width", "period", "by_column", "repetitions", "limbs", "most")),
         *((name, _Pointer) for name in ("scale", "bias", "across", "down", "gather")),
         *((name, _Float) for name in ("floor", "inverse")),
     )
@@ -52,10 +52,12 @@ class NativePasses:
             return found
 
         self._quantise = function("quantise", _Count, _Pointer, _Float, _Pointer)
-        self._mask = function("mask", _Count, _Pointer, _Pointer, _Pointer)
+        self._add = function("add", _Count, _Count, _Pointer, _Pointer, _Pointer, result=None)
+        self._mask = function("mask", _Count, _Count, _Pointer, _Pointer, _Count, _Pointer, result=None)
         self._pool = function("pool", *[_Count] * 11, _Pointer, _Pointer, result=None)
         self._unmask = function(
-            "unmask", _Pointer, _Count, _Count, *[_Pointer] * 5, _Float, _Pointer, _Pointer, _Pointer
+            *("unmask", _Pointer, _Count, _Count, _Pointer, _Count),
+            *(*[_Pointer] * 3, _Float, _Pointer, _Pointer, _Pointer),
         )
         self._weigh = function(
             "weigh", *[_Count] * 4, _Pointer, _Count, _Count, _Pointer, _Count, *[_Pointer] * 4, result=None
@@ -66,10 +68,19 @@ class NativePasses:
         _same_size(values, steps)
         return int(self._quantise(values.size, _at(values), float(np.float32(1 / scale)), _at(steps)))
 
-    def mask(self, steps: np.ndarray, words: np.ndarray, sent: np.ndarray) -> int:
+    def add(self, first: np.ndarray, second: np.ndarray, made: np.ndarray) -> None:
         """See ``Passes``."""
-        _same_size(steps, words, sent)
-        return int(self._mask(steps.size, _at(steps), _at(words), _at(sent)))
+        _same_size(first, second, made)
+        self._add(first.size // len(first), len(first), _at(first), _at(second), _at(made))
+
+    def mask(self, steps: np.ndarray, share: slice, pads: np.ndarray, sent: np.ndarray) -> None:
+        """See ``Passes``."""
+        count = share.stop - share.start
+        if not 0 <= share.start <= share.stop <= steps.size or pads.shape != (len(sent), count):
+            raise ValueError(f"expected pads uint8[{len(sent)}, {count}], found {pads.dtype}{list(pads.shape)}")
+        _same_size(steps, sent[0])
+        at_steps, at_sent = _at(steps) + share.start, _at(sent) + share.start
+        self._mask(count, len(sent), at_steps, _at(pads), steps.size, at_sent)
 
     def pool(self, steps: np.ndarray, pool: Pool, pooled: np.ndarray) -> None:
         """See ``Passes``."""
@@ -80,7 +91,7 @@ class NativePasses:
         """See ``Passes``."""
         arrays = [np.ascontiguousarray(each) for each in (form.scale, form.bias, form.across, form.down, form.gather)]
         repetitions, period = form.gather.shape
-        sizes = form.down.shape[1], form.across.shape[1], period, form.by_column, repetitions
+        sizes = form.down.shape[1], form.across.shape[1], period, form.by_column, repetitions, form.limbs, form.most
         native = _Form(*sizes, *map(_at, arrays), 0.0 if form.relu else -np.inf, form.inverse)
         # What the pointers point to lives as long as what holds them, and that as long as a reference to it.
         native.arrays = arrays
@@ -88,18 +99,19 @@ class NativePasses:
         each = native.rows * native.width
 
         def unmask(of: Results) -> Callable[[slice, np.ndarray], int]:
-            at_answers, at_sealed, at_sums = _at(of.answers), _at(of.sealed), _at(of.sums)
+            at_answers, at_sums = _at(of.answers), _at(of.sums)
+            limbs, all_channels = of.answers.shape[:2]
             steps_added = of.added is not None and of.added.dtype == np.int8
             at_added = None if of.added is None else _at(of.added)
             at_floats, at_whole = (None, at_added) if steps_added else (at_added, None)
             at_values = None if of.values is None else _at(of.values)
             at_steps = None if of.steps is None else _at(of.steps)
 
-            def share(channels: slice, words: np.ndarray) -> int:
+            def share(channels: slice, pads: np.ndarray) -> int:
                 count = channels.stop - channels.start
-                if not 0 <= channels.start <= channels.stop <= len(of.answers) or words.size != count * each:
-                    raise ValueError(f"expected words for {count} of {len(of.answers)} channels, found {words.size}")
-                where = at_form, channels.start, count, at_answers, at_sealed, _at(words)
+                if not 0 <= channels.start <= channels.stop <= all_channels or pads.size != limbs * count * each:
+                    raise ValueError(f"expected pads for {count} of {all_channels} channels, found {pads.size} bytes")
+                where = at_form, channels.start, count, at_answers, all_channels * each, _at(pads)
                 added = at_floats, at_whole, of.added_scale
                 return int(self._unmask(*where, *added, at_values, at_steps, at_sums))
 

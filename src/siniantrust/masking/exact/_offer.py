@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from siniantrust.errors import PlanError
 from siniantrust.graph import Model, Node
-from siniantrust.masking.exact import _field
+from siniantrust.masking.exact import _ring
 from siniantrust.masking.exact._layer import Layer, Window
 
 _MATRIX = 2
@@ -90,13 +90,13 @@ def make_layer(model: Model, node: Node, *, input_scale: float) -> Layer:
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
         raise PlanError(f"layer '{node.name}': its weights are not finite")
     flat = np.abs(weight.reshape(len(weight), -1)).max(axis=1)
-    row_scales = np.where(flat > 0, flat / np.float32(_field.QUANTISED_MAX), np.float32(1)).astype(np.float32)
+    row_scales = np.where(flat > 0, flat / np.float32(_ring.QUANTISED_MAX), np.float32(1)).astype(np.float32)
     steps = np.rint(weight / row_scales.reshape(-1, *[1] * (weight.ndim - 1)))
     layer = Layer(
         name=node.name,
         entry=proto.input[0],
         exit=proto.output[0],
-        weight=np.clip(steps, -_field.QUANTISED_MAX, _field.QUANTISED_MAX).astype(np.int8),
+        weight=np.clip(steps, -_ring.QUANTISED_MAX, _ring.QUANTISED_MAX).astype(np.int8),
         bias=np.broadcast_to(bias.reshape(-1), (len(weight),)).astype(np.float32),
         input_scale=input_scale,
         row_scales=row_scales,

@@ -1,7 +1,7 @@
 """One-time pads: AES-256 in counter mode, one stretch of the counter for each (query, value).
 
-The generator is the one of NIST SP 800-38A, section 6.5, from a kept library. Words of 31 bits are even on 0 to
-2^31 - 1; the one value that is no residue is drawn again, so that pads are even modulo the prime without exception.
+The generator is the one of NIST SP 800-38A, section 6.5, from a kept library. Every byte of it is a limb of a pad, so
+that pads are even over all numbers of so many limbs.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 from siniantrust.errors import TrustError
-from siniantrust.masking.exact._field import PRIME
 
 KEY_BYTES = 32
 MAX_QUERY = (1 << 64) - 1
 MAX_VALUE = (1 << 32) - 1
-# 128 KiB: a second-level cache holds the words and what they are added to.
-SHARE_WORDS = 1 << 15
-# The last of a stretch's 2^32 counter values begin the second draws.
-_REDRAW_BLOCK = 1 << 31
-_MOST_WORDS = _REDRAW_BLOCK * 4
+# A second-level cache holds the pads of so many numbers and what they are added to.
+SHARE = 1 << 15
+_BLOCK_BYTES = 16
+_MOST_BYTES = (1 << 32) * _BLOCK_BYTES
 
 
 class PadSource:
@@ -33,52 +31,42 @@ class PadSource:
         self._algorithm = algorithms.AES(bytes(key))
         # Giving one another nonce takes a tenth of the time of making one.
         self._spare: list[CipherContext] = []
-        self._zeros = memoryview(bytes(4 * SHARE_WORDS))
+        self._zeros = memoryview(b"")
 
-    def pad(self, query: int, value: int, count: int) -> np.ndarray:
-        """Return the pad of ``value`` (its number in the program) in ``query``: ``count`` residues, uint32.
+    def pad(self, query: int, value: int, count: int, *, limbs: int, share: int = SHARE) -> np.ndarray:
+        """Return the pad of ``value`` (its number in the program) in ``query``: uint8 (limbs, count).
+
+        It depends on ``share``, by which it is drawn.
 
         Raises:
             TrustError: if a number is out of the counter's range: wrapping around would use a pad twice.
         """
-        _check(query, value, count)
-        words = self._words(query, value, 0, count) & np.uint32(PRIME)
-        odd = np.flatnonzero(words == PRIME)
-        block = _REDRAW_BLOCK
-        while len(odd):
-            words[odd] = self._words(query, value, block, len(odd)) & np.uint32(PRIME)
-            block += -(-len(odd) // 4)
-            odd = odd[words[odd] == PRIME]
-        return words
+        _check(query, value, count * limbs)
+        whole = np.empty((limbs, count), np.uint8)
+        for where, pads in self.shares(query, value, count, limbs=limbs, share=share):
+            whole[:, where] = pads
+        return whole
 
-    def words(
-        self, query: int, value: int, count: int, *, share: int = SHARE_WORDS
+    def shares(
+        self, query: int, value: int, count: int, *, limbs: int, share: int = SHARE
     ) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield the 32-bit words that a pad is made of, before any is drawn again, ``share`` at a time.
-
-        Each share is overwritten by the next. Raises TrustError as ``pad``.
-        """
-        _check(query, value, count)
-        encryptor = self._encryptor(query, value, 0)
-        most = np.empty(min(count, share), dtype="<u4")
+        """Yield the pad ``share`` numbers at a time, each overwritten by the next. Raises TrustError as ``pad``."""
+        _check(query, value, count * limbs)
+        encryptor = self._encryptor(query, value)
+        most = np.empty(min(count, share) * limbs, np.uint8)
         if most.nbytes > len(self._zeros):
             self._zeros = memoryview(bytes(most.nbytes))
         zeros = self._zeros
         for start in range(0, count, share):
-            words = most[: count - start]
-            encryptor.update_into(zeros[: words.nbytes], words.data.cast("B"))
-            yield slice(start, start + len(words)), words
+            size = min(share, count - start)
+            raw = most[: size * limbs]
+            encryptor.update_into(zeros[: raw.nbytes], raw.data)
+            yield slice(start, start + size), raw.reshape(limbs, size)
         self._spare.append(encryptor)
 
-    def _words(self, query: int, value: int, block: int, count: int) -> np.ndarray:
-        words = np.empty(count, dtype="<u4")
-        if count:
-            self._encryptor(query, value, block).update_into(bytes(words.nbytes), words.data.cast("B"))
-        return words
-
-    def _encryptor(self, query: int, value: int, block: int) -> CipherContext:
-        """Return a context of this thread alone at a place of the counter."""
-        counter = query.to_bytes(8, "big") + value.to_bytes(4, "big") + block.to_bytes(4, "big")
+    def _encryptor(self, query: int, value: int) -> CipherContext:
+        """Return a context of this thread alone at the beginning of a stretch."""
+        counter = query.to_bytes(8, "big") + value.to_bytes(4, "big") + bytes(4)
         try:
             encryptor = self._spare.pop()
         except IndexError:
@@ -87,6 +75,6 @@ class PadSource:
         return encryptor
 
 
-def _check(query: int, value: int, count: int) -> None:
-    if not (0 <= query <= MAX_QUERY and 0 <= value <= MAX_VALUE and 0 <= count <= _MOST_WORDS):
-        raise TrustError(f"pads: query {query}, value {value}, {count} words are beyond the counter's range")
+def _check(query: int, value: int, size_bytes: int) -> None:
+    if not (0 <= query <= MAX_QUERY and 0 <= value <= MAX_VALUE and 0 <= size_bytes <= _MOST_BYTES):
+        raise TrustError(f"pads: query {query}, value {value}, {size_bytes} bytes are beyond the counter's range")

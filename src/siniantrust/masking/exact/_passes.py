@@ -12,10 +12,11 @@ from typing import Protocol
 
 import numpy as np
 
-from siniantrust.masking.exact import _field
+from siniantrust.masking.exact import _ring
+from siniantrust.masking.exact._field import PRIME
 from siniantrust.masking.exact._pool import Pool
 
-NOT_FINITE, DRAW_AGAIN = 1, 2
+NOT_FINITE, OUT_OF_RANGE = 1, 2
 # So many products of 51 bits stay below 2^63.
 BLOCK = 1 << 12
 WEIGHT_BITS = 21
@@ -32,6 +33,8 @@ class Unmasking:
         across: int32 (repetitions, width), the check's weights, below 2^21.
         down: int64 (repetitions, rows), its weights, residues.
         gather: int64 (repetitions, period), its weights, residues; so many channels make one sum.
+        limbs: how many bytes a number has.
+        most: no right result is beyond it.
         relu: whether values below zero become zero.
         inverse: one over what a step of the values is worth, where they are quantised.
     """
@@ -42,17 +45,18 @@ class Unmasking:
     across: np.ndarray
     down: np.ndarray
     gather: np.ndarray
+    limbs: int
+    most: int
     relu: bool = False
     inverse: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """The arrays of one item that unmasking reads and writes, all but ``sums`` (channels, rows, width).
+    """The arrays of one item that unmasking reads and writes, but for the first and ``sums`` (channels, rows, width).
 
     Attributes:
-        answers: uint32, from a device.
-        sealed: uint32, the sealed corrections.
+        answers: uint8 (limbs, channels, rows, width): a device's, with the sealed corrections added.
         sums: int64 (channels / period, repetitions), residues: each channel's results, weighted, are added.
         added: float32 values that are added, or int8 steps of ``added_scale``, or None.
         added_scale: what one step of ``added`` is worth.
@@ -61,7 +65,6 @@ class Results:
     """
 
     answers: np.ndarray
-    sealed: np.ndarray
     sums: np.ndarray
     added: np.ndarray | None = None
     added_scale: float = 1.0
@@ -70,16 +73,17 @@ class Results:
 
     def item(self, number: int) -> Results:
         """Return the arrays of one item, where these are of several."""
-        return self._each(lambda array: array[number], self.sums[number])
+        return self._each(lambda array: array[number], self.answers[number], self.sums[number])
 
     def reshaped(self, form: tuple[int, int, int]) -> Results:
         """Return the same arrays, all but ``sums``, in another form."""
-        return self._each(lambda array: array.reshape(form), self.sums)
+        answers = self.answers.reshape(len(self.answers), *form)
+        return self._each(lambda array: array.reshape(form), answers, self.sums)
 
-    def _each(self, change: Callable[[np.ndarray], np.ndarray], sums: np.ndarray) -> Results:
+    def _each(self, change: Callable[[np.ndarray], np.ndarray], answers: np.ndarray, sums: np.ndarray) -> Results:
         arrays = (self.added, self.values, self.steps)
         added, values, steps = (None if array is None else change(array) for array in arrays)
-        return Results(change(self.answers), change(self.sealed), sums, added, self.added_scale, values, steps)
+        return Results(answers, sums, added, self.added_scale, values, steps)
 
 
 Unmask = Callable[[Results], Callable[[slice, np.ndarray], int]]
@@ -89,8 +93,8 @@ Weigh = Callable[[np.ndarray], np.ndarray]
 class Passes(Protocol):
     """What the trusted side does with large arrays; all of them lie contiguous in memory.
 
-    What says that it returns flags gives NOT_FINITE where a value was not, DRAW_AGAIN where a word makes no residue,
-    both, or 0.
+    What says that it returns flags gives NOT_FINITE where a value was not, OUT_OF_RANGE where a result is beyond what a
+    right one can be, both, or 0.
     """
 
     name: str
@@ -99,10 +103,14 @@ class Passes(Protocol):
         """Put float32 ``values``, in steps of ``scale``, into ``steps`` (int8), and return flags."""
         ...
 
-    def mask(self, steps: np.ndarray, words: np.ndarray, sent: np.ndarray) -> int:
-        """Put ``steps`` (int8) plus pads into ``sent`` (uint32, residues); 31 bits of each word are a pad's.
+    def add(self, first: np.ndarray, second: np.ndarray, made: np.ndarray) -> None:
+        """Put the sums of numbers, uint8 (limbs, count) each, into ``made``."""
+        ...
 
-        Returns flags.
+    def mask(self, steps: np.ndarray, share: slice, pads: np.ndarray, sent: np.ndarray) -> None:
+        """Put a share of ``steps`` (int8, count) plus ``pads`` into that share of ``sent`` (uint8, (limbs, count)).
+
+        Pads are of this share alone, uint8 (limbs, share).
         """
         ...
 
@@ -113,8 +121,8 @@ class Passes(Protocol):
     def unmasker(self, form: Unmasking) -> Unmask:
         """Return the pass that takes pads off answers, adds up what a check needs, and finishes values.
 
-        For the arrays of one item it returns what works on a share of channels, a slice, and the words of this share;
-        that returns flags.
+        For the arrays of one item it returns what works on a share of channels, a slice, and the pads of this share,
+        uint8 (limbs, numbers); that returns flags.
         """
         ...
 
@@ -143,11 +151,13 @@ class NumpyPasses:
         _quantise(values, float(np.float32(1 / scale)), steps)
         return 0
 
-    def mask(self, steps: np.ndarray, words: np.ndarray, sent: np.ndarray) -> int:
+    def add(self, first: np.ndarray, second: np.ndarray, made: np.ndarray) -> None:
         """See ``Passes``."""
-        pads = words & np.uint32(_field.PRIME)
-        sent[:] = _field.masked(steps, pads)
-        return DRAW_AGAIN if (pads == _field.PRIME).any() else 0
+        made[:] = _ring.plus(first, second)
+
+    def mask(self, steps: np.ndarray, share: slice, pads: np.ndarray, sent: np.ndarray) -> None:
+        """See ``Passes``."""
+        sent[:, share] = _ring.plus(_ring.to_limbs(steps[share], len(pads), axis=0), pads)
 
     def pool(self, steps: np.ndarray, pool: Pool, pooled: np.ndarray) -> None:
         """See ``Passes``."""
@@ -169,10 +179,10 @@ class NumpyPasses:
         weights = form.across.T.astype(np.int64)
 
         def unmask(of: Results) -> Callable[[slice, np.ndarray], int]:
-            def share(channels: slice, words: np.ndarray) -> int:
-                answers = of.answers[channels]
-                pads = (words & np.uint32(_field.PRIME)).reshape(answers.shape)
-                results = _field.unmasked(answers, of.sealed[channels], pads)
+            def share(channels: slice, pads: np.ndarray) -> int:
+                answers = of.answers[:, channels]
+                results = _ring.from_limbs(_ring.minus(answers, pads.reshape(answers.shape)))
+                in_range = not np.any(np.abs(results.astype(np.int64)) > form.most)
                 numbers = np.arange(channels.start, channels.start + len(results))
                 rows = slice(None) if form.by_column else numbers % period
                 values = results.astype(np.float32) * form.scale[rows].reshape(shape)
@@ -188,10 +198,10 @@ class NumpyPasses:
                 if of.steps is not None:
                     _quantise(values, form.inverse, of.steps[channels])
                 lines = _lines(results, weights)
-                totals = (lines * form.down.T % _field.PRIME).sum(axis=1) % _field.PRIME
-                np.add.at(of.sums, numbers // period, totals * form.gather.T[numbers % period] % _field.PRIME)
-                np.remainder(of.sums, _field.PRIME, out=of.sums)
-                return (0 if finite else NOT_FINITE) | (DRAW_AGAIN if (pads == _field.PRIME).any() else 0)
+                totals = (lines * form.down.T % PRIME).sum(axis=1) % PRIME
+                np.add.at(of.sums, numbers // period, totals * form.gather.T[numbers % period] % PRIME)
+                np.remainder(of.sums, PRIME, out=of.sums)
+                return (0 if finite else NOT_FINITE) | (0 if in_range else OUT_OF_RANGE)
 
             return share
 
@@ -206,9 +216,9 @@ class NumpyPasses:
             sums = np.empty((len(steps), repetitions), np.int64)
             for item, image in enumerate(steps):
                 lines = _lines(image, weights).reshape(*image.shape[:2], repetitions, 1, taps)
-                turned = lines * down.transpose(2, 0, 1)[..., None] % _field.PRIME
-                each = turned.sum(axis=1) % _field.PRIME * factors % _field.PRIME
-                sums[item] = each.sum(axis=(0, 2, 3)) % _field.PRIME
+                turned = lines * down.transpose(2, 0, 1)[..., None] % PRIME
+                each = turned.sum(axis=1) % PRIME * factors % PRIME
+                sums[item] = each.sum(axis=(0, 2, 3)) % PRIME
             return sums
 
         return weigh
@@ -217,7 +227,7 @@ class NumpyPasses:
 def _quantise(values: np.ndarray, inverse: float, steps: np.ndarray) -> None:
     with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is clipped like what is merely large
         rounded = np.rint(values * np.float32(inverse))
-        steps[:] = np.clip(rounded, -_field.QUANTISED_MAX, _field.QUANTISED_MAX)
+        steps[:] = np.clip(rounded, -_ring.QUANTISED_MAX, _ring.QUANTISED_MAX)
 
 
 def _lines(numbers: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -225,7 +235,7 @@ def _lines(numbers: np.ndarray, weights: np.ndarray) -> np.ndarray:
     total = np.zeros((), dtype=np.int64)
     for start in range(0, numbers.shape[2], BLOCK):
         share = numbers[..., start : start + BLOCK].astype(np.int64)
-        total = (total + share @ weights[start : start + BLOCK]) % _field.PRIME
+        total = (total + share @ weights[start : start + BLOCK]) % PRIME
     return total
 
 

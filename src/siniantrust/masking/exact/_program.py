@@ -65,8 +65,9 @@ def build_program(model: Model, offered: Sequence[str], input_scales: Mapping[st
         known += len(entries)
         shapes = {name: _thinned(model.tensors[name].shape, steps.get(name)) for name in entries}
         shapes |= {layer.exit: model.tensors[layer.exit].shape for layer in ready}
-        part = device_part(f"exchange{number}", ready, shapes)
-        exchanges.append(Exchange(number, entries, ready, finishes[number], steps, shapes, part))
+        limbs = max(layer.limbs for layer in ready)
+        part = device_part(f"exchange{number}", ready, shapes, limbs=limbs)
+        exchanges.append(Exchange(number, entries, ready, finishes[number], steps, limbs, shapes, part))
     return Program(model.inputs, model.outputs, segments, tuple(exchanges))
 
 

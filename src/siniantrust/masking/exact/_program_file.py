@@ -19,15 +19,14 @@ from siniantrust.masking.exact._finish import Finish
 from siniantrust.masking.exact._layer import Layer, Window
 from siniantrust.masking.exact._pool import Pool
 from siniantrust.masking.exact._program_body import Body, taken
-from siniantrust.masking.exact._stages import Exchange, Program
+from siniantrust.masking.exact._ring import NARROW, WIDE
+from siniantrust.masking.exact._stages import Correction, Exchange, Program
 from siniantrust.masking.exact._wire import RESERVED
 
 if TYPE_CHECKING:
     from siniantrust.graph import Part
 
-MAGIC = b"SNEXACT1"
-_RESIDUE_BYTES = 4
-_TAG_BYTES = 16
+MAGIC = b"SNEXACT2"
 # What reading JSON of another form, or arrays of another shape, ends with.
 _FAULTS = (LookupError, ValueError, TypeError, AttributeError, OverflowError)
 
@@ -42,15 +41,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What the host has to know of one exchange: its layers in order, entries and exits.
-
-    ``stock_bytes`` is what the sealed corrections of its layers take for one item.
-    """
+    """What the host has to know of one exchange: its layers in order, entries, and what belongs to results."""
 
     layers: tuple[str, ...]
     entries: tuple[str, ...]
-    exits: tuple[str, ...]
-    stock_bytes: int
+    corrections: tuple[Correction, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +91,7 @@ def dump_program(program: Program, settings: Settings) -> tuple[bytes, bytes]:
         "segments": [part and _segment(part, body) for part in program.segments],
         "exchanges": [
             {
+                "limbs": exchange.limbs,
                 "entries": dict(exchange.entries),
                 "steps": {name: list(steps) for name, steps in exchange.steps.items()},
                 "shapes": {name: list(shape) for name, shape in exchange.shapes.items()},
@@ -148,24 +144,21 @@ def read_outline(head: bytes) -> tuple[Outline, ...]:
         raise _malformed(fault) from None
 
 
-def correction_sizes(exchange: Exchange) -> tuple[int, ...]:
-    """Return the bytes of each layer's sealed correction for one item."""
-    return tuple(_sealed_bytes(exchange.shapes[layer.exit]) for layer in exchange.layers)
-
-
-def _sealed_bytes(shape: Sequence[int]) -> int:
-    return _RESIDUE_BYTES * math.prod(shape[1:]) + _TAG_BYTES
-
-
 def _outline(raw: Mapping[str, Any]) -> Outline:
-    shapes, layers = raw["shapes"], raw["layers"]
-    exits = tuple(str(layer["exit"]) for layer in layers)
+    shapes, layers, limbs = raw["shapes"], raw["layers"], _limbs(raw)
+    exits = [str(layer["exit"]) for layer in layers]
     return Outline(
         layers=tuple(str(layer["name"]) for layer in layers),
         entries=tuple(raw["entries"]),
-        exits=exits,
-        stock_bytes=sum(_sealed_bytes(shapes[name]) for name in exits),
+        corrections=tuple(Correction(name, limbs, math.prod(shapes[name][1:])) for name in exits),
     )
+
+
+def _limbs(raw: Mapping[str, Any]) -> int:
+    limbs = int(raw["limbs"])
+    if limbs not in (NARROW, WIDE):
+        raise ValueError(f"{limbs} limbs")
+    return limbs
 
 
 def _parsed(head: bytes) -> dict[str, Any]:
@@ -243,6 +236,7 @@ def _exchange(number: int, raw: Mapping[str, Any], body: memoryview) -> Exchange
         entries=dict(raw["entries"]),
         layers=tuple(_layer(each, body) for each in raw["layers"]),
         finishes=tuple(_finish(each) for each in raw["finishes"]),
+        limbs=_limbs(raw),
         steps={name: (int(rows), int(columns)) for name, (rows, columns) in raw["steps"].items()},
         shapes={name: tuple(shape) for name, shape in raw["shapes"].items()},
         part=cast("Any", _piece(raw, body)),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from siniantrust.errors import IntegrityError
-from siniantrust.masking.exact._passes import Results
+from siniantrust.errors import DataError, IntegrityError
+from siniantrust.masking.exact._passes import NOT_FINITE, OUT_OF_RANGE, Results
 from siniantrust.masking.exact._stages import Exchange
 
 if TYPE_CHECKING:
@@ -31,12 +31,14 @@ class _Made:
 class Query:
     """One request: ``request`` is what a device gets next, None when ``outputs`` are there.
 
-    The arrays of ``request`` are used again for later requests once an answer was accepted.
+    ``prepared`` is what the host is to keep of queries that were prepared for it on the spot. The arrays of ``request``
+    are used again for later requests once an answer was accepted.
     """
 
     trusted: Trusted = field(repr=False)
     values: dict[str, np.ndarray] = field(repr=False)
     queries: list[int]
+    prepared: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
     exchange: int = 0
     request: dict[str, np.ndarray] | None = field(default=None, repr=False)
     outputs: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
@@ -48,12 +50,12 @@ class Query:
         self._advance()
 
     def accept(self, answers: Arrays) -> None:
-        """Check and unmask what a device answered to ``request``, and compute up to the next one.
+        """Check and unmask what a device answered to ``request``, corrections added, and compute up to the next one.
 
         Raises:
             IntegrityError: if an answer is missing, of another form, or not the layers'; nothing of it was used. The
                 same request may be put to another device: what it holds says no more when it is seen twice.
-            TrustError: if a prepared correction is gone or was changed.
+            DataError: if a value is not finite.
         """
         exchange = self.trusted.program.exchanges[self.exchange]
         meter = self.trusted.meter
@@ -61,31 +63,30 @@ class Query:
             raise self._refused(f"expected {sorted(layer.exit for layer in exchange.layers)}, found {sorted(answers)}")
         for layer in exchange.layers:
             answer = answers[layer.exit]
-            shape = (len(self.queries), *exchange.shapes[layer.exit][1:])
-            if answer.dtype != np.uint32 or answer.shape != shape:
+            form = exchange.form(layer.exit, len(self.queries))
+            if answer.dtype != np.uint8 or answer.shape != form:
                 raise self._refused(
-                    f"'{layer.exit}': expected uint32{list(shape)}, found {answer.dtype}{list(answer.shape)}"
+                    f"'{layer.exit}': expected uint8{list(form)}, found {answer.dtype}{list(answer.shape)}"
                 )
             meter.received_bytes += answer.nbytes
         start = time.thread_time()
         made = _Made()
-        sums = [self._unmasked(exchange, place, answers, made) for place in range(len(exchange.layers))]
+        found = [self._unmasked(exchange, place, answers, made) for place in range(len(exchange.layers))]
         unmasked = time.thread_time()
         meter.unmask_s += unmasked - start
         wrong = [
-            place
-            for place, layer in enumerate(exchange.layers)
-            if not self.trusted.checks[layer.name].holds(
-                self.trusted.thinned(exchange, layer.entry, self._steps[layer.entry]), sums[place]
+            layer
+            for layer, (sums, flags) in zip(exchange.layers, found, strict=True)
+            if flags & OUT_OF_RANGE
+            or not self.trusted.checks[layer.name].holds(
+                self.trusted.thinned(exchange, layer.entry, self._steps[layer.entry]), sums
             )
         ]
         meter.verify_s += time.thread_time() - unmasked
         if wrong:
             self._give([*made.values.values(), *made.steps.values()])
-            for query in self.queries:
-                self.trusted.require_untouched(query, exchange, wrong[0])
-            layer = exchange.layers[wrong[0]]
-            raise self._refused(f"'{layer.exit}' is not what layer '{layer.name}' gives")
+            raise self._refused(f"'{wrong[0].exit}' is not what layer '{wrong[0].name}' gives")
+        self._require_finite(exchange, [flags for _, flags in found])
         self._go_on(made)
 
     def compute_here(self) -> None:
@@ -94,23 +95,24 @@ class Query:
         entries = {name: self.trusted.thinned(exchange, name, self._steps[name]) for name in exchange.entries}
         answers = self.trusted.compute(exchange, entries)
         made = _Made()
-        for place in range(len(exchange.layers)):
-            self._unmasked(exchange, place, answers, made, here=True)
+        found = [self._unmasked(exchange, place, answers, made, here=True) for place in range(len(exchange.layers))]
+        self._require_finite(exchange, [flags for _, flags in found])
         self._go_on(made)
 
     def _unmasked(
         self, exchange: Exchange, place: int, answers: Arrays, made: _Made, *, here: bool = False
-    ) -> np.ndarray:
-        """Put what a layer gives, finished, into ``made``, and return the sums that its check needs."""
+    ) -> tuple[np.ndarray, int]:
+        """Put what a layer gives, finished, into ``made``; return the sums that its check needs, and flags."""
         trusted, uses = self.trusted, self.trusted.uses
         layer, finish = exchange.layers[place], exchange.finishes[place]
         check, answer = trusted.checks[layer.name], np.ascontiguousarray(answers[layer.exit])
+        shape = (len(self.queries), *exchange.shapes[layer.exit][1:])
         quantised = finish.value in uses.scales
         values = steps = added = None
         if finish.value in uses.floats or not quantised:
-            values = made.values[finish.value] = trusted.arena.take(answer.shape, np.float32)
+            values = made.values[finish.value] = trusted.arena.take(shape, np.float32)
         if quantised:
-            steps = trusted.arena.take(answer.shape, np.int8)
+            steps = trusted.arena.take(shape, np.int8)
         scale = 1.0
         if finish.addend in uses.steps_added:
             added, scale = made.steps.get(finish.addend), uses.scales[finish.addend]
@@ -119,16 +121,22 @@ class Query:
             added = made.values.get(finish.addend)
             added = np.ascontiguousarray(self.values[finish.addend] if added is None else added)
         sums = np.zeros((len(self.queries), *check.sums), np.int64)
-        whole = Results(answer, answer, sums, added, scale, values, steps)
+        whole, flags = Results(answer, sums, added, scale, values, steps), 0
         for number, query in enumerate(self.queries):
-            trusted.unmask(query, exchange, place, whole.item(number), here=here)
+            flags |= trusted.unmask(query, exchange, place, whole.item(number), here=here)
         if steps is not None and finish.pool is not None:
             pooled = trusted.pool(steps, finish.pool)
             trusted.arena.give(steps)
             steps = pooled
         if steps is not None:
             made.steps[finish.value] = steps
-        return sums
+        return sums, flags
+
+    @staticmethod
+    def _require_finite(exchange: Exchange, flags: Iterable[int]) -> None:
+        for finish, each in zip(exchange.finishes, flags, strict=True):
+            if each & NOT_FINITE:
+                raise DataError(f"exact masks: value '{finish.value}' is not finite")
 
     def _go_on(self, made: _Made) -> None:
         self.values |= made.values
@@ -136,9 +144,6 @@ class Query:
         self._owned |= made.values.keys()
         for array in (self.request or {}).values():
             self.trusted.sent_arena.give(array)
-        exchange = self.trusted.program.exchanges[self.exchange]
-        for query in self.queries:
-            self.trusted.forget(query, exchange)
         self._forget(2 * self.exchange + 1)
         self.exchange += 1
         self._advance()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from siniantrust.errors import TrustError
+from siniantrust.masking.exact._corrections import Corrections
 from siniantrust.masking.exact._program_file import Outline
 from siniantrust.masking.exact._trusted import Meter
 from siniantrust.masking.exact._wire import (
@@ -18,6 +18,7 @@ from siniantrust.masking.exact._wire import (
     EXCHANGE,
     ITEMS,
     PREPARE,
+    PREPARED,
     QUERY,
     REFUSED,
     RESERVED,
@@ -49,7 +50,6 @@ class Pending:
     exchange: int
     masked: dict[str, np.ndarray] = field(repr=False)
     refused: str | None = None
-    brought: bool = False
 
 
 class Relay:
@@ -62,17 +62,29 @@ class Relay:
 
     def __init__(self, call: Call, outlines: Sequence[Outline]) -> None:
         self._call = call
-        self._ends = np.cumsum([0, *(outline.stock_bytes for outline in outlines)])
-        self._lock = threading.Lock()
-        self._kept: dict[int, np.ndarray] = {}
+        self._corrections = Corrections([outline.corrections for outline in outlines])
 
     def begin(self, inputs: Arrays) -> Pending | dict[str, np.ndarray]:
         """Begin a request; return what a device is to compute, or the outputs where nothing is."""
         return self._read(self._call(inputs))
 
     def accept(self, pending: Pending, answers: Arrays) -> Pending | dict[str, np.ndarray]:
-        """Hand a device's answers over; return what is next. One that is refused comes back with the reason."""
-        return self._go_on(pending, answers)
+        """Hand a device's answers over; return what is next. One that is refused comes back with the reason.
+
+        Raises:
+            TrustError: if corrections were lost, or the enclave says that they were changed.
+        """
+        items = pending.items.tolist()
+        try:
+            corrected = self._corrections.added(pending.exchange, items, answers)
+        except TrustError:
+            self.drop(pending)
+            raise
+        state = self._go_on(pending, corrected)
+        if state is pending:
+            rows = self._corrections.rows(pending.exchange, items)
+            self._answer(pending, {PREPARED: pending.items, STOCK: rows})
+        return state
 
     def compute(self, pending: Pending) -> Pending | dict[str, np.ndarray]:
         """Have the exchange computed in the enclave."""
@@ -80,17 +92,13 @@ class Relay:
 
     def drop(self, pending: Pending) -> None:
         """Have a request forgotten, and forget what was kept for it."""
-        self._forget(pending)
+        self._corrections.forget(pending.items.tolist())
         self._call({QUERY: pending.query, DROP: np.ones(1, np.uint8)})
 
     def prepare(self, count: int) -> Status:
         """Have pads prepared for so many items, and keep their corrections."""
         answer = self._call({PREPARE: np.array([count], np.uint64)})
-        rows, items = answer[STOCK], answer[ITEMS]
-        if rows.shape != (len(items), self._ends[-1]):
-            raise TrustError(f"exact masks: expected {self._ends[-1]} bytes of corrections an item, found {rows.shape}")
-        with self._lock:
-            self._kept.update(zip(items.tolist(), rows, strict=True))
+        self._corrections.keep(answer[PREPARED].tolist(), answer[STOCK])
         return _status(answer)
 
     def status(self) -> Status:
@@ -100,42 +108,31 @@ class Relay:
     @property
     def kept_bytes(self) -> int:
         """Bytes of corrections that lie here."""
-        with self._lock:
-            return sum(rows.nbytes for rows in self._kept.values())
+        return self._corrections.kept_bytes
 
-    def _go_on(self, pending: Pending, answers: Arrays) -> Pending | dict[str, np.ndarray]:
-        stock = {} if pending.brought else self._stock(pending)
-        try:
-            answer = self._call({**answers, **stock, QUERY: pending.query})
-        except BaseException:
-            self._forget(pending)
-            raise
+    def _go_on(self, pending: Pending, arrays: Arrays) -> Pending | dict[str, np.ndarray]:
+        answer = self._answer(pending, arrays)
         if REFUSED in answer:
-            pending.refused, pending.brought = answer[REFUSED].tobytes().decode(errors="replace"), True
+            pending.refused = answer[REFUSED].tobytes().decode(errors="replace")
             return pending
-        return self._read(answer, pending)
-
-    def _stock(self, pending: Pending) -> dict[str, np.ndarray]:
-        """Return what is kept for this exchange; items whose pads were prepared on the spot have nothing here."""
-        with self._lock:
-            own = {item: self._kept[item] for item in pending.items.tolist() if item in self._kept}
-        if not own:
-            return {}
-        share = slice(self._ends[pending.exchange], self._ends[pending.exchange + 1])
-        return {ITEMS: np.array(list(own), np.uint64), STOCK: np.stack([rows[share] for rows in own.values()])}
-
-    def _read(self, answer: dict[str, np.ndarray], last: Pending | None = None) -> Pending | dict[str, np.ndarray]:
         if QUERY not in answer:
-            if last is not None:
-                self._forget(last)
+            self._corrections.forget(pending.items.tolist())
+        return self._read(answer)
+
+    def _answer(self, pending: Pending, arrays: Arrays) -> dict[str, np.ndarray]:
+        try:
+            return self._call({**arrays, QUERY: pending.query})
+        except BaseException:
+            self._corrections.forget(pending.items.tolist())
+            raise
+
+    def _read(self, answer: dict[str, np.ndarray]) -> Pending | dict[str, np.ndarray]:
+        if QUERY not in answer:
             return answer
+        if PREPARED in answer:
+            self._corrections.keep(answer[PREPARED].tolist(), answer[STOCK])
         masked = {name: array for name, array in answer.items() if not name.startswith(RESERVED)}
         return Pending(answer[QUERY], answer[ITEMS], int(answer[EXCHANGE][0]), masked)
-
-    def _forget(self, pending: Pending) -> None:
-        with self._lock:
-            for item in pending.items.tolist():
-                self._kept.pop(item, None)
 
 
 def _status(answer: Arrays) -> Status:

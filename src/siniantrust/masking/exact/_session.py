@@ -14,6 +14,7 @@ import numpy as np
 
 from siniantrust.errors import DeviceError, IntegrityError
 from siniantrust.graph import Part
+from siniantrust.masking.exact._corrections import Corrections
 from siniantrust.masking.exact._ledger import SESSION_BYTES, PadLedger
 from siniantrust.masking.exact._pads import KEY_BYTES
 from siniantrust.masking.exact._query import Query
@@ -67,10 +68,23 @@ class ExactSession:
                 soundness_bits=soundness_bits,
                 wait_when_dry=wait_when_dry,
             )
+            self.corrections = Corrections([exchange.corrections for exchange in program.exchanges])
             self._devices = {
                 spec.name: [_opened(exchange.part, spec, stack) for exchange in program.exchanges] for spec in devices
             }
             self._stack = stack.pop_all()
+
+    def prepare(self, count: int) -> None:
+        """Work out the corrections of ``count`` further queries, in idle time.
+
+        Raises:
+            TrustError: if the ledger hands out no number.
+        """
+        self._keep(self.trusted.prepare(count))
+
+    def _keep(self, rows: Mapping[int, np.ndarray]) -> None:
+        if rows:
+            self.corrections.keep(list(rows), np.stack(list(rows.values())))
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the model's outputs.
@@ -81,8 +95,12 @@ class ExactSession:
             TrustError: if the stock is dry or was tampered with, or the ledger fails.
         """
         query = self.trusted.begin(inputs)
-        while query.request is not None:
-            self._exchange(query)
+        self._keep(query.prepared)
+        try:
+            while query.request is not None:
+                self._exchange(query)
+        finally:
+            self.corrections.forget(query.queries)
         return query.outputs
 
     def _exchange(self, query: Query) -> None:
@@ -91,8 +109,11 @@ class ExactSession:
             if name in self.quarantined or request is None:
                 continue
             try:
-                query.accept(opened[number].run(request))
-            except (IntegrityError, DeviceError) as fault:
+                query.accept(self.corrections.added(number, query.queries, opened[number].run(request)))
+            except IntegrityError as fault:
+                self._require_untouched(query)
+                self.quarantined[name] = str(fault)
+            except DeviceError as fault:
                 self.quarantined[name] = str(fault)
             else:
                 return
@@ -100,6 +121,11 @@ class ExactSession:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.quarantined.items()) or "there is none"
             raise IntegrityError(f"exact masks: no device is left for exchange {number} ({reasons})")
         query.compute_here()
+
+    def _require_untouched(self, query: Query) -> None:
+        exchange = self.trusted.program.exchanges[query.exchange]
+        for number, row in zip(query.queries, self.corrections.rows(exchange.number, query.queries), strict=True):
+            self.trusted.require_untouched(number, exchange, row)
 
     def close(self) -> None:
         """Close devices and ledger; calling it again does nothing."""

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from siniantrust.masking.exact._finish import Finish
 from siniantrust.masking.exact._layer import Layer
+from siniantrust.masking.exact._stock import TAG_BYTES
 
 if TYPE_CHECKING:
     from siniantrust.graph import Part, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What belongs to one layer's result ``exit`` in one item: ``count`` numbers of ``limbs`` bytes, and a tag."""
+
+    exit: str
+    limbs: int
+    count: int
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes at the host."""
+        return self.limbs * self.count + TAG_BYTES
 
 
 @dataclass(frozen=True)
@@ -20,7 +36,7 @@ class Exchange:
     ``number`` counts exchanges; ``entries`` maps each value that is sent to its number in the whole program, which its
     pad is drawn with; ``steps`` says of which of them only every so many rows and columns are sent. ``finishes`` says
     for every layer what unmasking it gives, and ``shapes`` holds the shapes of entries and results for one item, as
-    they cross.
+    they cross, but for the axis of limbs: of ``limbs`` bytes each number is then made.
     """
 
     number: int
@@ -28,8 +44,20 @@ class Exchange:
     layers: tuple[Layer, ...]
     finishes: tuple[Finish, ...]
     steps: Mapping[str, tuple[int, int]]
+    limbs: int
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
     part: Part = field(repr=False)
+
+    def form(self, value: str, items: int) -> tuple[int, ...]:
+        """Return the shape in which an entry or a result of so many items crosses."""
+        return (items, self.limbs, *self.shapes[value][1:])
+
+    @property
+    def corrections(self) -> tuple[Correction, ...]:
+        """What belongs to each layer's result in one item."""
+        return tuple(
+            Correction(layer.exit, self.limbs, math.prod(self.shapes[layer.exit][1:])) for layer in self.layers
+        )
 
 
 @dataclass(frozen=True)

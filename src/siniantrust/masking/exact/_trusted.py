@@ -1,16 +1,18 @@
 """The trusted side: masks what it sends, checks and unmasks what comes back, and computes the rest itself.
 
+kept = trusted.prepare(1)  # the host keeps it, see ``Corrections``
 query = trusted.begin(inputs)
 while query.request is not None:
-query.accept(device.run(query.exchange, query.request))
+query.accept(corrected(device.run(query.exchange, query.request)))
 outputs = query.outputs
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -18,10 +20,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from siniantrust.errors import DataError, TrustError
-from siniantrust.masking.exact import _field
+from siniantrust.masking.exact import _ring
 from siniantrust.masking.exact._arena import Arena
-from siniantrust.masking.exact._pads import KEY_BYTES, SHARE_WORDS, PadSource
-from siniantrust.masking.exact._passes import DRAW_AGAIN, NOT_FINITE, Results, best_passes
+from siniantrust.masking.exact._pads import KEY_BYTES, PadSource
+from siniantrust.masking.exact._passes import Results, best_passes
 from siniantrust.masking.exact._pool import Pool
 from siniantrust.masking.exact._query import Query
 from siniantrust.masking.exact._stages import Exchange, Program
@@ -71,7 +73,6 @@ class Trusted:
         open_part: opens a part on this side of the boundary.
         key: the session's secret, 32 random bytes; pads, stock and ledger take their own keys from it.
         ledger: hands out query numbers; the key of a ``PadLedger`` must be ``ledger_key(key)``.
-        outside: where prepared corrections lie, encrypted.
         soundness_bits: a wrong answer passes with a probability of at most 2 to minus this.
         wait_when_dry: prepare a query on the spot where none is in stock; else refuse it.
     """
@@ -83,7 +84,6 @@ class Trusted:
         open_part: Callable[[Part], RunPart],
         key: bytes,
         ledger: QueryNumbers,
-        outside: dict[bytes, bytes] | None = None,
         soundness_bits: int = DEFAULT_SOUNDNESS_BITS,
         wait_when_dry: bool = True,
     ) -> None:
@@ -92,9 +92,7 @@ class Trusted:
         self.program = program
         self.meter = Meter()
         self._pads = PadSource(_derived(key, b"pads"))
-        self._stock = Stock(
-            PadSource(_derived(key, b"stock")), _derived(key, b"stock tags"), {} if outside is None else outside
-        )
+        self._stock = Stock(PadSource(_derived(key, b"stock")), _derived(key, b"stock tags"))
         self._ledger = ledger
         self.arena = Arena()
         # What a device has seen is used again for what a device will see, and for nothing else: one that still reads a
@@ -111,6 +109,7 @@ class Trusted:
                 entry=exchange.shapes[layer.entry],
                 exit_=exchange.shapes[layer.exit],
                 relu=finish.relu,
+                limbs=exchange.limbs,
                 step=self.uses.scales.get(finish.value, 1.0),
                 passes=self._passes,
                 soundness_bits=soundness_bits,
@@ -129,36 +128,36 @@ class Trusted:
         """Queries that are prepared."""
         return self._stock.level
 
-    @property
-    def stock_bytes(self) -> int:
-        """Bytes of corrections that lie outside."""
-        return self._stock.stored_bytes
-
-    def prepare(self, count: int) -> None:
+    def prepare(self, count: int) -> dict[int, np.ndarray]:
         """Work out the corrections of ``count`` further queries, in idle time.
+
+        Returns:
+            For each query what the host is to keep: all layers' sealed corrections in order, uint8.
 
         Raises:
             TrustError: if the ledger hands out no number.
         """
+        rows = {}
         for _ in range(count):
             start = time.thread_time()
             query = self._ledger.take()
-            self._stock.put(query, self._corrections(query))
+            rows[query] = np.frombuffer(b"".join(self._corrections(query)), np.uint8)
+            self._stock.add(query)
             self.meter.prepared += 1
             self.meter.prepare_s += time.thread_time() - start
+        return rows
 
-    def _corrections(self, query: int) -> list[np.ndarray]:
-        made: list[np.ndarray] = []
+    def _corrections(self, query: int) -> Iterator[bytes]:
         for exchange, run in zip(self.program.exchanges, self._local, strict=True):
-            pads = {name: self.pad(query, exchange, name) for name in exchange.entries}
-            found = run(pads)
-            made += [_field.reduced(found[layer.exit]) for layer in exchange.layers]
-        return made
+            found = run({name: self.pad(query, exchange, name) for name in exchange.entries})
+            for number, layer in enumerate(exchange.layers, self._first_layer[exchange.number]):
+                correction = found[layer.exit].reshape(exchange.limbs, -1)
+                yield self._stock.sealed(query, number, correction, share=self.checks[layer.name].share)
 
     def pad(self, query: int, exchange: Exchange, entry: str) -> np.ndarray:
-        """Return the pad of one entry in one query, shaped like one item."""
-        shape = (1, *exchange.shapes[entry][1:])
-        return self._pads.pad(query, exchange.entries[entry], int(np.prod(shape))).reshape(shape)
+        """Return the pad of one entry in one query, in the form of one item."""
+        form = exchange.form(entry, 1)
+        return self._pads.pad(query, exchange.entries[entry], math.prod(form[2:]), limbs=exchange.limbs).reshape(form)
 
     def begin(self, inputs: Arrays) -> Query:
         """Start a request; every item of it becomes a query of its own.
@@ -179,58 +178,59 @@ class Trusted:
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise DataError(f"exact masks: input '{name}' is not finite")
         items = next(iter(inputs.values())).shape[0]
-        queries = [self._taken() for _ in range(items)]
+        queries, rows = [], {}
+        for _ in range(items):
+            query, fresh = self._taken()
+            queries.append(query)
+            rows |= fresh
         self.meter.queries += items
-        return Query(self, dict(inputs), queries)
+        return Query(self, dict(inputs), queries, rows)
 
-    def _taken(self) -> int:
+    def _taken(self) -> tuple[int, dict[int, np.ndarray]]:
+        """Return a prepared query, and where it was prepared on the spot what the host is to keep."""
+        query = self._stock.take()
+        if query is not None:
+            return query, {}
+        self.meter.ran_dry += 1
+        if not self._wait_when_dry:
+            raise TrustError("pad stock: it is dry, and the policy says not to wait; prepare more ahead of time")
+        rows = self.prepare(1)
         query = self._stock.take()
         if query is None:
-            self.meter.ran_dry += 1
-            if not self._wait_when_dry:
-                raise TrustError("pad stock: it is dry, and the policy says not to wait; prepare more ahead of time")
-            self.prepare(1)
-            query = self._stock.take()
-        if query is None:
             raise TrustError("pad stock: other requests took what was prepared; try again")
-        return query
+        return query, rows
 
-    def unmask(self, query: int, exchange: Exchange, place: int, item: Results, *, here: bool = False) -> None:
-        """Take the pad off what a device answered for one item to the ``place``-th layer of an exchange.
+    def unmask(self, query: int, exchange: Exchange, place: int, item: Results, *, here: bool = False) -> int:
+        """Take the pad off what a host brought for one item of the ``place``-th layer of an exchange; return flags.
 
-        ``item.sealed`` is replaced by the layer's own correction. An answer that was computed ``here`` has no pad.
-
-        Raises:
-            DataError: if a value is not finite.
-            TrustError: if the correction is gone.
+        An answer that was computed ``here`` has no pad. What flags mean is in ``Passes``.
         """
         number = self._first_layer[exchange.number] + place
         check = self.checks[exchange.layers[place].name]
         count = check.channels * check.each
-        if here:
-            nothing = np.zeros(count, np.uint32)
-            check.begin(replace(item, sealed=nothing))(slice(0, check.channels), nothing)
-            return
-        item = replace(item, sealed=self._stock.sealed(query, number, count))
         unmask = check.begin(item)
-        share = max(SHARE_WORDS // check.each, 1)
+        if here:
+            return unmask(slice(0, check.channels), np.zeros((exchange.limbs, count), np.uint8))
         flags = 0
-        for first, (_, words) in enumerate(self._stock.words(query, number, count, share * check.each)):
-            flags |= unmask(slice(first * share, first * share + len(words) // check.each), words)
-        if flags & DRAW_AGAIN:
-            item.sums[:] = 0
-            unmask(slice(0, check.channels), self._stock.pad(query, number, count))
-        if flags & NOT_FINITE:
-            raise DataError(f"exact masks: value '{exchange.finishes[place].value}' is not finite")
+        for share, pads in self._stock.shares(query, number, count, limbs=exchange.limbs, share=check.share):
+            flags |= unmask(slice(share.start // check.each, share.stop // check.each), pads)
+        return flags
 
-    def require_untouched(self, query: int, exchange: Exchange, place: int) -> None:
-        """Raise TrustError where a refused answer is the stock's fault: the host changed a layer's correction."""
-        self._stock.require_untouched(query, self._first_layer[exchange.number] + place)
+    def require_untouched(self, query: int, exchange: Exchange, kept: np.ndarray) -> None:
+        """Look for who is to blame for a refused answer, in what the host kept for a query's exchange, uint8.
 
-    def forget(self, query: int, exchange: Exchange) -> None:
-        """Drop the corrections of an exchange that is done."""
-        for place in range(len(exchange.layers)):
-            self._stock.forget(query, self._first_layer[exchange.number] + place)
+        Raises:
+            TrustError: naming a layer, where the host changed its correction.
+        """
+        at = 0
+        for place, (layer, correction) in enumerate(zip(exchange.layers, exchange.corrections, strict=True)):
+            raw = kept[at : at + correction.size_bytes].tobytes()
+            at += correction.size_bytes
+            if not self._stock.is_untouched(query, self._first_layer[exchange.number] + place, raw):
+                raise TrustError(
+                    f"pad stock: the correction of layer '{layer.name}' for query {query} does not open; the host "
+                    "changed it"
+                )
 
     def segment(self, number: int, values: Arrays) -> dict[str, np.ndarray]:
         """Compute what stays inside before exchange ``number``."""
@@ -274,16 +274,14 @@ class Trusted:
         return np.ascontiguousarray(steps[:, :, ::rows, ::columns])
 
     def mask(self, queries: Sequence[int], exchange: Exchange, entry: str, steps: np.ndarray) -> np.ndarray:
-        """Return one entry's steps (of ``thinned``) as a device gets them, uint32."""
+        """Return one entry's steps (of ``thinned``) as a device gets them, uint8 with limbs."""
         start = time.thread_time()
-        sent = self.sent_arena.take(steps.shape, np.uint32)
-        value, flat = exchange.entries[entry], steps.reshape(len(queries), -1)
-        for query, of, to in zip(queries, flat, sent.reshape(flat.shape), strict=True):
-            flags = 0
-            for share, words in self._pads.words(query, value, len(of)):
-                flags |= self._passes.mask(of[share], words, to[share])
-            if flags:
-                self._passes.mask(of, self._pads.pad(query, value, len(of)), to)
+        sent = self.sent_arena.take(exchange.form(entry, len(queries)), np.uint8)
+        value, limbs, mask = exchange.entries[entry], exchange.limbs, self._passes.mask
+        flat = steps.reshape(len(queries), -1)
+        for query, of, to in zip(queries, flat, sent.reshape(len(queries), limbs, -1), strict=True):
+            for share, pads in self._pads.shares(query, value, len(of), limbs=limbs):
+                mask(of, share, pads, to)
         self.meter.mask_s += time.thread_time() - start
         self.meter.sent_bytes += sent.nbytes
         return sent
@@ -291,7 +289,7 @@ class Trusted:
     def compute(self, exchange: Exchange, steps: Arrays) -> dict[str, np.ndarray]:
         """Return what a device would answer to unmasked entries, computed on this side."""
         return self._local[exchange.number](
-            {name: _field.masked(values, np.zeros(1, np.uint32)) for name, values in steps.items()}
+            {name: _ring.to_limbs(values, exchange.limbs, axis=1) for name, values in steps.items()}
         )
 
 

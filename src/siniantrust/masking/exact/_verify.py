@@ -1,8 +1,9 @@
 """Freivalds' check that a device computed a layer, against what the enclave itself knows.
 
 Freivalds (IFIP 1977): to check Z = W X, draw a random row vector s and compare s Z with (s W) X. Slalom does so on
-masked values; here it is done on the numbers behind the pad, which are small, so that nothing overflows: with
-Z = answer - u modulo p, an honest device gives Z = W X exactly.
+masked values; here it is done on the numbers behind the pad, which are small, so that nothing overflows: an honest
+device gives Z = W X exactly, and a Z beyond what W X can be is refused, so that no two of them are equal modulo the
+prime alone (see ``_ring``).
 
 For a convolution this would cost as many multiplications a position as a kernel has weights for one output. So the
 positions are drawn from as well: one number for each row of positions (a) and one for each column (b), and what is
@@ -25,8 +26,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from siniantrust.errors import PlanError
-from siniantrust.masking.exact import _field
+from siniantrust.masking.exact._field import HALF, PRIME
 from siniantrust.masking.exact._layer import Layer, Window
+from siniantrust.masking.exact._pads import SHARE
 from siniantrust.masking.exact._passes import BLOCK, WEIGHT_BITS, Passes, Results, Unmasking
 
 DEFAULT_SOUNDNESS_BITS = 40
@@ -47,12 +49,14 @@ class LayerCheck:
         exit_: shape of its result for one item.
         relu: whether what is unmasked has its values below zero made zero.
         step: what one step of these values is worth, where they are quantised.
+        limbs: how many bytes each number has, enough for the layer.
         passes: what computes them.
         soundness_bits: a wrong answer passes with a probability of at most 2 to minus this.
 
     Attributes:
         channels: an item's results are so many times ``each`` numbers.
         each: see there.
+        share: so many numbers are unmasked at once.
         sums: shape of what its check needs of one item's results.
 
     Raises:
@@ -66,12 +70,15 @@ class LayerCheck:
         entry: Sequence[int],
         exit_: Sequence[int],
         relu: bool,
+        limbs: int,
         passes: Passes,
         step: float = 1.0,
         soundness_bits: int = DEFAULT_SOUNDNESS_BITS,
     ) -> None:
         # However the layer was made and brought here, nothing is masked for it without its proof.
         layer.check()
+        if layer.limbs > limbs:
+            raise PlanError(f"layer '{layer.name}': expected {layer.limbs} bytes a number, found {limbs}")
         count = math.ceil(soundness_bits / _COMPARISON_BITS)
         if not 0 < count <= _MOST_COMPARISONS:
             raise PlanError(
@@ -91,6 +98,7 @@ class LayerCheck:
         self._form = (-1, down.shape[1], across.shape[1])
         self.each = down.shape[1] * across.shape[1]
         self.channels = math.prod(exit_[1:]) // self.each
+        self.share = max(SHARE // self.each, 1) * self.each
         self.sums = (self.channels // gather.shape[1], count)
         self._begin = passes.unmasker(
             Unmasking(
@@ -100,6 +108,8 @@ class LayerCheck:
                 across=across,
                 down=down,
                 gather=gather,
+                limbs=limbs,
+                most=layer.most,
                 relu=relu,
                 inverse=float(np.float32(1 / step)),
             )
@@ -108,7 +118,7 @@ class LayerCheck:
     def begin(self, item: Results) -> Callable[[slice, np.ndarray], int]:
         """Return the pass over one item's arrays, each of the size of the layer's result; ``sums`` are for ``holds``.
 
-        It works on a share of the channels (a slice) with the words of its pad, and returns flags (see ``Passes``).
+        It works on a share of the channels (a slice) with its pads, and returns flags (see ``Passes``).
         """
         return self._begin(item.reshaped(self._form))
 
@@ -119,7 +129,7 @@ class LayerCheck:
         else:
             # Products below 2^37, at most 2^15 of them (see ``_layer``): exact in float64.
             expected = (steps.reshape(-1, steps.shape[-1]).astype(np.float64) @ self._products).astype(np.int64)
-        return not np.any((sums.reshape(expected.shape) - expected) % _field.PRIME)
+        return not np.any((sums.reshape(expected.shape) - expected) % PRIME)
 
 
 def _small(count: int, size: int) -> np.ndarray:
@@ -131,7 +141,7 @@ def _small(count: int, size: int) -> np.ndarray:
 def _residues(count: int, size: int) -> np.ndarray:
     """Draw residues, int64 (count, size): zero with a probability of 2^-30, every other one with 2^-31."""
     raw = np.frombuffer(secrets.token_bytes(4 * count * size), dtype="<u4")
-    return ((raw & np.uint32(_field.PRIME)) % np.uint32(_field.PRIME)).astype(np.int64).reshape(count, size)
+    return ((raw & np.uint32(PRIME)) % np.uint32(PRIME)).astype(np.int64).reshape(count, size)
 
 
 def _positions(
@@ -197,7 +207,7 @@ def _products(rows: np.ndarray, layer: Layer) -> np.ndarray:
     flat = layer.weight.reshape(layer.rows, -1)
     starts = range(0, flat.shape[1], BLOCK)
     product = np.concatenate([rows @ flat[:, start : start + BLOCK].astype(np.int64) for start in starts], axis=1)
-    product %= _field.PRIME
+    product %= PRIME
     return product
 
 
@@ -210,4 +220,4 @@ def _by_tap(rows: np.ndarray, layer: Layer, down_taps: int, across_taps: int) ->
 def _by_column(rows: np.ndarray, layer: Layer) -> np.ndarray:
     """Return ``rows`` times a matrix product's weights: float64 (columns, count), residues of the least magnitude."""
     products = _products(rows, layer).T
-    return np.ascontiguousarray(products - np.where(products > _field.HALF, _field.PRIME, 0)).astype(np.float64)
+    return np.ascontiguousarray(products - np.where(products > HALF, PRIME, 0)).astype(np.float64)

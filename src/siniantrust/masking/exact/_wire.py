@@ -1,7 +1,8 @@
 """How a program in an enclave and the host that relays for it talk: names of tensors beside the model's own.
 
 What begins a request are the model's inputs. The enclave answers with masked entries and the names below, or with the
-model's outputs where nothing is left to ask for. The host gives what a device answered back with the query's number.
+model's outputs where nothing is left to ask for. The host adds the corrections that it keeps to what a device answered,
+and gives the sums back with the query's number.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ DROP = "exact.drop"
 PREPARE = "exact.prepare"
 """uint64 (1,): prepare so many items."""
 STOCK = "exact.stock"
-"""uint8 (items, bytes): sealed corrections, one after the other in the order of layers; ``ITEMS`` names the rows."""
+"""uint8 (items, bytes): sealed corrections, one after the other in the order of layers; ``PREPARED`` names the rows.
+
+The enclave gives them when it prepared them, of all exchanges; the host gives one exchange's back where an answer was
+refused, to have it said who is to blame."""
+PREPARED = "exact.prepared"
+"""uint64 (items,): the number of each row's pads."""
 STATUS = "exact.status"
 """uint8: JSON of what the trusted side did so far, and how many items are in stock."""

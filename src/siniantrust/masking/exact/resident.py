@@ -19,9 +19,8 @@ import numpy as np
 from siniantrust.errors import DataError, EnclaveError, IntegrityError
 from siniantrust.masking.exact._pads import KEY_BYTES
 from siniantrust.masking.exact._passes import best_passes
-from siniantrust.masking.exact._program_file import MAGIC, Piece, correction_sizes, load_program
+from siniantrust.masking.exact._program_file import MAGIC, Piece, load_program
 from siniantrust.masking.exact._query import Query
-from siniantrust.masking.exact._stock import stock_name
 from siniantrust.masking.exact._trusted import Trusted
 from siniantrust.masking.exact._wire import (
     COMPUTE,
@@ -29,6 +28,7 @@ from siniantrust.masking.exact._wire import (
     EXCHANGE,
     ITEMS,
     PREPARE,
+    PREPARED,
     QUERY,
     REFUSED,
     RESERVED,
@@ -69,7 +69,6 @@ class ResidentProgram:
 
     def __init__(self, head: bytes, body: memoryview, open_model: Callable[[bytes], RunModel]) -> None:
         program, settings = load_program(head, body)
-        self._outside: dict[bytes, bytes] = {}
 
         def open_piece(piece: object) -> RunModel:
             assert isinstance(piece, Piece)  # noqa: S101 - what load_program makes parts of
@@ -80,16 +79,9 @@ class ResidentProgram:
             open_part=open_piece,
             key=os.urandom(KEY_BYTES),
             ledger=Count(),
-            outside=self._outside,
             soundness_bits=settings.soundness_bits,
             wait_when_dry=settings.wait_when_dry,
         )
-        first = 0
-        self._layers: list[tuple[int, tuple[int, ...]]] = []
-        for exchange in program.exchanges:
-            sizes = correction_sizes(exchange)
-            self._layers.append((first, sizes))
-            first += len(sizes)
         self._requests: dict[int, _OnTheWay] = {}
         self._numbers = itertools.count(1)
 
@@ -98,7 +90,7 @@ class ResidentProgram:
 
         Raises:
             DataError: if the arrays do not fit, or a value on the way is not finite.
-            TrustError: if a correction is missing or was changed, or the stock is dry and may not be waited for.
+            TrustError: if a correction was changed, or the stock is dry and may not be waited for.
             EnclaveError: if a request is not known, or too many are on their way.
         """
         control = {name: array for name, array in inputs.items() if name.startswith(RESERVED)}
@@ -121,7 +113,7 @@ class ResidentProgram:
         query = self._trusted.begin(inputs)
         number = next(self._numbers)
         self._requests[number] = _OnTheWay(query, now)
-        return self._next(number, query)
+        return {**_prepared(query.prepared), **self._next(number, query)}
 
     def _go_on(self, control: Arrays, answers: Arrays) -> dict[str, np.ndarray]:
         number = _number(control, QUERY)
@@ -132,8 +124,9 @@ class ResidentProgram:
             self._forget(number)
             return {}
         query = found.query
-        self._bring(query, control)
         try:
+            if STOCK in control:
+                return self._require_untouched(query, control)
             if COMPUTE in control:
                 query.compute_here()
             else:
@@ -156,44 +149,32 @@ class ResidentProgram:
             ITEMS: _numbers(*query.queries),
         }
 
-    def _bring(self, query: Query, control: Arrays) -> None:
-        """Put the corrections that the host kept for this exchange where they are looked for."""
-        if STOCK not in control:
-            return
-        first, sizes = self._layers[query.exchange]
-        rows, items = control[STOCK], control.get(ITEMS, _numbers())
+    def _require_untouched(self, query: Query, control: Arrays) -> dict[str, np.ndarray]:
+        """Hold what the host kept for the exchange that was refused against its tags. Raises TrustError as ``run``."""
+        exchange = self._trusted.program.exchanges[query.exchange]
+        size_bytes = sum(correction.size_bytes for correction in exchange.corrections)
+        rows, items = control[STOCK], control.get(PREPARED, _numbers())
         own = set(query.queries)
-        if rows.dtype != np.uint8 or rows.shape != (len(items), sum(sizes)) or not own.issuperset(items.tolist()):
+        if rows.dtype != np.uint8 or rows.shape != (len(items), size_bytes) or not own.issuperset(items.tolist()):
             raise DataError(
-                f"exact masks: corrections: expected uint8[items, {sum(sizes)}] of this request's items, found "
+                f"exact masks: corrections: expected uint8[items, {size_bytes}] of this request's items, found "
                 f"{rows.dtype}{list(rows.shape)}"
             )
         for item, row in zip(items.tolist(), rows, strict=True):
-            at = 0
-            for place, size in enumerate(sizes):
-                self._outside[stock_name(item, first + place)] = row[at : at + size].tobytes()
-                at += size
+            self._trusted.require_untouched(item, exchange, row)
+        return {}
 
     def _prepare(self, count: int) -> dict[str, np.ndarray]:
         if not 0 < count <= _MOST_PREPARED:
             raise DataError(f"exact masks: prepare: expected 1 to {_MOST_PREPARED} items at once, found {count}")
-        before = set(self._outside)
-        self._trusted.prepare(count)
-        items: dict[int, list[bytes]] = {}
-        for name in sorted(self._outside.keys() - before):
-            items.setdefault(int.from_bytes(name[:8], "big"), []).append(self._outside.pop(name))
-        rows = np.frombuffer(b"".join(b"".join(each) for each in items.values()), np.uint8)
-        return {ITEMS: _numbers(*items), STOCK: rows.reshape(len(items), -1), **self._status()}
+        return {**_prepared(self._trusted.prepare(count)), **self._status()}
 
     def _status(self) -> dict[str, np.ndarray]:
         known = {**asdict(self._trusted.meter), "stock_level": self._trusted.stock_level}
         return {STATUS: np.frombuffer(json.dumps(known).encode(), np.uint8)}
 
     def _forget(self, number: int) -> None:
-        """Drop a request, and what lies here of its items' corrections: made on the spot, or brought and not needed."""
-        items = set(self._requests.pop(number).query.queries)
-        for name in [name for name in self._outside if int.from_bytes(name[:8], "big") in items]:
-            del self._outside[name]
+        del self._requests[number]
 
 
 class Count:
@@ -211,6 +192,10 @@ def _number(control: Arrays, name: str) -> int:
     if array.dtype != np.uint64 or array.shape != (1,):
         raise DataError(f"exact masks: {name}: expected uint64[1], found {array.dtype}{list(array.shape)}")
     return int(array[0])
+
+
+def _prepared(rows: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
+    return {PREPARED: _numbers(*rows), STOCK: np.stack(list(rows.values()))} if rows else {}
 
 
 def _numbers(*values: int) -> np.ndarray:

@@ -33,6 +33,7 @@ PROGRAM: tuple[str, ...] = (
     "siniantrust.masking.exact._program_body",
     "siniantrust.masking.exact._program_file",
     "siniantrust.masking.exact._query",
+    "siniantrust.masking.exact._ring",
     "siniantrust.masking.exact._stages",
     "siniantrust.masking.exact._stock",
     "siniantrust.masking.exact._trusted",
