@@ -112,7 +112,7 @@ def test_trusted_parts_are_never_exported(case: Case, bundle: Path, tmp_path: Pa
 
 
 def test_exchanges_under_pads_are_exported(tmp_path: Path) -> None:
-    """What devices compute under pads is in the repository beside part 2, in residues; the program is not."""
+    """What devices compute under pads is in the repository beside part 2, in bytes; the program is not."""
     deployment = deploy_masked(tmp_path, mask="auto", cut="p")
     names = ("part1-exchange0", "part1-exchange1", "part2")
     out = tmp_path / "models"
@@ -124,7 +124,7 @@ def test_exchanges_under_pads_are_exported(tmp_path: Path) -> None:
         config = _parsed((out / name / "config.pbtxt").read_text(encoding="utf-8"))
         _assert_agrees(config, onnx.ModelProto.FromString(model))
         assert (config.name, config.max_batch_size, config.instance_group[0].count) == (name, 32, 1)
-    data_type = model_config_pb2.DataType.Value("TYPE_UINT32")
+    data_type = model_config_pb2.DataType.Value("TYPE_UINT8")
     config = _parsed((out / "part1-exchange0/config.pbtxt").read_text(encoding="utf-8"))
     assert {port.data_type for port in (*config.input, *config.output)} == {data_type}
 

@@ -41,7 +41,7 @@ class _Bench:
 def bench(tmp_path_factory: pytest.TempPathFactory) -> _Bench:
     """Return a network of which two layers are worth a pad many times over: 1,728 products a number that crosses.
 
-    Another one, over three channels, is not.
+    Another one, over three channels and before what only the enclave computes, is not.
     """
     folder = tmp_path_factory.mktemp("bench")
     rng = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> _Bench:
     }
     nodes = [
         helper.make_node("Conv", ["x", "w1"], ["c1"], name="narrow"),
-        helper.make_node("Relu", ["c1"], ["r1"], name="narrow.relu"),
+        helper.make_node("Sigmoid", ["c1"], ["r1"], name="narrow.sigmoid"),
         helper.make_node("Conv", ["r1", "w2"], ["c2"], name="wide", pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["c2"], ["r2"], name="wide.relu"),
         helper.make_node("Conv", ["r2", "w3"], ["c3"], name="deep", pads=[1, 1, 1, 1]),

@@ -545,7 +545,7 @@ def test_a_host_cannot_change_what_was_prepared(residual: Program, fault: str) -
             del kept[0]
         else:
             kept[0] = kept[1]
-        message = "corrections for query 0 are gone" if fault == "gone" else "correction of layer 'stem' for query 0"
+        message = "corrections for queries .0. are gone" if fault == "gone" else "correction of layer 'stem' for query 0"
         with pytest.raises(TrustError, match=message):
             session.run({"x": x})
         assert not session.quarantined

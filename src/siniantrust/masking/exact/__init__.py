@@ -8,6 +8,7 @@ outputs = session.run({"input": x})
 
 from siniantrust.masking.exact._calibrate import calibrate
 from siniantrust.masking.exact._choose import Choice, choose_layers
+from siniantrust.masking.exact._corrections import Corrections
 from siniantrust.masking.exact._costs import Costs, measure_costs
 from siniantrust.masking.exact._ledger import PadLedger
 from siniantrust.masking.exact._pads import PadSource
@@ -15,6 +16,7 @@ from siniantrust.masking.exact._passes import best_passes
 from siniantrust.masking.exact._program import build_program, offerable
 from siniantrust.masking.exact._program_file import Outline, Settings, dump_program, read_outline
 from siniantrust.masking.exact._prove import unprovable
+from siniantrust.masking.exact._query import Query
 from siniantrust.masking.exact._reference import QuantisedModel
 from siniantrust.masking.exact._relay import Pending, Relay, Status
 from siniantrust.masking.exact._session import ExactSession
@@ -23,6 +25,7 @@ from siniantrust.masking.exact._trusted import Meter, Trusted
 
 __all__ = [
     "Choice",
+    "Corrections",
     "Costs",
     "ExactSession",
     "Exchange",
@@ -33,6 +36,7 @@ __all__ = [
     "Pending",
     "Program",
     "QuantisedModel",
+    "Query",
     "Relay",
     "Settings",
     "Status",

@@ -48,7 +48,7 @@ class Corrections:
         """Return one exchange's share of what is kept, uint8 (items, bytes).
 
         Raises:
-            TrustError: if nothing is kept for an item.
+            TrustError: if an item's are gone.
         """
         return np.stack(self._shares(exchange, items))
 
@@ -58,7 +58,7 @@ class Corrections:
         An answer of another form stays as it is: the enclave refuses it, and says why.
 
         Raises:
-            TrustError: if nothing is kept for an item.
+            TrustError: if an item's are gone.
         """
         rows, found, at, add = self._shares(exchange, items), dict(answers), 0, best_passes().add
         for each in self._exchanges[exchange]:
@@ -76,10 +76,11 @@ class Corrections:
     def _shares(self, exchange: int, items: Sequence[int]) -> list[np.ndarray]:
         share = slice(self._ends[exchange], self._ends[exchange + 1])
         with self._lock:
-            missing = [item for item in items if item not in self._kept]
-            if missing:
-                raise TrustError(f"pad stock: the corrections for query {missing[0]} are gone; the host lost them")
-            return [self._kept[item][share] for item in items]
+            rows = {item: self._kept.get(item) for item in items}
+        found = [row[share] for row in rows.values() if row is not None and len(row) == self._ends[-1]]
+        if len(found) != len(items):
+            raise TrustError(f"pad stock: corrections for queries {[*items]} are gone, or not whole; the host lost them")
+        return found
 
     def forget(self, items: Iterable[int]) -> None:
         """Drop what is kept for items."""

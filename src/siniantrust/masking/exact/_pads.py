@@ -29,8 +29,8 @@ class PadSource:
         if len(key) != KEY_BYTES:
             raise TrustError(f"pads: expected a key of {KEY_BYTES} bytes, found {len(key)}")
         self._algorithm = algorithms.AES(bytes(key))
-        # Giving one another nonce takes a tenth of the time of making one.
-        self._spare: list[CipherContext] = []
+        # Giving one another nonce takes a tenth of the time of making one, and its buffer lies in a cache already.
+        self._spare: list[tuple[CipherContext, np.ndarray]] = []
         self._zeros = memoryview(b"")
 
     def pad(self, query: int, value: int, count: int, *, limbs: int, share: int = SHARE) -> np.ndarray:
@@ -52,27 +52,29 @@ class PadSource:
     ) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield the pad ``share`` numbers at a time, each overwritten by the next. Raises TrustError as ``pad``."""
         _check(query, value, count * limbs)
-        encryptor = self._encryptor(query, value)
-        most = np.empty(min(count, share) * limbs, np.uint8)
-        if most.nbytes > len(self._zeros):
-            self._zeros = memoryview(bytes(most.nbytes))
+        encryptor, most = self._encryptor(query, value)
+        size_bytes = min(count, share) * limbs
+        if size_bytes > len(most):
+            most = np.empty(size_bytes, np.uint8)
+        if size_bytes > len(self._zeros):
+            self._zeros = memoryview(bytes(size_bytes))
         zeros = self._zeros
         for start in range(0, count, share):
             size = min(share, count - start)
             raw = most[: size * limbs]
             encryptor.update_into(zeros[: raw.nbytes], raw.data)
             yield slice(start, start + size), raw.reshape(limbs, size)
-        self._spare.append(encryptor)
+        self._spare.append((encryptor, most))
 
-    def _encryptor(self, query: int, value: int) -> CipherContext:
-        """Return a context of this thread alone at the beginning of a stretch."""
+    def _encryptor(self, query: int, value: int) -> tuple[CipherContext, np.ndarray]:
+        """Return a context of this thread alone at the beginning of a stretch, and a buffer of any size."""
         counter = query.to_bytes(8, "big") + value.to_bytes(4, "big") + bytes(4)
         try:
-            encryptor = self._spare.pop()
+            encryptor, buffer = self._spare.pop()
         except IndexError:
-            return Cipher(self._algorithm, modes.CTR(counter)).encryptor()
+            return Cipher(self._algorithm, modes.CTR(counter)).encryptor(), np.empty(0, np.uint8)
         encryptor.reset_nonce(counter)
-        return encryptor
+        return encryptor, buffer
 
 
 def _check(query: int, value: int, size_bytes: int) -> None:
