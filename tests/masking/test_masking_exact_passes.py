@@ -74,7 +74,7 @@ def test_masking_is_the_same_in_both(
     steps, pads = np.array([a for a, _ in numbers], np.int8), _limbs([b for _, b in numbers[share]], limbs)
     for passes in (NUMPY, native):
         sent = np.full((limbs, len(numbers)), 99, np.uint8)
-        passes.mask(steps, share, pads, sent)
+        passes.masker(steps, sent)(share.start, pads)
         wanted = [(a + b) % (1 << (8 * limbs)) for a, b in numbers[share]]
         assert _numbers(sent[:, share]).tolist() == wanted
         assert (np.delete(sent, np.r_[share], axis=1) == 99).all()
@@ -101,9 +101,9 @@ def test_values_that_are_not_finite_are_told(native: NativePasses, bad: float, p
         values = np.full(100, np.finfo(np.float32).max)
         added = Results(nothing, np.zeros((1, 2), np.int64), values.reshape(steps.shape), steps=steps)
         unmask = passes.unmasker(form)(added)
-        assert _quantised(passes, values, 1.0)[0] == unmask(slice(0, 1), nothing) == 0
+        assert _quantised(passes, values, 1.0)[0] == unmask(0, nothing) == 0
         values[place] = bad
-        assert _quantised(passes, values, 1.0)[0] == unmask(slice(0, 1), nothing) == NOT_FINITE
+        assert _quantised(passes, values, 1.0)[0] == unmask(0, nothing) == NOT_FINITE
 
 
 def _plain(width: int, limbs: int = 3, most: int = 1000) -> Unmasking:
@@ -144,7 +144,7 @@ def test_unmasking_is_the_same_in_both(
         sums = np.zeros((channels // period, 3), np.int64)
         unmask = passes.unmasker(whole)(Results(answers, sums, addend, 0.25, values, steps))
         cuts = [0, channels // 2, channels]  # in two shares
-        assert [unmask(slice(a, b), pads[:, a:b].copy()) for a, b in pairwise(cuts)] == [0, 0]
+        assert [unmask(a, pads[:, a:b].copy()) for a, b in pairwise(cuts)] == [0, 0]
         found.append((values, steps, sums))
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -178,7 +178,7 @@ def test_results_beyond_the_bound_are_told(native: NativePasses, limbs: int, pla
             answers = nothing.copy()
             answers[:, 0, 0, place] = _limbs([result % (1 << 32)], limbs)[:, 0]
             unmask = passes.unmasker(form)(Results(answers, np.zeros((1, 2), np.int64), steps=steps))
-            assert unmask(slice(0, 1), nothing) == (OUT_OF_RANGE if abs(result) > 1000 else 0)
+            assert unmask(0, nothing) == (OUT_OF_RANGE if abs(result) > 1000 else 0)
 
 
 @pytest.mark.parametrize("form", FORMS)

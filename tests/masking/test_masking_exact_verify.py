@@ -53,7 +53,7 @@ def _sums(check: LayerCheck, results: np.ndarray, limbs: int = 3) -> tuple[np.nd
     sums, flags = np.zeros((len(results), *check.sums), np.int64), 0
     for item, answers in enumerate(to_limbs(results, limbs, axis=1)):
         values = np.empty(results[item].shape, np.float32)
-        flags |= check.begin(Results(answers, sums[item], values=values))(slice(0, check.channels), nothing)
+        flags |= check.begin(Results(answers, sums[item], values=values))(0, nothing)
     return sums, flags
 
 

@@ -258,15 +258,24 @@ INLINE uint32_t finish_as(int64_t count, const int32_t *results, const float *sc
 #undef FINISH
 }
 
+/* The arrays of one item; limbs of answers lie ``apart`` bytes apart. Of values and steps one may be none, of what is
+ * added both. ``sums`` (channels / period, repetitions) are added to. */
+struct item {
+    int64_t apart;
+    const uint8_t *answers;
+    const float *added;
+    const int8_t *added_steps;
+    float *values;
+    int8_t *steps;
+    int64_t *sums;
+    float added_scale;
+};
+
 /* Take pads off ``channels`` channels of (rows, width) from ``channel`` on, add up what the check of a device's work
- * needs, and make floats (``values``), steps, or both of the results.
- *
- * ``words`` are of these channels alone, all other arrays whole; limbs of answers lie ``apart`` bytes apart. ``sums``
- * (channels / period, repetitions) are added to. */
+ * needs, and make floats, steps, or both of the results. ``words`` are of these channels alone. */
 EVERY_PROCESSOR
-int32_t sinian_unmask(const struct unmasking *form, int64_t channel, int64_t channels, const uint8_t *answers,
-                      int64_t apart, const uint8_t *words, const float *added, const int8_t *added_steps,
-                      float added_scale, float *values, int8_t *steps, int64_t *sums) {
+int32_t sinian_unmask(const struct unmasking *form, const struct item *item, int64_t channel, int64_t channels,
+                      const uint8_t *words) {
     int32_t results[2][BLOCK];
     int64_t size = form->rows * form->width;
     uint32_t largest = 0, bad = 0, most = (uint32_t)form->most;
@@ -280,20 +289,20 @@ int32_t sinian_unmask(const struct unmasking *form, int64_t channel, int64_t cha
                 for (int64_t k = 0; k < together; k++) {
                     int64_t place = (begun + k) * size + row * form->width + start;
                     int64_t number = form->by_column ? start : (begun + k) % form->period;
-                    const uint8_t *from = answers + place, *pads = words + place - channel * size;
+                    const uint8_t *from = item->answers + place, *pads = words + place - channel * size;
                     uint32_t found =
-                        form->limbs == 3 ? unmask(count, 0, from, apart, pads, channels * size, most, results[k])
-                                         : unmask(count, 1, from, apart, pads, channels * size, most, results[k]);
+                        form->limbs == 3 ? unmask(count, 0, from, item->apart, pads, channels * size, most, results[k])
+                                         : unmask(count, 1, from, item->apart, pads, channels * size, most, results[k]);
                     largest = found > largest ? found : largest;
                     const float *scale = form->scale + number, *bias = form->bias + number;
-                    const float *floats = added ? added + place : 0;
-                    const int8_t *whole = added_steps ? added_steps + place : 0;
-                    float *to = values ? values + place : 0;
-                    int8_t *to_steps = steps ? steps + place : 0;
-                    bad |= form->by_column ? finish_as(count, results[k], scale, bias, 1, form, floats, whole,
-                                                       added_scale, to, to_steps)
-                                           : finish_as(count, results[k], scale, bias, 0, form, floats, whole,
-                                                       added_scale, to, to_steps);
+                    const float *added = item->added ? item->added + place : 0;
+                    const int8_t *added_steps = item->added_steps ? item->added_steps + place : 0;
+                    float *values = item->values ? item->values + place : 0;
+                    int8_t *steps = item->steps ? item->steps + place : 0;
+                    bad |= form->by_column ? finish_as(count, results[k], scale, bias, 1, form, added, added_steps,
+                                                       item->added_scale, values, steps)
+                                           : finish_as(count, results[k], scale, bias, 0, form, added, added_steps,
+                                                       item->added_scale, values, steps);
                 }
                 for (int64_t r = 0; r < form->repetitions; r += 2) {
                     int64_t lines[2][2], second = r + 1 < form->repetitions ? r + 1 : r;
@@ -307,7 +316,7 @@ int32_t sinian_unmask(const struct unmasking *form, int64_t channel, int64_t cha
             }
         for (int64_t k = 0; k < together; k++)
             for (int64_t r = 0; r < form->repetitions; r++) {
-                int64_t *sum = sums + (begun + k) / form->period * form->repetitions + r;
+                int64_t *sum = item->sums + (begun + k) / form->period * form->repetitions + r;
                 int64_t weight = form->gather[r * form->period + (begun + k) % form->period];
                 *sum = residue(*sum + residue(totals[k][r]) * weight);
             }

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from siniantrust.masking.exact._passes import Results, Unmask, Unmasking, Weigh
+from siniantrust.masking.exact._passes import Mask, Results, Share, Unmask, Unmasking, Weigh
 from siniantrust.masking.exact._pool import Pool
 
 _Type = type[ctypes.c_void_p] | type[ctypes.c_int64] | type[ctypes.c_float]
@@ -30,6 +30,33 @@ class _Form(ctypes.Structure):
         *((name, _Pointer) for name in ("scale", "bias", "across", "down", "gather")),
         *((name, _Float) for name in ("floor", "inverse")),
     )
+
+
+class _Item(ctypes.Structure):
+    """``struct item`` of the library."""
+
+    _fields_ = (
+        ("apart", _Count),
+        *((name, _Pointer) for name in ("answers", "added", "added_steps", "values", "steps", "sums")),
+        ("added_scale", _Float),
+    )
+
+
+class _Address:
+    """Where pads lie: whole shares are all in the same array, which is looked at once."""
+
+    def __init__(self, limbs: int) -> None:
+        self._limbs = limbs
+        self._last: np.ndarray | None = None
+        self._found = 0, 0
+
+    def of(self, pads: np.ndarray) -> tuple[int, int]:
+        """Return address and number of pads, uint8 (limbs, numbers)."""
+        if pads is not self._last:
+            if pads.dtype != np.uint8 or len(pads) != self._limbs:
+                raise ValueError(f"expected pads uint8[{self._limbs}, numbers], found {pads.dtype}{list(pads.shape)}")
+            self._last, self._found = pads, (_at(pads), pads.size // self._limbs)
+        return self._found
 
 
 def load_native() -> NativePasses | None:
@@ -55,10 +82,7 @@ class NativePasses:
         self._add = function("add", _Count, _Count, _Pointer, _Pointer, _Pointer, result=None)
         self._mask = function("mask", _Count, _Count, _Pointer, _Pointer, _Count, _Pointer, result=None)
         self._pool = function("pool", *[_Count] * 11, _Pointer, _Pointer, result=None)
-        self._unmask = function(
-            *("unmask", _Pointer, _Count, _Count, _Pointer, _Count),
-            *(*[_Pointer] * 3, _Float, _Pointer, _Pointer, _Pointer),
-        )
+        self._unmask = function("unmask", _Pointer, _Pointer, _Count, _Count, _Pointer)
         self._weigh = function(
             "weigh", *[_Count] * 4, _Pointer, _Count, _Count, _Pointer, _Count, *[_Pointer] * 4, result=None
         )
@@ -73,14 +97,19 @@ class NativePasses:
         _same_size(first, second, made)
         self._add(first.size // len(first), len(first), _at(first), _at(second), _at(made))
 
-    def mask(self, steps: np.ndarray, share: slice, pads: np.ndarray, sent: np.ndarray) -> None:
+    def masker(self, steps: np.ndarray, sent: np.ndarray) -> Mask:
         """See ``Passes``."""
-        count = share.stop - share.start
-        if not 0 <= share.start <= share.stop <= steps.size or pads.shape != (len(sent), count):
-            raise ValueError(f"expected pads uint8[{len(sent)}, {count}], found {pads.dtype}{list(pads.shape)}")
         _same_size(steps, sent[0])
-        at_steps, at_sent = _at(steps) + share.start, _at(sent) + share.start
-        self._mask(count, len(sent), at_steps, _at(pads), steps.size, at_sent)
+        at_steps, at_sent, limbs, count = _at(steps), _at(sent), len(sent), steps.size
+        address = _Address(limbs)
+
+        def mask(start: int, pads: np.ndarray) -> None:
+            at_pads, size = address.of(pads)
+            if not 0 <= start <= count - size:
+                raise ValueError(f"expected pads for {count} numbers, found {size} from {start} on")
+            self._mask(size, limbs, at_steps + start, at_pads, count, at_sent + start)
+
+        return mask
 
     def pool(self, steps: np.ndarray, pool: Pool, pooled: np.ndarray) -> None:
         """See ``Passes``."""
@@ -97,23 +126,27 @@ class NativePasses:
         native.arrays = arrays
         at_form = ctypes.byref(native)
         each = native.rows * native.width
+        bytes_each = each * form.limbs
 
-        def unmask(of: Results) -> Callable[[slice, np.ndarray], int]:
-            at_answers, at_sums = _at(of.answers), _at(of.sums)
-            limbs, all_channels = of.answers.shape[:2]
-            steps_added = of.added is not None and of.added.dtype == np.int8
-            at_added = None if of.added is None else _at(of.added)
-            at_floats, at_whole = (None, at_added) if steps_added else (at_added, None)
-            at_values = None if of.values is None else _at(of.values)
-            at_steps = None if of.steps is None else _at(of.steps)
+        def unmask(of: Results) -> Share:
+            numbers = of.answers.size // form.limbs
+            item = _Item(numbers, _at(of.answers))
+            for name, array in (("values", of.values), ("steps", of.steps), ("added", of.added)):
+                if array is not None:
+                    if array.size != numbers:
+                        raise ValueError(f"expected {numbers} {name}, found {array.size}")
+                    whole = name == "added" and array.dtype == np.int8
+                    setattr(item, "added_steps" if whole else name, _at(array))
+            item.added_scale, item.sums = of.added_scale, _at(of.sums)
+            item.arrays = of  # as above
+            at_item, address, all_channels = ctypes.byref(item), _Address(form.limbs), of.answers.size // bytes_each
 
-            def share(channels: slice, pads: np.ndarray) -> int:
-                count = channels.stop - channels.start
-                if not 0 <= channels.start <= channels.stop <= all_channels or pads.size != limbs * count * each:
-                    raise ValueError(f"expected pads for {count} of {all_channels} channels, found {pads.size} bytes")
-                where = at_form, channels.start, count, at_answers, all_channels * each, _at(pads)
-                added = at_floats, at_whole, of.added_scale
-                return int(self._unmask(*where, *added, at_values, at_steps, at_sums))
+            def share(first: int, pads: np.ndarray) -> int:
+                at_pads, size = address.of(pads)
+                count = size // each
+                if count * each != size or not 0 <= first <= all_channels - count:
+                    raise ValueError(f"expected pads for {all_channels} channels, found {size} from {first} on")
+                return int(self._unmask(at_form, at_item, first, count, at_pads))
 
             return share
 

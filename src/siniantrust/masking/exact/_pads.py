@@ -43,28 +43,36 @@ class PadSource:
         """
         _check(query, value, count * limbs)
         whole = np.empty((limbs, count), np.uint8)
-        for where, pads in self.shares(query, value, count, limbs=limbs, share=share):
-            whole[:, where] = pads
+        for start, pads in self.shares(query, value, count, limbs=limbs, share=share):
+            whole[:, start : start + pads.shape[1]] = pads
         return whole
 
     def shares(
         self, query: int, value: int, count: int, *, limbs: int, share: int = SHARE
-    ) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield the pad ``share`` numbers at a time, each overwritten by the next. Raises TrustError as ``pad``."""
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the pad ``share`` numbers at a time, and where they begin. Raises TrustError as ``pad``.
+
+        Each share is overwritten by the next; all whole ones are the same array.
+        """
         _check(query, value, count * limbs)
-        encryptor, most = self._encryptor(query, value)
+        encryptor, buffer = self._encryptor(query, value)
         size_bytes = min(count, share) * limbs
-        if size_bytes > len(most):
-            most = np.empty(size_bytes, np.uint8)
+        if size_bytes > len(buffer):
+            buffer = np.empty(size_bytes, np.uint8)
         if size_bytes > len(self._zeros):
             self._zeros = memoryview(bytes(size_bytes))
-        zeros = self._zeros
-        for start in range(0, count, share):
-            size = min(share, count - start)
-            raw = most[: size * limbs]
-            encryptor.update_into(zeros[: raw.nbytes], raw.data)
-            yield slice(start, start + size), raw.reshape(limbs, size)
-        self._spare.append((encryptor, most))
+        all_zeros, whole, rest = self._zeros, count // share, count % share
+        if whole:
+            zeros, pads = all_zeros[:size_bytes], buffer[:size_bytes].reshape(limbs, share)
+            into = pads.data.cast("B")
+            for number in range(whole):
+                encryptor.update_into(zeros, into)
+                yield number * share, pads
+        if rest:
+            pads = buffer[: rest * limbs].reshape(limbs, rest)
+            encryptor.update_into(all_zeros[: pads.nbytes], pads.data.cast("B"))
+            yield whole * share, pads
+        self._spare.append((encryptor, buffer))
 
     def _encryptor(self, query: int, value: int) -> tuple[CipherContext, np.ndarray]:
         """Return a context of this thread alone at the beginning of a stretch, and a buffer of any size."""

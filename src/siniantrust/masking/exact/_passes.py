@@ -53,10 +53,10 @@ class Unmasking:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """The arrays of one item that unmasking reads and writes, but for the first and ``sums`` (channels, rows, width).
+    """The arrays of one item that unmasking reads and writes, in any shape of (channels, rows, width) numbers.
 
     Attributes:
-        answers: uint8 (limbs, channels, rows, width): a device's, with the sealed corrections added.
+        answers: uint8 (limbs, ...): a device's, with the sealed corrections added.
         sums: int64 (channels / period, repetitions), residues: each channel's results, weighted, are added.
         added: float32 values that are added, or int8 steps of ``added_scale``, or None.
         added_scale: what one step of ``added`` is worth.
@@ -73,20 +73,14 @@ class Results:
 
     def item(self, number: int) -> Results:
         """Return the arrays of one item, where these are of several."""
-        return self._each(lambda array: array[number], self.answers[number], self.sums[number])
-
-    def reshaped(self, form: tuple[int, int, int]) -> Results:
-        """Return the same arrays, all but ``sums``, in another form."""
-        answers = self.answers.reshape(len(self.answers), *form)
-        return self._each(lambda array: array.reshape(form), answers, self.sums)
-
-    def _each(self, change: Callable[[np.ndarray], np.ndarray], answers: np.ndarray, sums: np.ndarray) -> Results:
         arrays = (self.added, self.values, self.steps)
-        added, values, steps = (None if array is None else change(array) for array in arrays)
-        return Results(answers, sums, added, self.added_scale, values, steps)
+        added, values, steps = (None if array is None else array[number] for array in arrays)
+        return Results(self.answers[number], self.sums[number], added, self.added_scale, values, steps)
 
 
-Unmask = Callable[[Results], Callable[[slice, np.ndarray], int]]
+Share = Callable[[int, np.ndarray], int]
+Unmask = Callable[[Results], Share]
+Mask = Callable[[int, np.ndarray], None]
 Weigh = Callable[[np.ndarray], np.ndarray]
 
 
@@ -107,10 +101,10 @@ class Passes(Protocol):
         """Put the sums of numbers, uint8 (limbs, count) each, into ``made``."""
         ...
 
-    def mask(self, steps: np.ndarray, share: slice, pads: np.ndarray, sent: np.ndarray) -> None:
-        """Put a share of ``steps`` (int8, count) plus ``pads`` into that share of ``sent`` (uint8, (limbs, count)).
+    def masker(self, steps: np.ndarray, sent: np.ndarray) -> Mask:
+        """Return the pass that puts ``steps`` (int8, count) plus pads into ``sent`` (uint8, (limbs, count)).
 
-        Pads are of this share alone, uint8 (limbs, share).
+        It works on a share, from one number on, with the pads of this share alone, uint8 (limbs, numbers).
         """
         ...
 
@@ -121,8 +115,8 @@ class Passes(Protocol):
     def unmasker(self, form: Unmasking) -> Unmask:
         """Return the pass that takes pads off answers, adds up what a check needs, and finishes values.
 
-        For the arrays of one item it returns what works on a share of channels, a slice, and the pads of this share,
-        uint8 (limbs, numbers); that returns flags.
+        For the arrays of one item it returns what works on a share of the channels, from one on, with the pads of this
+        share alone, uint8 (limbs, numbers); that returns flags.
         """
         ...
 
@@ -155,9 +149,14 @@ class NumpyPasses:
         """See ``Passes``."""
         made[:] = _ring.plus(first, second)
 
-    def mask(self, steps: np.ndarray, share: slice, pads: np.ndarray, sent: np.ndarray) -> None:
+    def masker(self, steps: np.ndarray, sent: np.ndarray) -> Mask:
         """See ``Passes``."""
-        sent[:, share] = _ring.plus(_ring.to_limbs(steps[share], len(pads), axis=0), pads)
+
+        def mask(start: int, pads: np.ndarray) -> None:
+            share = slice(start, start + pads.shape[1])
+            sent[:, share] = _ring.plus(_ring.to_limbs(steps[share], len(pads), axis=0), pads)
+
+        return mask
 
     def pool(self, steps: np.ndarray, pool: Pool, pooled: np.ndarray) -> None:
         """See ``Passes``."""
@@ -178,25 +177,31 @@ class NumpyPasses:
         shape = (-1,) if form.by_column else (-1, 1, 1)
         weights = form.across.T.astype(np.int64)
 
-        def unmask(of: Results) -> Callable[[slice, np.ndarray], int]:
-            def share(channels: slice, pads: np.ndarray) -> int:
-                answers = of.answers[:, channels]
-                results = _ring.from_limbs(_ring.minus(answers, pads.reshape(answers.shape)))
+        def unmask(of: Results) -> Share:
+            rows_wide = (-1, form.down.shape[1], form.across.shape[1])
+            whole = of.answers.reshape(form.limbs, *rows_wide)
+            arrays = (of.added, of.values, of.steps)
+            all_added, all_values, all_steps = (None if array is None else array.reshape(rows_wide) for array in arrays)
+
+            def share(first: int, pads: np.ndarray) -> int:
+                pads = pads.reshape(form.limbs, *rows_wide)
+                channels = slice(first, first + pads.shape[1])
+                results = _ring.from_limbs(_ring.minus(whole[:, channels], pads))
                 in_range = not np.any(np.abs(results.astype(np.int64)) > form.most)
                 numbers = np.arange(channels.start, channels.start + len(results))
                 rows = slice(None) if form.by_column else numbers % period
                 values = results.astype(np.float32) * form.scale[rows].reshape(shape)
                 values += form.bias[rows].reshape(shape)
-                if of.added is not None:
-                    added = of.added[channels]
+                if all_added is not None:
+                    added = all_added[channels]
                     values += added if added.dtype == np.float32 else added * np.float32(of.added_scale)
                 finite = np.isfinite(values).all()
                 if form.relu:
                     np.maximum(values, 0, out=values)
-                if of.values is not None:
-                    of.values[channels] = values
-                if of.steps is not None:
-                    _quantise(values, form.inverse, of.steps[channels])
+                if all_values is not None:
+                    all_values[channels] = values
+                if all_steps is not None:
+                    _quantise(values, form.inverse, all_steps[channels])
                 lines = _lines(results, weights)
                 totals = (lines * form.down.T % PRIME).sum(axis=1) % PRIME
                 np.add.at(of.sums, numbers // period, totals * form.gather.T[numbers % period] % PRIME)

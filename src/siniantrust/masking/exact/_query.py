@@ -43,6 +43,7 @@ class Query:
     request: dict[str, np.ndarray] | None = field(default=None, repr=False)
     outputs: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     _steps: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    _entered: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     _owned: set[str] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
@@ -78,9 +79,7 @@ class Query:
             layer
             for layer, (sums, flags) in zip(exchange.layers, found, strict=True)
             if flags & OUT_OF_RANGE
-            or not self.trusted.checks[layer.name].holds(
-                self.trusted.thinned(exchange, layer.entry, self._steps[layer.entry]), sums
-            )
+            or not self.trusted.checks[layer.name].holds(self._entered[layer.entry], sums)
         ]
         meter.verify_s += time.thread_time() - unmasked
         if wrong:
@@ -92,8 +91,7 @@ class Query:
     def compute_here(self) -> None:
         """Compute the exchange's layers on this side, where no device is left to ask."""
         exchange = self.trusted.program.exchanges[self.exchange]
-        entries = {name: self.trusted.thinned(exchange, name, self._steps[name]) for name in exchange.entries}
-        answers = self.trusted.compute(exchange, entries)
+        answers = self.trusted.compute(exchange, self._entered)
         made = _Made()
         found = [self._unmasked(exchange, place, answers, made, here=True) for place in range(len(exchange.layers))]
         self._require_finite(exchange, [flags for _, flags in found])
@@ -161,11 +159,9 @@ class Query:
             if name not in self._steps:
                 self._steps[name] = self.trusted.quantise(name, self.values[name])
         self._forget(2 * self.exchange)
+        self._entered = {name: self.trusted.thinned(exchange, name, self._steps[name]) for name in exchange.entries}
         self.request = {
-            name: self.trusted.mask(
-                self.queries, exchange, name, self.trusted.thinned(exchange, name, self._steps[name])
-            )
-            for name in exchange.entries
+            name: self.trusted.mask(self.queries, exchange, name, steps) for name, steps in self._entered.items()
         }
 
     def _forget(self, step: int) -> None:

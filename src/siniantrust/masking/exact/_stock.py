@@ -68,7 +68,7 @@ class Stock:
 
     def shares(
         self, query: int, layer: int, count: int, *, limbs: int, share: int
-    ) -> Iterator[tuple[slice, np.ndarray]]:
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield s, as ``PadSource.shares``."""
         return self._pads.shares(query, layer, count, limbs=limbs, share=share)
 

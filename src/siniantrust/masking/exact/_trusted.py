@@ -210,10 +210,10 @@ class Trusted:
         count = check.channels * check.each
         unmask = check.begin(item)
         if here:
-            return unmask(slice(0, check.channels), np.zeros((exchange.limbs, count), np.uint8))
+            return unmask(0, np.zeros((exchange.limbs, count), np.uint8))
         flags = 0
-        for share, pads in self._stock.shares(query, number, count, limbs=exchange.limbs, share=check.share):
-            flags |= unmask(slice(share.start // check.each, share.stop // check.each), pads)
+        for first, pads in self._stock.shares(query, number, count, limbs=exchange.limbs, share=check.share):
+            flags |= unmask(first // check.each, pads)
         return flags
 
     def require_untouched(self, query: int, exchange: Exchange, kept: np.ndarray) -> None:
@@ -277,11 +277,11 @@ class Trusted:
         """Return one entry's steps (of ``thinned``) as a device gets them, uint8 with limbs."""
         start = time.thread_time()
         sent = self.sent_arena.take(exchange.form(entry, len(queries)), np.uint8)
-        value, limbs, mask = exchange.entries[entry], exchange.limbs, self._passes.mask
-        flat = steps.reshape(len(queries), -1)
+        value, limbs, flat = exchange.entries[entry], exchange.limbs, steps.reshape(len(queries), -1)
         for query, of, to in zip(queries, flat, sent.reshape(len(queries), limbs, -1), strict=True):
-            for share, pads in self._pads.shares(query, value, len(of), limbs=limbs):
-                mask(of, share, pads, to)
+            mask = self._passes.masker(of, to)
+            for first, pads in self._pads.shares(query, value, len(of), limbs=limbs):
+                mask(first, pads)
         self.meter.mask_s += time.thread_time() - start
         self.meter.sent_bytes += sent.nbytes
         return sent

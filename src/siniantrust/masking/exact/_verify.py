@@ -29,7 +29,7 @@ from siniantrust.errors import PlanError
 from siniantrust.masking.exact._field import HALF, PRIME
 from siniantrust.masking.exact._layer import Layer, Window
 from siniantrust.masking.exact._pads import SHARE
-from siniantrust.masking.exact._passes import BLOCK, WEIGHT_BITS, Passes, Results, Unmasking
+from siniantrust.masking.exact._passes import BLOCK, WEIGHT_BITS, Passes, Results, Share, Unmasking
 
 DEFAULT_SOUNDNESS_BITS = 40
 # Of one comparison: 2^-21 + 2^-30 + 2^-30 is below 2^-20.
@@ -95,7 +95,6 @@ class LayerCheck:
             gather = _residues(count, layer.rows)
             self._weigh = passes.weigher(taps, down_taps, _by_tap(gather, layer, down_taps.shape[1], taps.shape[1]))
             self._entry_form = (-1, layer.weight.shape[1], down_taps.shape[2], taps.shape[2])
-        self._form = (-1, down.shape[1], across.shape[1])
         self.each = down.shape[1] * across.shape[1]
         self.channels = math.prod(exit_[1:]) // self.each
         self.share = max(SHARE // self.each, 1) * self.each
@@ -115,12 +114,12 @@ class LayerCheck:
             )
         )
 
-    def begin(self, item: Results) -> Callable[[slice, np.ndarray], int]:
+    def begin(self, item: Results) -> Share:
         """Return the pass over one item's arrays, each of the size of the layer's result; ``sums`` are for ``holds``.
 
-        It works on a share of the channels (a slice) with its pads, and returns flags (see ``Passes``).
+        It works on a share of the channels, from one on, with its pads, and returns flags (see ``Passes``).
         """
-        return self._begin(item.reshaped(self._form))
+        return self._begin(item)
 
     def holds(self, steps: np.ndarray, sums: np.ndarray) -> bool:
         """Return whether ``sums`` (items, of the form above) are those of the layer's results for ``steps`` (int8)."""
@@ -128,8 +127,9 @@ class LayerCheck:
             expected = self._weigh(steps.reshape(self._entry_form))
         else:
             # Products below 2^37, at most 2^15 of them (see ``_layer``): exact in float64.
-            expected = (steps.reshape(-1, steps.shape[-1]).astype(np.float64) @ self._products).astype(np.int64)
-        return not np.any((sums.reshape(expected.shape) - expected) % PRIME)
+            expected = (steps.reshape(-1, steps.shape[-1]).astype(np.float64) @ self._products).astype(np.int64) % PRIME
+        # Both are residues.
+        return bool((sums.reshape(expected.shape) == expected).all())
 
 
 def _small(count: int, size: int) -> np.ndarray:
