@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -17,12 +14,10 @@ from timing import ratio_interval
 
 from siniantrust import graph
 from siniantrust.masking.exact import (
-    Corrections,
     Costs,
+    ExactSession,
     Meter,
     Program,
-    Query,
-    Trusted,
     best_passes,
     build_program,
     calibrate,
@@ -30,8 +25,7 @@ from siniantrust.masking.exact import (
     measure_costs,
     offerable,
 )
-from siniantrust.masking.exact.resident import Count
-from siniantrust.odla import CheckedExecutable, DeviceSpec, open_part
+from siniantrust.odla import DeviceSpec, open_part
 
 _NETWORKS = ("vgg16", "resnet50", "mobilenet_v2")
 _RATIO_BARS = {"vgg16": 8.0, "resnet50": 3.0}
@@ -144,82 +138,28 @@ def _program(model: graph.Model, offered: list[str], samples: np.ndarray) -> Pro
     return build_program(model, offered, calibrate(model, entries, {model.inputs[0].name: samples}))
 
 
-class _Host:
-    """The untrusted side: devices, and the corrections that it keeps and adds, on the last core that there is.
-
-    The trusted side has the first one to itself, as an enclave has, and with it the caches that belong to a core.
-    """
-
-    def __init__(self, program: Program, stack: ExitStack) -> None:
-        self._cores = sorted(os.sched_getaffinity(0))
-        stack.callback(os.sched_setaffinity, 0, self._cores)
-        os.sched_setaffinity(0, self._cores[:1])
-        self._thread = stack.enter_context(ThreadPoolExecutor(1, initializer=self._move))
-        self.kept = Corrections([exchange.corrections for exchange in program.exchanges])
-        self._opened = self._thread.submit(self._open, program, stack).result()
-        self.device_s = 0.0
-
-    def _move(self) -> None:
-        os.sched_setaffinity(0, self._cores[-1:])
-
-    def _open(self, program: Program, stack: ExitStack) -> list[CheckedExecutable]:
-        found = []
-        for exchange in program.exchanges:
-            device, executable = open_part(DeviceSpec("device", options=_ONE_THREAD), exchange.part)
-            stack.callback(device.close)
-            stack.callback(executable.close)
-            found.append(executable)
-        return found
-
-    def answers(self, query: Query) -> dict[str, np.ndarray]:
-        """Return what a device answers to a query, corrections added."""
-        return self._thread.submit(self._answered, query).result()
-
-    def _answered(self, query: Query) -> dict[str, np.ndarray]:
-        start = time.thread_time()
-        found = self._opened[query.exchange].run(query.request or {})
-        self.device_s += time.thread_time() - start
-        return self.kept.added(query.exchange, query.queries, found)
-
-
 def _in_turns(model: graph.Model, program: Program, x: np.ndarray, *, turns: int) -> tuple[_Turns, int]:
     """Run the whole network and a masked query by turns; return what each took, and the stock of one query."""
-    inputs = {model.inputs[0].name: x}
+    name = model.inputs[0].name
     (whole,) = graph.split(model, ())
+    device, executable = open_part(DeviceSpec("whole", options=_ONE_THREAD), whole)
     whole_s, device_s, metered = [], [], []
-    with ExitStack() as stack:
-        host = _Host(program, stack)
-
-        def open_here(part: graph.Part) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-            device, executable = open_part(DeviceSpec("trusted side", options=_ONE_THREAD), part)
-            stack.callback(device.close)
-            stack.callback(executable.close)
-            return executable.run
-
-        run_whole = open_here(whole)
-        trusted = Trusted(program, open_part=open_here, key=os.urandom(32), ledger=Count())
+    with ExactSession(program, [DeviceSpec("device", options=_ONE_THREAD)]) as session:
         stock_bytes = 0
-
-        def masked_query() -> Meter:
-            trusted.meter, host.device_s = Meter(), 0.0
-            query = trusted.begin(inputs)
-            while query.request is not None:
-                query.accept(host.answers(query))
-            host.kept.forget(query.queries)
-            return trusted.meter
-
-        for _ in range(turns):
-            trusted.meter = meter = Meter()
-            rows = trusted.prepare(2)
-            host.kept.keep(list(rows), np.stack(list(rows.values())))
-            stock_bytes, prepare_s = host.kept.kept_bytes // 2, meter.prepare_s / 2
-            # Both run twice and the second time counts: neither side starts with what the other left in the caches.
-            masked_query()
-            meter = replace(masked_query(), prepare_s=prepare_s)
-            metered.append({each.name: float(getattr(meter, each.name)) for each in fields(meter)})
-            device_s.append(host.device_s)
-            run_whole(inputs)
-            whole_s.append(_seconds(lambda: run_whole(inputs)))
+        for turn in range(-1, turns):
+            spent_s = _seconds(lambda: executable.run({name: x})) if turn % 2 else 0.0
+            session.trusted.meter = meter = Meter()
+            session.prepare(1)
+            stock_bytes = session.corrections.kept_bytes
+            masked_s = _seconds(lambda: session.run({name: x}))
+            spent_s = spent_s or _seconds(lambda: executable.run({name: x}))
+            if turn >= 0:
+                figures = {each.name: float(getattr(meter, each.name)) for each in fields(meter)}
+                whole_s.append(spent_s)
+                metered.append(figures)
+                device_s.append(masked_s - sum(figures[kind] for kind in _KINDS))
+    executable.close()
+    device.close()
     columns = {kind: np.array([each[kind] for each in metered]) for kind in metered[0]}
     return _Turns(np.array(whole_s), np.array(device_s), columns), stock_bytes
 

@@ -545,7 +545,9 @@ def test_a_host_cannot_change_what_was_prepared(residual: Program, fault: str) -
             del kept[0]
         else:
             kept[0] = kept[1]
-        message = "corrections for queries .0. are gone" if fault == "gone" else "correction of layer 'stem' for query 0"
+        message = (
+            "corrections for queries .0. are gone" if fault == "gone" else "correction of layer 'stem' for query 0"
+        )
         with pytest.raises(TrustError, match=message):
             session.run({"x": x})
         assert not session.quarantined
@@ -602,3 +604,22 @@ def test_three_bytes_cross_where_they_are_enough(terms: int, limbs: int) -> None
     layer = Layer("layer", "x", "y", weight, np.zeros(2, np.float32), 1.0, np.ones(2, np.float32), None)
     assert (layer.most, layer.limbs) == (127 * 127 * terms, limbs)
     assert (layer.most < 1 << 23) == (limbs == 3)
+
+
+@pytest.mark.parametrize(("terms", "coarser"), [(500, False), (521, True), (1000, True), (1100, False)])
+def test_steps_grow_where_that_saves_a_byte(tmp_path: Path, terms: int, *, coarser: bool) -> None:
+    """A row that just needs a fourth byte gets steps up to twice as large, and stays that near to its weights."""
+    weight = np.random.default_rng(0).choice([-1.0, 1.0], (terms, 2)).astype(np.float32)
+    weight[:, 1] *= np.linspace(0.1, 1, terms, dtype=np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="product")],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", terms])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = loaded(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path)
+    layer = make_layer(model, model.nodes[0], input_scale=1.0)
+    assert layer.limbs == (3 if terms <= 1000 else 4)
+    assert (int(np.abs(layer.weight[0].astype(int)).max()) < 127) == coarser
+    np.testing.assert_allclose(layer.weight * layer.row_scales[:, None], weight.T, atol=float(layer.row_scales.max()))

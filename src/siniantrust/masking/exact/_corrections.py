@@ -79,7 +79,9 @@ class Corrections:
             rows = {item: self._kept.get(item) for item in items}
         found = [row[share] for row in rows.values() if row is not None and len(row) == self._ends[-1]]
         if len(found) != len(items):
-            raise TrustError(f"pad stock: corrections for queries {[*items]} are gone, or not whole; the host lost them")
+            raise TrustError(
+                f"pad stock: corrections for queries {[*items]} are gone, or not whole; the host lost them"
+            )
         return found
 
     def forget(self, items: Iterable[int]) -> None:

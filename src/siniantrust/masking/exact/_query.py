@@ -78,8 +78,7 @@ class Query:
         wrong = [
             layer
             for layer, (sums, flags) in zip(exchange.layers, found, strict=True)
-            if flags & OUT_OF_RANGE
-            or not self.trusted.checks[layer.name].holds(self._entered[layer.entry], sums)
+            if flags & OUT_OF_RANGE or not self.trusted.checks[layer.name].holds(self._entered[layer.entry], sums)
         ]
         meter.verify_s += time.thread_time() - unmasked
         if wrong:

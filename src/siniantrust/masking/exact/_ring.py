@@ -24,6 +24,9 @@ NARROW, WIDE = 3, 4
 MOST = PRIME // 2
 """The largest bound of a layer's results: twice of it is below the prime, and it lies below half of 2^32."""
 
+NARROW_MOST = (1 << (LIMB_BITS * NARROW - 1)) - 1
+"""The largest one for three limbs."""
+
 _EXACT_BITS = 52
 
 
@@ -38,7 +41,7 @@ def limbs_for(layer: str, most: int) -> int:
             f"layer '{layer}': its result may reach {most}, and only {MOST} is told from a wrong one; quantise its "
             "weights more coarsely, or keep it in the enclave"
         )
-    return NARROW if most < 1 << (LIMB_BITS * NARROW - 1) else WIDE
+    return NARROW if most <= NARROW_MOST else WIDE
 
 
 def most_terms(limbs: int, max_weight: int) -> int:

@@ -66,9 +66,7 @@ class Stock:
         raw = _ring.minus(self._pads.pad(query, layer, count, limbs=limbs, share=share), correction).tobytes()
         return raw + self._tags.encrypt(_name(query, layer), b"", raw)
 
-    def shares(
-        self, query: int, layer: int, count: int, *, limbs: int, share: int
-    ) -> Iterator[tuple[int, np.ndarray]]:
+    def shares(self, query: int, layer: int, count: int, *, limbs: int, share: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield s, as ``PadSource.shares``."""
         return self._pads.shares(query, layer, count, limbs=limbs, share=share)
 
