@@ -2,49 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
 
-from siniantrust.masking.exact._field import HALF, PRIME
-from siniantrust.masking.exact._passes import BLOCK, DRAW_AGAIN, Results, Unmask, Unmasking, Weigh
+from siniantrust.masking.exact._field import PRIME
+from siniantrust.masking.exact._passes import BLOCK, OUT_OF_RANGE, Mask, Results, Share, Unmask, Unmasking, Weigh
 from siniantrust.masking.exact._pool import Pool
 
 _jit: Any = numba.njit(boundscheck=False)
 
 
 @_jit
-def _mask(steps, words, sent):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - numba infers
-    again = False
+def _mask(steps, pads, sent):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - numba infers
     for i in range(len(steps)):
-        pad = np.int64(words[i] & np.uint32(PRIME))
-        again |= pad == PRIME
-        total = pad + steps[i]
-        total += PRIME if total < 0 else 0
-        sent[i] = total - PRIME if total >= PRIME else total
-    return again
+        total = np.int32(steps[i]) + (np.int32(pads[0, i]) | np.int32(pads[1, i]) << 8 | np.int32(pads[2, i]) << 16)
+        sent[0, i] = total
+        sent[1, i] = total >> 8
+        sent[2, i] = total >> 16
 
 
 @_jit
-def _unmask(answers, sealed, words, affine, weights, steps, sums):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - numba infers
-    channels, rows, width = answers.shape
+def _unmask(answers, pads, most, affine, weights, steps, sums):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - numba infers
+    _, channels, rows, width = answers.shape
     scale, bias, inverse = affine
     across, down, gather = weights
     results = np.empty(width, np.int32)
     low, high = np.float32(0), np.float32(127)
-    again = False
+    beyond = False
     for channel in range(channels):
         for row in range(rows):
             for i in range(width):
-                answer, other = np.int64(answers[channel, row, i]), np.int64(sealed[channel, row, i])
-                word = np.int64(words[channel, row, i] & np.uint32(PRIME))
-                again |= word == PRIME
-                result = (answer & PRIME) + (answer >> 31) + (other & PRIME) + (other >> 31) - word
-                result -= PRIME if result > HALF else 0
-                result -= PRIME if result > HALF else 0
-                result += PRIME if result < -HALF else 0
+                result = 0
+                for limb in range(3):
+                    apart = np.int64(answers[limb, channel, row, i]) - np.int64(pads[limb, channel, row, i])
+                    result += apart << (8 * limb)
+                result &= 0xFFFFFF
+                result -= 0x1000000 if result > 0x7FFFFF else 0
+                beyond |= abs(result) > most
                 results[i] = result
                 value = np.float32(result) * scale[channel] + bias[channel]
                 steps[channel, row, i] = np.int8(np.rint(min(max(value * inverse, low), high)))
@@ -55,7 +51,7 @@ def _unmask(answers, sealed, words, affine, weights, steps, sums):  # type: igno
                         total += np.int64(across[r, i]) * np.int64(results[i])
                     line = total % PRIME * down[r, row] % PRIME
                     sums[0, r] = (sums[0, r] + line * gather[r, channel]) % PRIME
-    return again
+    return beyond
 
 
 @_jit
@@ -90,19 +86,23 @@ class NumbaPasses:
         """See ``Passes``."""
         raise NotImplementedError
 
-    def mask(self, steps: np.ndarray, words: np.ndarray, sent: np.ndarray) -> int:
+    def add(self, first: np.ndarray, second: np.ndarray, made: np.ndarray) -> None:
         """See ``Passes``."""
-        return DRAW_AGAIN if _mask(steps, words, sent) else 0
+        raise NotImplementedError
+
+    def masker(self, steps: np.ndarray, sent: np.ndarray) -> Mask:
+        """See ``Passes``, for the whole of an array."""
+        return lambda _, pads: _mask(steps, pads, sent)
 
     def unmasker(self, form: Unmasking) -> Unmask:
-        """See ``Passes``; steps of values above zero, scaled by channel, with no sum."""
+        """See ``Passes``; a whole array, steps of values above zero, scaled by channel, with no sum."""
         weights = form.across, form.down, form.gather
 
-        def unmask(of: Results) -> Callable[[slice, np.ndarray], int]:
-            def share(channels: slice, words: np.ndarray) -> int:
-                arrays = of.answers[channels], of.sealed[channels], words.reshape(of.answers[channels].shape)
-                affine = form.scale[channels], form.bias[channels], np.float32(form.inverse)
-                return DRAW_AGAIN if _unmask(*arrays, affine, weights, of.steps, of.sums) else 0
+        def unmask(of: Results) -> Share:
+            def share(_: int, pads: np.ndarray) -> int:
+                arrays, affine = (of.answers, pads.reshape(of.answers.shape)), (form.scale, form.bias, form.inverse)
+                last = (*affine[:2], np.float32(affine[2])), weights, of.steps, of.sums
+                return OUT_OF_RANGE if _unmask(*arrays, form.most, *last) else 0
 
             return share
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from timing import in_turns, median_ms
 from siniantrust.masking.exact import best_passes
 from siniantrust.masking.exact._field import PRIME
 from siniantrust.masking.exact._passes import NumpyPasses, Passes, Results, Unmasking
+from siniantrust.masking.exact._ring import NARROW, NARROW_MOST
 
 # A layer of VGG-16 that is large, and one of ResNet-50 that is small: channels, height, width.
 _SIZES = ((64, 224, 224), (256, 14, 14))
@@ -25,8 +27,8 @@ _KERNEL_WEIGHTS = 9
 class _Work:
     """Arrays of one layer, for every pass."""
 
-    words: np.ndarray
-    sealed: np.ndarray
+    answers: np.ndarray
+    pads: np.ndarray
     steps: np.ndarray
     form: Unmasking
     taps: np.ndarray
@@ -45,12 +47,14 @@ class _Work:
             across=generator.integers(0, 1 << 21, (2, shape[2])).astype(np.int32),
             down=np.ones((2, 1), np.int64),
             gather=generator.integers(0, PRIME, (2, channels)),
+            limbs=NARROW,
+            most=NARROW_MOST,
             relu=True,
             inverse=1e-7,
         )
         return cls(
-            words=generator.integers(0, PRIME, shape).astype(np.uint32),
-            sealed=generator.integers(0, PRIME, shape).astype(np.uint32),
+            answers=generator.integers(0, 256, (NARROW, *shape), dtype=np.uint8),
+            pads=generator.integers(0, 256, (NARROW, math.prod(shape)), dtype=np.uint8),
             steps=generator.integers(-127, 128, shape).astype(np.int8),
             form=form,
             taps=generator.integers(0, 1 << 21, (2, _KERNEL_WEIGHTS, shape[2])).astype(np.int32),
@@ -59,16 +63,17 @@ class _Work:
 
     def passes(self, passes: Passes) -> dict[str, Callable[[], tuple[Any, ...]]]:
         """Return each pass, ready to run; what it returns is all that it computed."""
-        sent, made, sums = np.empty_like(self.words), np.empty_like(self.steps), np.zeros((1, 2), np.int64)
-        unmask = passes.unmasker(self.form)(Results(self.words, self.sealed, sums, steps=made))
+        sent, made, sums = np.empty_like(self.pads), np.empty_like(self.steps), np.zeros((1, 2), np.int64)
+        mask = passes.masker(self.steps.reshape(-1), sent)
+        unmask = passes.unmasker(self.form)(Results(self.answers, sums, steps=made))
         weigh = passes.weigher(self.taps, self.form.down[:, None], self.factors)
 
         def unmasked() -> tuple[Any, ...]:
             sums[:] = 0
-            return unmask(slice(0, len(made)), self.words), sums, made
+            return unmask(0, self.pads), sums, made
 
         return {
-            "mask": lambda: (passes.mask(self.steps.reshape(-1), self.words.reshape(-1), sent.reshape(-1)), sent),
+            "mask": lambda: (mask(0, self.pads), sent)[1:],
             "unmask": unmasked,
             "weigh, 3 x 3": lambda: (weigh(self.steps[None]),),
         }
@@ -92,15 +97,15 @@ def run(*, quick: bool) -> Outcome:
                 for computed, wanted in zip(other[kind](), ready["numpy"][kind](), strict=True):
                     np.testing.assert_array_equal(computed, wanted)
             found = in_turns({name: ready[name][kind] for name in forms}, turns=3 if quick else 25)
-            numbers = work.words.size
+            numbers = work.steps.size
             per_number = {f"{name}, ns a number": median_ms(found[name]) * 1e6 / numbers for name in forms}
             rows.append({"pass": kind, "numbers": " x ".join(map(str, size)), **per_number})
     return Outcome(
         title="Passes of exact masks",
         method=(
-            "One thread each, without drawing the pads. *mask*: add pads to steps. *unmask*: take corrections and pads "
-            "off, add up two comparisons, scale, zero what is below zero, quantise. *weigh*: the input's side of two "
-            "comparisons of a 3 x 3 convolution."
+            "One thread each, three bytes a number, without drawing pads. *mask*: add pads to steps. *unmask*: take "
+            "pads off, look whether results are in range, add up two comparisons, scale, zero what is below zero, "
+            "quantise. *weigh*: the input's side of two comparisons of a 3 x 3 convolution."
         ),
         rows=rows,
         bars=[],
