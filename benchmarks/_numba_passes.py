@@ -10,6 +10,7 @@ import numpy as np
 from siniantrust.masking.exact._field import PRIME
 from siniantrust.masking.exact._passes import BLOCK, OUT_OF_RANGE, Mask, Results, Share, Unmask, Unmasking, Weigh
 from siniantrust.masking.exact._pool import Pool
+from siniantrust.masking.exact._ring import NARROW_MOST
 
 _jit: Any = numba.njit(boundscheck=False)
 
@@ -38,8 +39,8 @@ def _unmask(answers, pads, most, affine, weights, steps, sums):  # type: ignore[
                 for limb in range(3):
                     apart = np.int64(answers[limb, channel, row, i]) - np.int64(pads[limb, channel, row, i])
                     result += apart << (8 * limb)
-                result &= 0xFFFFFF
-                result -= 0x1000000 if result > 0x7FFFFF else 0
+                result &= 2 * NARROW_MOST + 1
+                result -= 2 * (NARROW_MOST + 1) if result > NARROW_MOST else 0
                 beyond |= abs(result) > most
                 results[i] = result
                 value = np.float32(result) * scale[channel] + bias[channel]

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from siniantrust.graph import Model, load_model
-from siniantrust.masking.exact import Program, build_program, calibrate, offerable
+from siniantrust.masking.exact import Arithmetic, Program, build_program, calibrate, offerable
 
 SIDE = 9
 
@@ -187,8 +187,9 @@ def items(model: Model, count: int, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, *shape)).astype(np.float32)
 
 
-def program_of(model: Model) -> Program:
+def program_of(model: Model, *, arithmetic: Arithmetic = "int8") -> Program:
     """Return the model arranged with everything on devices that can be, calibrated on random items."""
     offered = [name for name, reason in offerable(model).items() if reason is None]
     entries = {model.proto.graph.node[node.index].input[0] for node in model.nodes if node.name in offered}
-    return build_program(model, offered, calibrate(model, sorted(entries), {"x": items(model, 64)}))
+    scales = calibrate(model, sorted(entries), {"x": items(model, 64)})
+    return build_program(model, offered, scales, arithmetic=arithmetic)

@@ -36,7 +36,7 @@ from siniantrust.masking.exact._offer import make_layer
 from siniantrust.masking.exact._pool import Pool
 from siniantrust.masking.exact._query import Query, _Made
 from siniantrust.masking.exact._uses import uses
-from siniantrust.odla import CheckedExecutable, DeviceSpec
+from siniantrust.odla import CheckedExecutable, DeviceSpec, open_part
 
 Arrays = Mapping[str, np.ndarray]
 CPU = DeviceSpec("cpu", options={"threads": 1})
@@ -133,6 +133,23 @@ def _corrected(session: ExactSession, query: Query, answers: Mapping[str, np.nda
     if answers is None:
         answers = session._devices["cpu"][query.exchange].run(query.request or {})
     return session.corrections.added(query.exchange, query.queries, answers)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_both_arithmetics_of_devices_give_the_same_bits(model: Model, batch: int) -> None:
+    """For any masked values, limb by limb in 8 bits and in float64, every exchange gives the same."""
+    generator = np.random.default_rng(0)
+    programs = [program_of(model, arithmetic=each) for each in ("int8", "float64")]
+    for one, other in zip(*(program.exchanges for program in programs), strict=True):
+        seen = {name: generator.integers(0, 256, one.form(name, batch), dtype=np.uint8) for name in one.entries}
+        found = []
+        for part in (one.part, other.part):
+            device, executable = open_part(CPU, part)
+            found.append(executable.run(seen))
+            device.close()
+        assert found[0].keys() == found[1].keys() == {layer.exit for layer in one.layers}
+        for name, array in found[0].items():
+            np.testing.assert_array_equal(array, found[1][name])
 
 
 @pytest.mark.parametrize("batch", [1, 3])

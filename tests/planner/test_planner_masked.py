@@ -21,7 +21,6 @@ from siniantrust.planner import (
     Mask,
     Plan,
     Policy,
-    enclave_bytes,
     explain_nodes,
     find_violations,
     parse_plan,
@@ -218,13 +217,18 @@ def test_under_output_privacy_what_is_behind_the_device_has_no_pads(model: Model
     assert plan.masking is not None
 
 
-def test_a_padded_part_needs_more_of_the_enclave(model: Model) -> None:
-    """Weights in float64 count against the enclave's memory; where they do not fit, the layers are not padded."""
-    plan, plain = _plan(model, "exact"), _plan(model, "none")
-    need = enclave_bytes(plan, model)
-    assert need > enclave_bytes(plain, model)
-    with pytest.raises(NoPlanError, match="in float64 beside"):
-        _plan(model, "exact", enclave={"accept": ["simulated"], "memory_bytes": enclave_bytes(plain, model)})
+def test_a_device_that_refuses_the_arithmetic_computes_nothing_under_pads(model: Model) -> None:
+    """It is passed over for the next one; where none is left, there is no plan, and each one's reason is said."""
+    costs = masked_costs(model, "cloud", "spare")
+    assert costs.masking is not None
+    refuse = {"cloud": "no ConvInteger"}
+    masking = costs.masking.model_copy(update={"refusing": refuse, "arithmetic": "int8"})
+    plan = _plan(model, "exact", costs=costs.model_copy(update={"masking": masking}), devices=("cloud", "spare"))
+    assert plan.masking is not None
+    assert (plan.masking.devices[0], plan.masking.arithmetic) == ("spare", "int8")
+    masking = masking.model_copy(update={"refusing": refuse | {"spare": "neither"}})
+    with pytest.raises(PlanError, match="cloud: no ConvInteger; spare: neither"):
+        _plan(model, "exact", costs=costs.model_copy(update={"masking": masking}), devices=("cloud", "spare"))
 
 
 def test_a_fixed_batch_of_several_is_refused() -> None:

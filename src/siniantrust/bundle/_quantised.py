@@ -86,7 +86,8 @@ def quantise(
     names = {tensor.name for tensor in first.inputs}
     entries = list(dict.fromkeys(layer.entry for layer in masking.layers))
     scales = calibrate(first, entries, {name: array for name, array in items.calibration.items() if name in names})
-    program = build_program(first, [layer.node for layer in masking.layers], scales)
+    names_padded = [layer.node for layer in masking.layers]
+    program = build_program(first, names_padded, scales, arithmetic=masking.arithmetic)
     return program, _compared(model, parts, program, items, threads=threads)
 
 

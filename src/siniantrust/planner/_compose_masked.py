@@ -78,6 +78,7 @@ def compose_masking(
         mode=mode,
         part=found.parts[0].name,
         devices=padding.devices,
+        arithmetic=costs.masking.arithmetic,
         layers=tuple(
             PaddedLayer(
                 node=each.node.name,

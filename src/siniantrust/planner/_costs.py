@@ -69,9 +69,11 @@ class MaskingProfile(_Record):
         weight_s: of each weight of a layer that stays inside.
         pass_s: of each number that passes between a layer under a pad and one that stays inside.
         handover_s: of each value that does.
-        device_s: by device and node, seconds of the layer in the arithmetic that pads need, without the way there.
+        arithmetic: in which devices compute under pads, ``int8`` or ``float64``.
+        device_s: by device and node, seconds of the layer in that arithmetic, without the way there.
         prepare_s: by node, seconds of the enclave for a correction, in idle time.
         refused: offerable by form, but no bound can be proven; by node, why.
+        refusing: devices that do not compute in that arithmetic, and why.
         basis: how all this is known.
     """
 
@@ -85,9 +87,11 @@ class MaskingProfile(_Record):
     weight_s: float
     pass_s: float
     handover_s: float
+    arithmetic: Literal["int8", "float64"] = "float64"
     device_s: dict[str, dict[str, float]]
     prepare_s: dict[str, float]
     refused: dict[str, str]
+    refusing: dict[str, str] = Field(default_factory=dict)
     basis: str
 
 

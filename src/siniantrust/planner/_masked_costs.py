@@ -86,9 +86,13 @@ def choose_padding(model: Model, policy: Policy, costs: CostProfile, *, count_fi
         NoPlanError: if the policy refuses layers that cannot be padded, and there are some.
         PlanError: if the costs have nothing on pads, or the model's batch is fixed to several items.
     """
-    cleared = devices_under_pads(policy)
     if costs.masking is None:
         raise PlanError("masks: the costs have nothing on pads; measure them with masks")
+    refusing = costs.masking.refusing
+    cleared = [name for name in devices_under_pads(policy) if name not in refusing]
+    if not cleared:
+        why = "; ".join(f"{name}: {reason}" for name, reason in refusing.items())
+        raise PlanError(f"masks: no device computes in the arithmetic of pads ({why})")
     if model.batch_symbol is None and any(tensor.shape and tensor.shape[0] != 1 for tensor in model.inputs):
         raise PlanError(
             f"masks: model '{model.name}': its batch is fixed to several items; leave it free, or make it 1"

@@ -124,6 +124,7 @@ class Masking(_Record):
     offline_s: float = Field(
         description="predicted seconds of preparing pads for one item, in idle time of the enclave"
     )
+    arithmetic: Literal["int8", "float64"] = Field(default="float64", description="in which devices compute")
     basis: str
 
 

@@ -22,9 +22,6 @@ from siniantrust.planner._policy import Policy
 from siniantrust.planner._solve import solve
 
 Mask = Literal["none", "auto", "exact"]
-# What the enclave holds of a padded weight beyond its four bytes in float32: it has it in float64, to prepare
-# corrections with, and twice in eight bits.
-_EXTRA_PER_WEIGHT_BYTES = 6 / 4
 
 
 def solve_masked(
@@ -75,11 +72,10 @@ def _worthless(model: Model, padding: Padding) -> NoPlanError:
     return NoPlanError(f"masks: no layer of '{model.name}' is worth a pad{why}; use --mask auto or none", lines)
 
 
-def _whole(policy: Policy, *, less_bytes: int = 0) -> Policy:
+def _whole(policy: Policy) -> Policy:
     """Return the policy as it is for a part that is the whole model, some of which is computed outside."""
     objective = policy.objective.model_copy(update={"allow_all_trusted": True})
-    enclave = policy.enclave.model_copy(update={"memory_bytes": max(policy.enclave.memory_bytes - less_bytes, 1)})
-    return policy.model_copy(update={"objective": objective, "enclave": enclave})
+    return policy.model_copy(update={"objective": objective})
 
 
 def _rank(prediction: Prediction, policy: Policy) -> tuple[float, float]:
@@ -101,15 +97,7 @@ def _padded_plan(
     Raises:
         NoPlanError: if the policy allows none.
     """
-    weights = sum(each.node.parameter_bytes for each in padding.nodes.values())
-    less_bytes = int(weights * _EXTRA_PER_WEIGHT_BYTES)
-    allowed = _whole(policy, less_bytes=less_bytes)
-    try:
-        found = solve(model, cuts, policy=allowed, audit=audit, costs=padding.costs(costs))
-    except NoPlanError as fault:
-        raise NoPlanError(
-            f"masks: with {less_bytes:,} bytes for padded weights in float64 beside: {fault}", fault.refusals
-        ) from None
+    found = solve(model, cuts, policy=_whole(policy), audit=audit, costs=padding.costs(costs))
     first = found.parts[0]
     nodes = [padding.nodes[name] for name in first.nodes if name in padding.nodes]
     if not nodes:

@@ -27,12 +27,10 @@ def memory_violations(plan: Plan, model: Model) -> Iterator[str]:
 def enclave_bytes(plan: Plan, model: Model) -> int:
     """Return what the trusted parts hold at once: the weights of all, and the most activations of one.
 
-    A layer under pads has its weights there in float64, to prepare corrections with, and twice in eight bits.
+    A layer under pads has its weights there in eight bits, a few times: no more than in float32.
     """
     trusted = [part for part in plan.parts if part.trusted]
     weights = sum(part.parameter_bytes for part in trusted)
-    padded = {layer.node for layer in plan.masking.layers} if plan.masking is not None else set()
-    weights += sum(node.parameters * 10 - node.parameter_bytes for node in model.nodes if node.name in padded)
     return weights + max((_most_alive_bytes(part, model) for part in trusted), default=0)
 
 

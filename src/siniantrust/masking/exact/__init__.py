@@ -10,6 +10,7 @@ from siniantrust.masking.exact._calibrate import calibrate
 from siniantrust.masking.exact._choose import Choice, choose_layers
 from siniantrust.masking.exact._corrections import Corrections
 from siniantrust.masking.exact._costs import Costs, measure_costs
+from siniantrust.masking.exact._device_part import Arithmetic
 from siniantrust.masking.exact._ledger import PadLedger
 from siniantrust.masking.exact._pads import PadSource
 from siniantrust.masking.exact._passes import best_passes
@@ -24,6 +25,7 @@ from siniantrust.masking.exact._stages import Exchange, Program
 from siniantrust.masking.exact._trusted import Meter, Trusted
 
 __all__ = [
+    "Arithmetic",
     "Choice",
     "Corrections",
     "Costs",

@@ -1,15 +1,19 @@
 """A device's share of one exchange, as an ONNX model: masked values in, the layers' results out, as limbs of bytes.
 
-On the device limbs become one number in float64, products are summed exactly (see ``_ring``), and sums become limbs
-again: what a limb of a number below zero is, as a residue, is what rounding down leaves. Only arithmetic that runtimes
-have for float64 on every device is used. Convolutions are unrolled into matrix products, since runtimes hardly ever
-convolve in float64.
+In ``int8`` every limb is convolved, or multiplied, by itself, in the 8-bit operators of ONNX, with 32-bit sums: what
+wraps there is dropped anyway. Weights are unsigned with a zero in the middle, since runtimes add products of signed
+weights in 16 bits on some processors, which do not hold them. Sums of limbs carry into the next one.
+
+In ``float64`` limbs become one number, products are summed exactly (see ``_ring``), and sums become limbs again: what a
+limb of a number below zero is, as a residue, is what rounding down leaves. Only arithmetic is used that runtimes have
+for float64 on every device. Convolutions are unrolled into matrix products, since runtimes hardly ever convolve in
+float64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -21,11 +25,16 @@ from siniantrust.masking.exact._ring import LIMB_BITS
 
 _OPSET = 18
 _IR_VERSION = 8
-_UINT8, _DOUBLE = onnx.TensorProto.UINT8, onnx.TensorProto.DOUBLE
+_UINT8, _UINT32, _DOUBLE = onnx.TensorProto.UINT8, onnx.TensorProto.UINT32, onnx.TensorProto.DOUBLE
 _LIMB = float(1 << LIMB_BITS)
+_ZERO = 128
+
+Arithmetic = Literal["int8", "float64"]
 
 
-def device_part(name: str, layers: Sequence[Layer], shapes: Mapping[str, Sequence[int]], *, limbs: int) -> Part:
+def device_part(
+    name: str, layers: Sequence[Layer], shapes: Mapping[str, Sequence[int]], *, limbs: int, arithmetic: Arithmetic
+) -> Part:
     """Return the model that computes ``layers``; each reads ``<entry>`` and makes ``<exit>``, both uint8 with limbs.
 
     Args:
@@ -33,16 +42,21 @@ def device_part(name: str, layers: Sequence[Layer], shapes: Mapping[str, Sequenc
         layers: the layers, which may share entries.
         shapes: shape of every entry and exit for one batch item, the batch as the first axis; limbs become the second.
         limbs: how many there are.
+        arithmetic: in which it computes; results are the same.
     """
     writer = _Writer()
     entries = dict.fromkeys(layer.entry for layer in layers)
-    wide = {entry: writer.joined(entry, limbs, len(shapes[entry])) for entry in entries}
-    for layer in layers:
-        columns = wide[layer.entry]
-        if layer.window is not None:
-            columns = writer.unrolled(columns, layer.window, shapes[layer.entry], shapes[layer.exit])
-        total = writer.product(layer, columns, limbs)
-        writer.split(total, limbs, shapes[layer.exit], name=layer.exit)
+    if arithmetic == "int8":
+        for layer in layers:
+            writer.by_limb(layer, limbs, shapes)
+    else:
+        wide = {entry: writer.joined(entry, limbs, len(shapes[entry])) for entry in entries}
+        for layer in layers:
+            columns = wide[layer.entry]
+            if layer.window is not None:
+                columns = writer.unrolled(columns, layer.window, shapes[layer.entry], shapes[layer.exit])
+            total = writer.product(layer, columns, limbs)
+            writer.split(total, limbs, shapes[layer.exit], name=layer.exit)
     graph = helper.make_graph(
         writer.nodes,
         name,
@@ -78,6 +92,43 @@ class _Writer:
             self.constants.append(numpy_helper.from_array(values, self._known[key]))
         return self._known[key]
 
+    def by_limb(self, layer: Layer, limbs: int, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Make a layer's result of its entry, each limb by itself; then carry."""
+        weight = (layer.weight.astype(np.int16) + _ZERO).astype(np.uint8)
+        zeros = [self.constant(np.array(value, np.uint8)) for value in (0, _ZERO)]
+        if layer.window is None:
+            matrix = self.constant(np.ascontiguousarray(weight.T))
+            each = self.op("MatMulInteger", [layer.entry, matrix, *zeros])
+        else:
+            window = layer.window
+            apart = self.op("Reshape", [layer.entry, self.shape(-1, *shapes[layer.entry][1:])])
+            each = self.op(
+                *("ConvInteger", [apart, self.constant(weight), *zeros]),
+                kernel_shape=window.kernel,
+                strides=window.strides,
+                dilations=window.dilations,
+                pads=window.pads,
+            )
+            each = self.op("Reshape", [each, self.shape(-1, limbs, *shapes[layer.exit][1:])])
+        words = self.op("Cast", [each], to=_UINT32)
+        low, bits, axis = (
+            self.constant(np.array(value)) for value in (np.uint32(_LIMB - 1), np.uint32(LIMB_BITS), [1])
+        )
+        pieces, carried = [], ""
+        for limb in range(limbs):
+            ends = [self.constant(np.array([end], dtype=np.int64)) for end in (limb, limb + 1)]
+            word = self.op("Slice", [words, *ends, axis])
+            if carried:
+                word = self.op("Add", [word, carried])
+            pieces.append(self.op("Cast", [self.op("BitwiseAnd", [word, low])], to=_UINT8))
+            # Of a sum below zero the highest bits are lost here: they would carry beyond the highest limb.
+            carried = self.op("BitShift", [word, bits], direction="RIGHT") if limb + 1 < limbs else ""
+        self.op("Concat", pieces, axis=1, name=layer.exit)
+
+    def shape(self, *sizes: int) -> str:
+        """Return a shape as a constant."""
+        return self.constant(np.array(sizes, dtype=np.int64))
+
     def joined(self, x: str, limbs: int, rank: int) -> str:
         """Return (batch, limbs, ...) bytes as (batch, ...) numbers, float64."""
         worth = np.array([_LIMB**limb for limb in range(limbs)]).reshape(limbs, *[1] * (rank - 1))
@@ -87,7 +138,7 @@ class _Writer:
     def split(self, total: str, limbs: int, shape: Sequence[int], *, name: str) -> None:
         """Make integers, float64, into (batch, limbs, ...) bytes ``name``."""
         shrink, grow = (self.constant(np.array(value)) for value in (1 / _LIMB, _LIMB))
-        form = self.constant(np.array([-1, 1, *shape[1:]], dtype=np.int64))
+        form = self.shape(-1, 1, *shape[1:])
         pieces = []
         for _ in range(limbs):
             above = self.op("Floor", [self.op("Mul", [total, shrink])])
@@ -115,8 +166,7 @@ class _Writer:
                 piece = [x, self.constant(start), self.constant(start + reach), axes, steps]
                 pieces.append(self.op("Slice", piece))
         joined = pieces[0] if len(pieces) == 1 else self.op("Concat", pieces, axis=1)
-        size = np.array([-1, entry[1] * len(pieces), high * wide], dtype=np.int64)
-        return self.op("Reshape", [joined, self.constant(size)])
+        return self.op("Reshape", [joined, self.shape(-1, entry[1] * len(pieces), high * wide)])
 
     def product(self, layer: Layer, columns: str, limbs: int) -> str:
         """Return the layer's sums over ``columns``: float64, of a magnitude below 2^53, right modulo 2^(8 limbs)."""

@@ -14,7 +14,7 @@ import onnx
 from siniantrust.errors import PlanError
 from siniantrust.graph import Model, Part, part_from_proto
 from siniantrust.masking.exact._affine import fold_affine
-from siniantrust.masking.exact._device_part import device_part
+from siniantrust.masking.exact._device_part import Arithmetic, device_part
 from siniantrust.masking.exact._finish import take_finishes
 from siniantrust.masking.exact._offer import make_layer, why_not
 from siniantrust.masking.exact._stages import Exchange, Program
@@ -26,13 +26,16 @@ def offerable(model: Model) -> dict[str, str | None]:
     return {node.name: why_not(model, node) for node in model.nodes}
 
 
-def build_program(model: Model, offered: Sequence[str], input_scales: Mapping[str, float]) -> Program:
+def build_program(
+    model: Model, offered: Sequence[str], input_scales: Mapping[str, float], *, arithmetic: Arithmetic = "int8"
+) -> Program:
     """Arrange ``model`` so that the nodes named in ``offered`` are computed by devices.
 
     Args:
         model: the model; its batch must be free, or 1.
         offered: names of nodes that ``offerable`` has nothing against.
         input_scales: what one step of each such node's input is worth, by the input's name.
+        arithmetic: in which devices compute.
 
     Raises:
         PlanError: if a node cannot be offered, naming it and why, or a bound cannot be proven.
@@ -66,8 +69,12 @@ def build_program(model: Model, offered: Sequence[str], input_scales: Mapping[st
         shapes = {name: _thinned(model.tensors[name].shape, steps.get(name)) for name in entries}
         shapes |= {layer.exit: model.tensors[layer.exit].shape for layer in ready}
         limbs = max(layer.limbs for layer in ready)
-        part = device_part(f"exchange{number}", ready, shapes, limbs=limbs)
-        exchanges.append(Exchange(number, entries, ready, finishes[number], steps, limbs, shapes, part))
+        # Inside runs a processor, which is fastest so.
+        inside, part = (
+            device_part(f"exchange{number}", ready, shapes, limbs=limbs, arithmetic=each)
+            for each in ("int8", arithmetic)
+        )
+        exchanges.append(Exchange(number, entries, ready, finishes[number], steps, limbs, shapes, part, inside))
     return Program(model.inputs, model.outputs, segments, tuple(exchanges))
 
 

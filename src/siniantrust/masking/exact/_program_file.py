@@ -97,7 +97,7 @@ def dump_program(program: Program, settings: Settings) -> tuple[bytes, bytes]:
                 "shapes": {name: list(shape) for name, shape in exchange.shapes.items()},
                 "finishes": [asdict(finish) for finish in exchange.finishes],
                 "layers": [_described(layer, body) for layer in exchange.layers],
-                "model": body.add_bytes(exchange.part.proto.SerializeToString()),
+                "model": body.add_bytes(exchange.inside.proto.SerializeToString()),
             }
             for exchange in program.exchanges
         ],
@@ -231,6 +231,7 @@ def _pool(kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int]) ->
 
 
 def _exchange(number: int, raw: Mapping[str, Any], body: memoryview) -> Exchange:
+    inside = cast("Any", _piece(raw, body))
     return Exchange(
         number=number,
         entries=dict(raw["entries"]),
@@ -239,5 +240,6 @@ def _exchange(number: int, raw: Mapping[str, Any], body: memoryview) -> Exchange
         limbs=_limbs(raw),
         steps={name: (int(rows), int(columns)) for name, (rows, columns) in raw["steps"].items()},
         shapes={name: tuple(shape) for name, shape in raw["shapes"].items()},
-        part=cast("Any", _piece(raw, body)),
+        part=inside,
+        inside=inside,
     )

@@ -36,7 +36,8 @@ class Exchange:
     ``number`` counts exchanges; ``entries`` maps each value that is sent to its number in the whole program, which its
     pad is drawn with; ``steps`` says of which of them only every so many rows and columns are sent. ``finishes`` says
     for every layer what unmasking it gives, and ``shapes`` holds the shapes of entries and results for one item, as
-    they cross, but for the axis of limbs: of ``limbs`` bytes each number is then made.
+    they cross, but for the axis of limbs: of ``limbs`` bytes each number is then made. ``part`` is what devices run,
+    ``inside`` what the trusted side runs for the same results.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Exchange:
     limbs: int
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
     part: Part = field(repr=False)
+    inside: Part = field(repr=False)
 
     def form(self, value: str, items: int) -> tuple[int, ...]:
         """Return the shape in which an entry or a result of so many items crosses."""

@@ -101,7 +101,7 @@ class Trusted:
         self.uses = uses(program)
         self._wait_when_dry = wait_when_dry
         self._segments = [None if part is None else open_part(part) for part in program.segments]
-        self._local = [open_part(exchange.part) for exchange in program.exchanges]
+        self._local = [open_part(exchange.inside) for exchange in program.exchanges]
         self._passes = best_passes()
         self.checks = {
             layer.name: LayerCheck(
