@@ -35,7 +35,7 @@ def _unmask(answers, pads, most, affine, weights, steps, sums):  # type: ignore[
     for channel in range(channels):
         for row in range(rows):
             for i in range(width):
-                result = 0
+                result = np.int64(0)
                 for limb in range(3):
                     apart = np.int64(answers[limb, channel, row, i]) - np.int64(pads[limb, channel, row, i])
                     result += apart << (8 * limb)

@@ -21,7 +21,7 @@ PASSES = [NumpyPasses(), best_passes()]
 NO_WINDOW = Window(kernel=(1, 1), strides=(1, 1), dilations=(1, 1), pads=(0, 0, 0, 0))
 # Beyond 4,096 positions the check draws numbers for rows and columns, below it for positions.
 SMALL, LARGE = (9, 11), (67, 70)
-SQUARE: dict[str, tuple[int, ...]] = {"entry": (1, 1, 2, 2), "exit_": (1, 1, 2, 2)}
+SQUARE = (1, 1, 2, 2)
 
 
 def _layer(weight: np.ndarray, window: Window | None) -> Layer:
@@ -41,8 +41,8 @@ def _results(layer: Layer, steps: np.ndarray) -> np.ndarray:
 
 
 def _checked(layer: Layer, steps: np.ndarray, results: np.ndarray, passes: Passes) -> bool:
-    form = {"entry": (1, *steps.shape[1:]), "exit_": (1, *results.shape[1:])}
-    check = LayerCheck(layer, **form, relu=False, limbs=layer.limbs, passes=passes)
+    entry, exit_ = (1, *steps.shape[1:]), (1, *results.shape[1:])
+    check = LayerCheck(layer, entry=entry, exit_=exit_, relu=False, limbs=layer.limbs, passes=passes)
     sums, flags = _sums(check, results, layer.limbs)
     return check.holds(steps, sums) and not flags
 
@@ -130,7 +130,7 @@ def test_an_error_that_is_none_modulo_the_prime_is_out_of_range(passes: Passes, 
     layer = _layer(np.full((1, 1, 1, 1), 127, np.int8), NO_WINDOW)
     steps = np.full((1, 1, 2, 2), 127 * sign, np.int8)
     results = _results(layer, steps)
-    check = LayerCheck(layer, **SQUARE, relu=False, limbs=4, passes=passes)
+    check = LayerCheck(layer, entry=SQUARE, exit_=SQUARE, relu=False, limbs=4, passes=passes)
     sums, flags = _sums(check, results, 4)
     assert (check.holds(steps, sums), flags) == (True, 0)
     results[0, 0, 1, 0] -= sign * PRIME
@@ -149,7 +149,7 @@ def test_no_check_is_made_of_fewer_bytes_than_a_layer_needs() -> None:
 def test_each_comparison_is_worth_twenty_bits(bits: int, comparisons: int) -> None:
     """As many are made as the bound needs: each misses with at most 2^-21 + 2^-30 + 2^-30."""
     layer = _layer(np.ones((1, 1, 1, 1), np.int8), NO_WINDOW)
-    check = LayerCheck(layer, **SQUARE, relu=False, limbs=3, passes=PASSES[0], soundness_bits=bits)
+    check = LayerCheck(layer, entry=SQUARE, exit_=SQUARE, relu=False, limbs=3, passes=PASSES[0], soundness_bits=bits)
     nothing = np.zeros((1, 1, 2, 2), np.int64)
     assert _sums(check, nothing)[0].shape == (1, 1, comparisons)
     assert (2.0**-21 + 2 * 2.0**-30) ** comparisons < 2.0**-bits
@@ -166,4 +166,4 @@ def test_no_check_is_made_for_a_layer_without_its_proof(fault: str) -> None:
         "range": replace(layer, input_scale=0.0),
     }
     with pytest.raises(PlanError, match="layer 'layer'"):
-        LayerCheck(wrong[fault], **SQUARE, relu=False, limbs=3, passes=PASSES[0])
+        LayerCheck(wrong[fault], entry=SQUARE, exit_=SQUARE, relu=False, limbs=3, passes=PASSES[0])

@@ -127,8 +127,8 @@ def _quantised(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _steps(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    steps = np.rint(weight / scales[:, None])
-    return np.clip(steps, -_ring.QUANTISED_MAX, _ring.QUANTISED_MAX).astype(np.int8)
+    steps: np.ndarray = np.clip(np.rint(weight / scales[:, None]), -_ring.QUANTISED_MAX, _ring.QUANTISED_MAX)
+    return steps.astype(np.int8)
 
 
 def _attributes(proto: onnx.NodeProto) -> dict[str, Any]:

@@ -53,12 +53,13 @@ def to_limbs(values: np.ndarray, limbs: int, *, axis: int) -> np.ndarray:
     """Return integers modulo 2^(8 limbs) as bytes, with a new axis of limbs."""
     words = np.ascontiguousarray(values.astype(np.int64) & 0xFFFFFFFF).astype("<u4")
     each = words.view(np.uint8).reshape(*words.shape, WIDE)[..., :limbs]
-    return np.ascontiguousarray(np.moveaxis(each, -1, axis))
+    made: np.ndarray = np.ascontiguousarray(np.moveaxis(each, -1, axis))
+    return made
 
 
 def from_limbs(raw: np.ndarray) -> np.ndarray:
     """Return the signed numbers of (limbs, ...) bytes, int32."""
-    made = raw[-1].astype(np.int8).astype(np.int32)
+    made: np.ndarray = raw[-1].astype(np.int8).astype(np.int32)
     for limb in raw[-2::-1]:
         made = (made << LIMB_BITS) | limb
     return made

@@ -178,7 +178,8 @@ class Trusted:
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise DataError(f"exact masks: input '{name}' is not finite")
         items = next(iter(inputs.values())).shape[0]
-        queries, rows = [], {}
+        queries: list[int] = []
+        rows: dict[int, np.ndarray] = {}
         for _ in range(items):
             query, fresh = self._taken()
             queries.append(query)
