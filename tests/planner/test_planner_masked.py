@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from planner_models import chain_model, make_audit, make_policy
 
 from siniantrust.errors import NoPlanError, PlanError, PolicyError
-from siniantrust.graph import Model, enumerate_cuts, load_model
+from siniantrust.graph import Model, Part, enumerate_cuts, load_model
 from siniantrust.masking.exact import offerable, unprovable
+from siniantrust.odla import Device, DeviceSpec, open_device
 from siniantrust.planner import (
     CostProfile,
     Mask,
@@ -26,6 +28,7 @@ from siniantrust.planner import (
     parse_plan,
     solve_masked,
 )
+from siniantrust.planner._measure_masking import measure_masking
 from siniantrust.trust import Label
 
 ALL = {"stem", "body", "shortcut", "dense"}
@@ -229,6 +232,39 @@ def test_a_device_that_refuses_the_arithmetic_computes_nothing_under_pads(model:
     masking = masking.model_copy(update={"refusing": refuse | {"spare": "neither"}})
     with pytest.raises(PlanError, match="cloud: no ConvInteger; spare: neither"):
         _plan(model, "exact", costs=costs.model_copy(update={"masking": masking}), devices=("cloud", "spare"))
+
+
+class _InEightBits:
+    """A device that is one too high in the first value of what it computes in 8 bits."""
+
+    def __init__(self, inner: Device) -> None:
+        self._inner = inner
+        self.spec = inner.spec
+
+    def compile(self, part: Part) -> Any:
+        executable = self._inner.compile(part)
+        run = executable.run
+        if any(node.op_type.endswith("Integer") for node in part.proto.graph.node):
+
+            def wrong(inputs: Any) -> dict[str, np.ndarray]:
+                found = dict(run(inputs))
+                found[min(found)] = found[min(found)].copy()
+                found[min(found)].reshape(-1)[0] += 1
+                return found
+
+            executable.run = wrong  # type: ignore[method-assign]
+        return executable
+
+
+def test_a_device_that_computes_wrongly_gets_another_arithmetic_or_nothing(model: Model) -> None:
+    """What devices give for random masked values is held against the trusted side's before they are chosen."""
+    with closing(open_device(DeviceSpec("cloud", options={"threads": 1}))) as honest:
+        policy = make_policy(("cloud",))
+        right = measure_masking(model, policy, {"cloud": honest})
+        assert (right.refusing, set(right.device_s["cloud"])) == ({}, ALL)
+        wrong: Any = _InEightBits(honest)
+        found = measure_masking(model, policy, {"cloud": wrong})
+        assert (found.arithmetic, found.refusing, set(found.device_s["cloud"])) == ("float64", {}, ALL)
 
 
 def test_a_fixed_batch_of_several_is_refused() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -28,7 +28,7 @@ def measure_masking(model: Model, policy: Policy, devices: Mapping[str, Device])
     """Measure the enclave's work by kind in this process, and every offerable layer in the arithmetic of pads.
 
     Devices compute in the arithmetic in which the fastest of them is fastest, and in float64 where none was timed. A
-    server cannot be brought a part to be timed, and a device that refuses one computes nothing under pads.
+    server cannot be brought a part to be timed, and a device that refuses one, or computes it wrongly, gets none.
 
     Args:
         model: the model.
@@ -46,11 +46,12 @@ def measure_masking(model: Model, policy: Policy, devices: Mapping[str, Device])
     }
     costs = measure_costs()
     with closing(open_device(DeviceSpec("enclave", options={"threads": policy.enclave.threads}))) as here:
-        prepare_s = _timed(here, programs["int8"])
+        wanted = _run(here, programs["int8"])
+    prepare_s = _by_layer(programs["int8"], wanted)
     found: dict[Arithmetic, dict[str, dict[str, float]]] = {}
     refusing: dict[Arithmetic, dict[str, str]] = {}
     for each, exchanges in programs.items():
-        found[each], refusing[each] = _on_devices(exchanges, policy, devices)
+        found[each], refusing[each] = _on_devices(exchanges, policy, devices, wanted)
     arithmetic = min(programs, key=lambda each: _fastest_s(found[each])) if any(found.values()) else "float64"
     basis = f"fitted to layers of several shapes, and each of the model's measured {_REPEATS} times in {arithmetic}"
     servers = [name for name in devices_under_pads(policy) if isinstance(devices[name], ModelHolder)]
@@ -70,37 +71,63 @@ def _fastest_s(found: Mapping[str, Mapping[str, float]]) -> float:
 
 
 def _on_devices(
-    exchanges: tuple[Exchange, ...], policy: Policy, devices: Mapping[str, Device]
+    exchanges: Sequence[Exchange], policy: Policy, devices: Mapping[str, Device], wanted: Sequence[_Run]
 ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    """Return each device's seconds by layer, and which devices refuse them, and why."""
+    """Return each device's seconds by layer, and which devices compute them not or not as ``wanted``, and why."""
     found: dict[str, dict[str, float]] = {}
     refusing: dict[str, str] = {}
     for name in devices_under_pads(policy):
         device = devices[name]
-        if not isinstance(device, ModelHolder):
-            try:
-                found[name] = _timed(device, exchanges)
-            except DeviceError as fault:
-                refusing[name] = str(fault)
+        if isinstance(device, ModelHolder):
+            continue
+        try:
+            runs = _run(device, exchanges)
+        except DeviceError as fault:
+            refusing[name] = str(fault)
+            continue
+        wrong = [each for one, other in zip(runs, wanted, strict=True) for each in one.other_than(other)]
+        if wrong:
+            refusing[name] = f"it computes '{wrong[0]}' wrongly, and {len(wrong) - 1} others"
+        else:
+            found[name] = _by_layer(exchanges, runs)
     return found, refusing
 
 
-def _timed(device: Device, exchanges: tuple[Exchange, ...]) -> dict[str, float]:
-    """Return each layer's seconds: its exchange's, shared among its layers by their products.
+@dataclass(frozen=True)
+class _Run:
+    """What an exchange took, and gave for random masked values, the same for every device."""
+
+    seconds: float
+    outputs: Mapping[str, np.ndarray]
+
+    def other_than(self, wanted: _Run) -> list[str]:
+        """Return which results are not as wanted."""
+        return [name for name, array in wanted.outputs.items() if not np.array_equal(array, self.outputs[name])]
+
+
+def _run(device: Device, exchanges: Sequence[Exchange]) -> list[_Run]:
+    """Run every exchange a few times.
 
     Raises:
         DeviceError: if the device refuses one of them.
     """
     generator = np.random.default_rng(0)
-    seconds: dict[str, float] = {}
+    runs = []
     for exchange in exchanges:
         inputs = {name: generator.integers(0, 256, exchange.form(name, 1), dtype=np.uint8) for name in exchange.entries}
         with closing(CheckedExecutable(device.compile(exchange.part), exchange.part, device.spec)) as executable:
-            executable.run(inputs)
-            taken_s = statistics.median(_seconds(executable, inputs) for _ in range(_REPEATS))
+            outputs = executable.run(inputs)
+            runs.append(_Run(statistics.median(_seconds(executable, inputs) for _ in range(_REPEATS)), outputs))
+    return runs
+
+
+def _by_layer(exchanges: Sequence[Exchange], runs: Sequence[_Run]) -> dict[str, float]:
+    """Return each layer's seconds: its exchange's, shared among its layers by their products."""
+    seconds: dict[str, float] = {}
+    for exchange, run in zip(exchanges, runs, strict=True):
         products = {layer.name: layer.terms * int(np.prod(exchange.shapes[layer.exit])) for layer in exchange.layers}
         total = sum(products.values())
-        seconds |= {name: taken_s * count / total for name, count in products.items()}
+        seconds |= {name: run.seconds * count / total for name, count in products.items()}
     return seconds
 
 

@@ -1,8 +1,8 @@
 """A device's share of one exchange, as an ONNX model: masked values in, the layers' results out, as limbs of bytes.
 
-In ``int8`` every limb is convolved, or multiplied, by itself, in the 8-bit operators of ONNX, with 32-bit sums: what
-wraps there is dropped anyway. Weights are unsigned with a zero in the middle, since runtimes add products of signed
-weights in 16 bits on some processors, which do not hold them. Sums of limbs carry into the next one.
+In ``int8`` every limb is convolved, or multiplied, by itself, in the 8-bit operators of ONNX, with 32-bit sums, which
+are proven to hold them. Weights are unsigned with a zero in the middle, since runtimes add products of signed weights
+in 16 bits on some processors, which do not. Sums of limbs carry into the next one.
 
 In ``float64`` limbs become one number, products are summed exactly (see ``_ring``), and sums become limbs again: what a
 limb of a number below zero is, as a residue, is what rounding down leaves. Only arithmetic is used that runtimes have
@@ -21,13 +21,15 @@ from onnx import helper, numpy_helper
 
 from siniantrust.graph import Part, part_from_proto
 from siniantrust.masking.exact._layer import Layer, Window
-from siniantrust.masking.exact._ring import LIMB_BITS
+from siniantrust.masking.exact._ring import LIMB_BITS, NARROW
 
 _OPSET = 18
 _IR_VERSION = 8
-_UINT8, _UINT32, _DOUBLE = onnx.TensorProto.UINT8, onnx.TensorProto.UINT32, onnx.TensorProto.DOUBLE
+_UINT8, _DOUBLE = onnx.TensorProto.UINT8, onnx.TensorProto.DOUBLE
 _LIMB = float(1 << LIMB_BITS)
 _ZERO = 128
+# Sums of limbs, of 255 times a row's weights, are smaller: see ``_ring``.
+_LIFT, _WIDE_LIFT = 1 << 25, 1 << 40
 
 Arithmetic = Literal["int8", "float64"]
 
@@ -110,19 +112,19 @@ class _Writer:
                 pads=window.pads,
             )
             each = self.op("Reshape", [each, self.shape(-1, limbs, *shapes[layer.exit][1:])])
-        words = self.op("Cast", [each], to=_UINT32)
-        low, bits, axis = (
-            self.constant(np.array(value)) for value in (np.uint32(_LIMB - 1), np.uint32(LIMB_BITS), [1])
-        )
+        # Above zero a quotient is rounded down. What lifts it there is nothing modulo 2^(8 limbs).
+        lift, dtype = (_LIFT, np.int32) if limbs == NARROW else (_WIDE_LIFT, np.int64)
+        if limbs != NARROW:
+            each = self.op("Cast", [each], to=onnx.TensorProto.INT64)
+        words = self.op("Add", [each, self.constant(np.array(lift, dtype))])
+        size, axis = self.constant(np.array(_LIMB, dtype)), self.shape(1)
         pieces, carried = [], ""
         for limb in range(limbs):
-            ends = [self.constant(np.array([end], dtype=np.int64)) for end in (limb, limb + 1)]
-            word = self.op("Slice", [words, *ends, axis])
+            word = self.op("Slice", [words, self.shape(limb), self.shape(limb + 1), axis])
             if carried:
                 word = self.op("Add", [word, carried])
-            pieces.append(self.op("Cast", [self.op("BitwiseAnd", [word, low])], to=_UINT8))
-            # Of a sum below zero the highest bits are lost here: they would carry beyond the highest limb.
-            carried = self.op("BitShift", [word, bits], direction="RIGHT") if limb + 1 < limbs else ""
+            carried = self.op("Div", [word, size])
+            pieces.append(self.op("Cast", [self.op("Sub", [word, self.op("Mul", [carried, size])])], to=_UINT8))
         self.op("Concat", pieces, axis=1, name=layer.exit)
 
     def shape(self, *sizes: int) -> str:
@@ -142,7 +144,9 @@ class _Writer:
         pieces = []
         for _ in range(limbs):
             above = self.op("Floor", [self.op("Mul", [total, shrink])])
-            limb = self.op("Cast", [self.op("Sub", [total, self.op("Mul", [above, grow])])], to=_UINT8)
+            limb = self.op("Sub", [total, self.op("Mul", [above, grow])])
+            # By 32 bits: some runtimes have signed bytes on the way from floating point.
+            limb = self.op("Cast", [self.op("Cast", [limb], to=onnx.TensorProto.INT32)], to=_UINT8)
             pieces.append(self.op("Reshape", [limb, form]))
             total = above
         self.op("Concat", pieces, axis=1, name=name)

@@ -70,10 +70,9 @@ def build_program(
         shapes |= {layer.exit: model.tensors[layer.exit].shape for layer in ready}
         limbs = max(layer.limbs for layer in ready)
         # Inside runs a processor, which is fastest so.
-        inside, part = (
-            device_part(f"exchange{number}", ready, shapes, limbs=limbs, arithmetic=each)
-            for each in ("int8", arithmetic)
-        )
+        inside = part = device_part(f"exchange{number}", ready, shapes, limbs=limbs, arithmetic="int8")
+        if arithmetic != "int8":
+            part = device_part(f"exchange{number}", ready, shapes, limbs=limbs, arithmetic=arithmetic)
         exchanges.append(Exchange(number, entries, ready, finishes[number], steps, limbs, shapes, part, inside))
     return Program(model.inputs, model.outputs, segments, tuple(exchanges))
 

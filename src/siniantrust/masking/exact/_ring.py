@@ -21,8 +21,11 @@ from siniantrust.masking.exact._field import PRIME
 QUANTISED_MAX = 127
 LIMB_BITS = 8
 NARROW, WIDE = 3, 4
-MOST = PRIME // 2
-"""The largest bound of a layer's results: twice of it is below the prime, and it lies below half of 2^32."""
+MOST = min(PRIME // 2, ((1 << 31) - 1) // ((1 << LIMB_BITS) - 1) * QUANTISED_MAX)
+"""The largest bound of a layer's results.
+
+Twice of it is below the prime, it lies below half of 2^32, and sums of limbs (255 each where steps are 127) hold in 32
+bits."""
 
 NARROW_MOST = (1 << (LIMB_BITS * NARROW - 1)) - 1
 """The largest one for three limbs."""
