@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Mapping
@@ -24,12 +23,6 @@ from siniantrust.collab._checked_file import read_checked
 from siniantrust.collab._data import rows_of_step
 from siniantrust.odla import DeviceSpec, open_part
 from siniantrust.odla.torch_graph import TrainableGraph
-
-
-def record(setup: Setup, side: str) -> dict[str, Any]:
-    """Return a side's training.json."""
-    found: dict[str, Any] = json.loads((setup.folder / f"at-{side}" / "training.json").read_text())
-    return found
 
 
 def sent(setup: Setup, edge: str) -> np.ndarray:
@@ -68,13 +61,13 @@ def test_every_way_to_train_ends_with_one_good_model_on_all_sides(tmp_path: Path
     assert {setup.model(edge) for edge in setup.edges} == {model}
     onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
     sha256 = graph.load_model(tmp_path / "at-cloud" / "model.onnx").sha256
-    assert {record(setup, side)["trained_sha256"] for side in ("cloud", *setup.edges)} == {sha256}
+    assert {setup.record(side)["trained_sha256"] for side in ("cloud", *setup.edges)} == {sha256}
     assert accuracy(model) > (0.6 if "asynchronous" in way else 0.9)
     for edge in setup.edges:
-        found = record(setup, edge)
+        found = setup.record(edge)
         assert found["accuracy"] > 0.5
         assert 0 < found["payload_bytes"] <= found["sent_bytes"] + found["received_bytes"]
-    assert record(setup, "cloud")["left_out"] == {}
+    assert setup.record("cloud")["left_out"] == {}
 
 
 @pytest.mark.parametrize(("optimiser", "rate"), [("sgd", 0.05), ("adam", 0.01)])
@@ -157,8 +150,8 @@ def test_an_interrupted_upload_goes_on_with_the_same_chunks(tmp_path: Path) -> N
     (tmp_path / "at-b/training.json").unlink()
     again = Here(setup)
     again.run()
-    assert record(setup, "a")["calls"]["Upload"] == 1
-    assert record(setup, "b")["calls"].get("Upload", 0) == 0
+    assert setup.record("a")["calls"]["Upload"] == 1
+    assert setup.record("b")["calls"].get("Upload", 0) == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "at-a/outbox").iterdir()} == made
 
 
@@ -194,7 +187,7 @@ def test_an_asynchronous_edge_that_drops_and_returns_ends_with_the_others(tmp_pa
     here.wait("a", "b", "cloud")
     assert not here.faults
     assert before
-    assert record(setup, "a")["calls"]["Step"] < 600
+    assert setup.record("a")["calls"]["Step"] < 600
     assert setup.model("a") == setup.model("b") == setup.model("cloud")
 
 
@@ -212,7 +205,7 @@ def test_part_1_runs_in_an_enclave(tmp_path: Path) -> None:
         Here(setup).run()
         chunks.append(sent(setup, "a"))
     np.testing.assert_allclose(chunks[0], chunks[1], atol=1e-6)
-    assert record(setup, "a")["enclave"] == "process"
+    assert setup.record("a")["enclave"] == "process"
 
 
 def test_the_documented_configuration_is_valid(tmp_path: Path) -> None:

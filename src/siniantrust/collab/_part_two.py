@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import math
 import os
 import subprocess
 import sys
@@ -107,7 +108,9 @@ def train(job: Job) -> None:
 
 
 def _place() -> tuple[int, int]:
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    """Return which process this is, and of how many."""
+    distributed = torch.distributed
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
 
 
 def _train(job: Job, rank: int, world: int) -> None:
@@ -151,7 +154,7 @@ def _epoch(
         raise CollabError(f"{len(labels)} items are too few for {world} workers")
     order = np.random.default_rng(seed_of(training.seed, epoch)).permutation(len(labels))
     batches = order[: len(labels) // batch * batch].reshape(-1, world, batch // world)
-    loss_sum, right = 0.0, 0
+    sums = torch.zeros(2, dtype=torch.float64)
     for number, rows in enumerate(batches[:, rank]):
         torch.manual_seed(seed_of(training.seed, epoch, number, rank))
         mine = torch.from_numpy(rows)
@@ -159,13 +162,13 @@ def _epoch(
         loss = torch.nn.functional.cross_entropy(scores, labels[mine])
         loss.backward()  # type: ignore[no-untyped-call]
         part.update((epoch - 1) * len(batches) + number + 1, training.steps * len(batches))
-        loss_sum += float(loss.detach())
-        right += int((scores.detach().argmax(1) == labels[mine]).sum())
-    return {
-        "epoch": epoch,
-        "loss": loss_sum / len(batches),
-        "accuracy": right / (len(batches) * (batch // world)),
-    }
+        sums += torch.stack([loss.detach(), (scores.detach().argmax(1) == labels[mine]).float().mean()])
+    if world > 1:
+        torch.distributed.all_reduce(sums)
+    loss_mean, accuracy = (sums / (len(batches) * world)).tolist()
+    if not math.isfinite(loss_mean):
+        raise CollabError(f"epoch {epoch}: the loss is not finite; start anew with a smaller learning_rate")
+    return {"epoch": epoch, "loss": loss_mean, "accuracy": accuracy}
 
 
 def _main() -> None:
