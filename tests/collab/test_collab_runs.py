@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from runtime_deployments import missing_protections
 
 from siniantrust import graph
-from siniantrust.collab import CloudConfig, EdgeConfig, load_config
+from siniantrust.collab import CloudConfig, CollabError, EdgeConfig, load_config
 from siniantrust.collab import collab_pb2 as pb
 from siniantrust.collab._checked_file import read_checked
 from siniantrust.collab._data import rows_of_step
@@ -118,18 +118,36 @@ def test_a_masked_upload_sends_masked_features_and_trains_behind_the_mask(tmp_pa
     assert accuracy(setup.model("a")) > 0.8
 
 
-def test_two_workers_train_part_2_under_torchrun(tmp_path: Path) -> None:
-    """With two workers, Part 2 is trained by two processes of torchrun, and comes out as by one, up to rounding."""
-    models = []
-    for workers in (1, 2):
-        setup = Setup(
-            tmp_path / str(workers), edges=("a",), training={"mode": "upload", "steps": 2}, cloud={"workers": workers}
-        ).write()
-        Here(setup).run()
-        models.append(onnx.load_from_string(setup.model("cloud")))
-    assert (setup.folder / "at-cloud" / "job.json").exists()
-    for one, two in zip(models[0].graph.initializer, models[1].graph.initializer, strict=True):
-        np.testing.assert_allclose(numpy_helper.to_array(one), numpy_helper.to_array(two), atol=1e-4)
+@pytest.mark.parametrize("cluster", ["torchrun", pytest.param("ray", marks=pytest.mark.slow)])
+def test_two_workers_train_part_2_as_one_does(
+    tmp_path: Path, request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str], cluster: str
+) -> None:
+    """With two workers, Part 2 is trained by torchrun or Ray Train, and comes out as by one process up to rounding."""
+    one = Setup(tmp_path / "one", edges=("a",), training={"mode": "upload", "steps": 2}).write()
+    Here(one).run()
+    two = Setup(tmp_path / "two", edges=("a",), training=one.training, cloud={"workers": 2})
+    if cluster == "ray":
+        two.cloud["ray"] = request.getfixturevalue("ray_cluster").address
+    Here(two.write()).run()
+    assert (tmp_path / "two/at-cloud/ray").exists() == (cluster == "ray")
+    weights = [onnx.load_from_string(setup.model("cloud")).graph.initializer for setup in (one, two)]
+    for single, double in zip(*weights, strict=True):
+        np.testing.assert_allclose(numpy_helper.to_array(single), numpy_helper.to_array(double), atol=1e-4)
+    curves = [[list(point.values()) for point in setup.record("cloud")["curve"]] for setup in (one, two)]
+    np.testing.assert_allclose(*curves, atol=1e-4)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_more_workers_than_a_ray_cluster_has_room_for_are_refused(tmp_path: Path, ray_cluster: Any) -> None:
+    """Where Ray would wait for ever, the cloud ends with what was asked for and what there is."""
+    scale = {"workers": 5, "ray": ray_cluster.address}
+    here = Here(Setup(tmp_path, edges=("a",), training={"mode": "upload", "steps": 2}, cloud=scale).write())
+    here.start_cloud()
+    here.start_edge("a", give_up_s=1.0)
+    here.wait("cloud")
+    with pytest.raises(CollabError, match=r"workers: Ray cluster .*: 5 workers of 1 cores asked for, room for 4 \("):
+        raise here.faults["cloud"]
+    here.wait("a")
 
 
 def test_an_interrupted_upload_goes_on_with_the_same_chunks(tmp_path: Path) -> None:

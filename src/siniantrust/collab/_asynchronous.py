@@ -97,6 +97,9 @@ class AsynchronousCloud(Coordinator):
                 answer = self._apply(edge, phase, arrays)
             except DivergedError as fault:
                 raise RefusedError(f"{origin}: {fault}") from None
+            except Exception as fault:
+                self.fail(fault)  # the edge would send the same again for ever
+                raise
             self._last[edge] = (step, phase, answer)
             self._phase[edge] += 1
             if self._phase[edge] == len(wanted):

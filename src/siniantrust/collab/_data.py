@@ -31,7 +31,7 @@ def load_items(path: Path, task: Task) -> Items:
         DataError: if the file cannot be read, or does not fit the network.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             found = {name: archive[name] for name in archive.files}
     # A .npy file is no context manager, which is a TypeError.
     except (OSError, ValueError, EOFError, TypeError, BadZipFile) as fault:
@@ -48,8 +48,6 @@ def load_items(path: Path, task: Task) -> Items:
         )
     if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
         raise DataError(f"data {path}: inputs hold NaN or infinity")
-    if not len(inputs):
-        raise DataError(f"data {path}: it holds no item")
     if labels.shape != (len(inputs),) or labels.dtype.kind not in "iu" or heldout.shape != labels.shape:
         raise DataError(
             f"data {path}: expected one whole number and one held-out flag for each of {len(inputs)} inputs"

@@ -63,10 +63,8 @@ class SplitEdge:
         # The step up to which something may have left.
         self._reached = 0
         self._curve = Curve(config.training.steps)
-        if not self._checkpoints.steps():
-            self._save(0)
         if not self._passes.is_first_start:
-            newest = self._checkpoints.steps()[-1]
+            newest = max(self._checkpoints.steps(), default=0)
             self._reached = min(newest + self._training.checkpoint_every, self._training.steps)
 
     def run(self) -> None:
@@ -91,7 +89,11 @@ class SplitEdge:
 
     def record(self) -> dict[str, Any]:
         """Return what ``training.json`` says of the steps."""
-        found: dict[str, Any] = {"batch": self._batch, "curve": self._curve.points, "similarity_gap": self._detector.gap}
+        found: dict[str, Any] = {
+            "batch": self._batch,
+            "curve": self._curve.points,
+            "similarity_gap": self._detector.gap,
+        }
         passes = self._passes.total(self._training.steps)
         if epsilon := epsilons(self._config.privacy, passes=passes):
             found["epsilon"] = epsilon | {"delta": self._config.privacy.delta, "passes": passes}
@@ -99,7 +101,9 @@ class SplitEdge:
         return found
 
     def _join(self) -> int:
-        answer = self._link.join(self._checkpoints.steps())
+        answer = self._link.join(self._checkpoints.steps() or [0])
+        if not self._checkpoints.steps():  # the sides agree, so that this is the run whose folder it is
+            self._save(0)
         self._generation = answer.generation
         self._restore(answer.step)
         self._passes.repeat(answer.step, self._reached)

@@ -55,11 +55,9 @@ class UploadEdge:
         self._items = items
         self._link = link
         self._chunks = -(-len(items.labels) // config.batch)
-        whose = f"{agreement.sha256} {sha256_file(config.data)} {config.batch}".encode()
-        mark = self._outbox / "run"
-        if not mark.exists():
-            write_checked(mark, whose)
-        elif read_checked(mark) != whose:
+        self._whose = f"{agreement.sha256} {sha256_file(config.data)} {config.batch}".encode()
+        self._mark = self._outbox / "run"
+        if self._mark.exists() and read_checked(self._mark) != self._whose:
             raise CollabError(
                 f"outbox {self._outbox}: its chunks are of another run, other data or another batch; give this run a "
                 "folder of its own"
@@ -75,6 +73,8 @@ class UploadEdge:
         held = self._join()
         if held == self._chunks:
             return
+        if not self._mark.exists():
+            write_checked(self._mark, self._whose)
         with _part_one(self._config, self._task) as run:
             while held < self._chunks:
                 request = self._chunk(held, run)

@@ -23,7 +23,9 @@ class DivergedError(CollabError):
     """
 
     def __init__(self, edges: Collection[str]) -> None:
-        super().__init__("what Part 2 makes of the items is not finite; their values or the learning_rate are too large")
+        super().__init__(
+            "what Part 2 makes of the items is not finite; their values or the learning_rate are too large"
+        )
         self.edges = edges
 
 

@@ -1,6 +1,6 @@
-"""Training Part 2 on stored features, by one process or by several under ``torchrun`` (DDP over gloo).
+"""Training Part 2 on stored features, by one process or by several (DDP over gloo) under ``torchrun`` or Ray Train.
 
-A job is a file that names everything, so that the processes that ``torchrun`` starts need nothing else:
+A job is a file that names everything, so that processes that others start need nothing else:
 ``torchrun --nproc-per-node 4 -m siniantrust.collab._part_two JOB`` trains as `sinian train cloud` does with 4 workers.
 """
 
@@ -32,7 +32,10 @@ from siniantrust.collab._middle import Arrays, to_arrays, to_tensors
 from siniantrust.collab._task import load_task
 from siniantrust.collab._trained_part import TrainedPart, seed_of, shared_weights
 
+_MODULE = "siniantrust.collab._part_two"
 _OUTCOME = "outcome"
+# Before what an error of ours says, in a traceback.
+_RAISED = f"{CollabError.__module__}.{CollabError.__name__}: "
 
 
 class Job(BaseModel):
@@ -62,28 +65,31 @@ class Job(BaseModel):
         )
 
 
-def run_job(job: Job, *, workers: int) -> None:
-    """Train, here or in ``workers`` processes.
+def run_job(job: Job, *, workers: int, ray: str | None) -> None:
+    """Train here, in ``workers`` processes, or in as many on the Ray cluster at the address ``ray``.
 
     Raises:
         CollabError: if it fails.
     """
-    if workers == 1:
+    if workers == 1 and ray is None:
         train(job)
         return
     path = job.folder / "job.json"
     write_atomic(path, job.model_dump_json().encode())
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
+    if ray is None:
+        command = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(workers), "-m", _MODULE, str(path)]
+    else:
+        command = ["siniantrust.collab._ray_train", str(path), ray, str(workers)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
     ended = subprocess.run(
-        [*command, "-m", "siniantrust.collab._part_two", str(path)],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(job.threads)},
+        [sys.executable, "-m", *command], check=False, capture_output=True, text=True, env=environment
     )
     if ended.returncode:
-        write_atomic(job.folder / "torchrun.log", ended.stderr.encode())
-        raise CollabError(f"training of Part 2 failed under torchrun; what it said is in {job.folder / 'torchrun.log'}")
+        log = job.folder / "workers.log"
+        write_atomic(log, ended.stderr.encode())
+        lines = ended.stderr.strip().splitlines() or ["nothing was said"]
+        ours = [line.partition(_RAISED)[2] for line in lines if _RAISED in line]
+        raise CollabError(f"training of Part 2 failed in its workers: {[*ours, lines[-1]][0]} (the whole is in {log})")
 
 
 def read_outcome(job: Job) -> tuple[Arrays, list[dict[str, float]]]:

@@ -180,7 +180,7 @@ class SynchronousCloud(Coordinator):
                 self._complete(step, phase)
             except DivergedError as fault:
                 self._without(fault, step)
-            except (OSError, CollabError) as fault:
+            except Exception as fault:  # noqa: BLE001 - whatever it is, edges would send the same again for ever
                 self.fail(fault)
                 self._round = _Round()
 

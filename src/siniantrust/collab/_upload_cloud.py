@@ -68,7 +68,7 @@ class UploadCloud(Coordinator):
             self.tick()
         job = Job.of(self.config, self.agreement, edges=self.members)
         if not self.is_done:
-            run_job(job, workers=self.config.workers)
+            run_job(job, workers=self.config.workers, ray=self.config.ray)
         weights, self._curve = read_outcome(job)
         if not self.is_done:
             self.finish(weights)
