@@ -34,7 +34,7 @@ def newest_checkpoint(setup: Setup) -> int:
 def disturbed(
     folder: Path, edges: tuple[str, ...], training: dict[str, object], kills: Sequence[tuple[int, str, float]]
 ) -> Setup:
-    """Run sides as processes; at each of ``kills`` (step, side, seconds after it) kill the side and start it again."""
+    """Run sides by the command line; at each of ``kills`` (step, side, seconds after it) kill a side and start it again."""
     setup = Setup(folder, edges=edges, training=training).write()
     left = list(kills)
     end_s = time.monotonic() + _LIMIT_S
@@ -58,8 +58,10 @@ def disturbed(
                 running[name].wait()
                 side = "cloud" if name == "cloud" else "edge"
                 running[name] = stack.enter_context(process(folder, side, name))
-        said = {name: each.communicate()[1] for name, each in running.items()}
+        said = {name: each.communicate() for name, each in running.items()}
         assert {each.returncode for each in running.values()} == {0}, said
+        for name, (line, _) in said.items():
+            assert line.splitlines()[-1] == f"trained: {folder / f'at-{name}' / 'model.onnx'}"
     assert not left
     return setup
 
