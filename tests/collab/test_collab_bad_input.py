@@ -212,7 +212,7 @@ def test_an_edge_that_keeps_many_calls_open_leaves_room_for_others(tmp_path: Pat
     setup = Setup(tmp_path, edges=("a", "b"), cloud_sections={"limits": {"patience_s": 60.0}}).write()
     here = Here(setup)
     here.start_cloud()
-    with ExitStack() as stack, ThreadPoolExecutor(CALLS_AT_A_TIME) as pool:
+    with ThreadPoolExecutor(CALLS_AT_A_TIME) as pool, ExitStack() as stack:
         links = [stack.enter_context(link(here, "a", give_up_s=0.001)) for _ in range(CALLS_AT_A_TIME + 1)]
         waiting = [pool.submit(each.join, [0]) for each in links[1:]]
         while not all("Join" in each.calls for each in links[1:]):

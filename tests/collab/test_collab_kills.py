@@ -34,7 +34,7 @@ def newest_checkpoint(setup: Setup) -> int:
 def disturbed(
     folder: Path, edges: tuple[str, ...], training: dict[str, object], kills: Sequence[tuple[int, str, float]]
 ) -> Setup:
-    """Run sides by the command line; at each of ``kills`` (step, side, seconds after it) kill a side and start it again."""
+    """Run sides by the command line; at each of ``kills`` (step, side, seconds after it) kill one and restart it."""
     setup = Setup(folder, edges=edges, training=training).write()
     left = list(kills)
     end_s = time.monotonic() + _LIMIT_S

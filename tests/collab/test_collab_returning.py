@@ -122,11 +122,16 @@ def test_an_edge_that_others_cannot_meet_is_left_out(tmp_path: Path) -> None:
     checkpoints = Checkpoints(config.folder / "checkpoints", agreement.sha256)
     checkpoints.save(4, checkpoints.load(0))
     cloud = SynchronousCloud(config, task, agreement)
+    end_s = time.monotonic() + 60
+
+    def is_wanted() -> bool:
+        return time.monotonic() < end_s
+
     with ThreadPoolExecutor(1) as pool:
-        rogue = pool.submit(cloud.join, "a", {4}, lambda: True)
+        rogue = pool.submit(cloud.join, "a", {4}, is_wanted)
         while "a" not in cloud._round.offers:
             time.sleep(0.01)
-        assert cloud.join("b", {0}, lambda: True)[1] == 0
+        assert cloud.join("b", {0}, is_wanted)[1] == 0
         with pytest.raises(RefusedError, match=r"edge 'a' was left out .* it has \[4\], the cloud has \[0, 4\]"):
             rogue.result(60)
 
@@ -193,7 +198,7 @@ def test_an_epoch_done_again_is_one_pass_more(tmp_path: Path) -> None:
 
 
 def test_a_noisy_edge_counts_what_it_may_have_sent_twice(tmp_path: Path) -> None:
-    """An edge that goes back to a checkpoint counts the passes that are done again in its epsilon; its curve is whole."""
+    """An edge that goes back counts the passes that are done again in its epsilon, and its curve is whole."""
     privacy = {"clip": 5.0, "noise": 1.0, "detect_hijack": False}
     setup = Setup(tmp_path, edges=("a",), edge_sections={"privacy": privacy}).write()
     Here(setup).run()

@@ -26,18 +26,13 @@ class Passes:
         self._per_epoch = per_epoch
         self.is_first_start = not self._path.exists()
         self._repeated: int = 0 if self.is_first_start else json.loads(self._path.read_text())
-        if self.is_first_start:
-            self._keep()
 
     def repeat(self, step: int, reached: int) -> None:
         """Note, before anything leaves, that the steps behind ``step`` up to ``reached`` may be done once more."""
         if reached > step:
             self._repeated += (reached - 1) // self._per_epoch - step // self._per_epoch + 1
-            self._keep()
+        write_atomic(self._path, json.dumps(self._repeated).encode())
 
     def total(self, steps: int) -> int:
         """Return the passes of a run of ``steps``, at most."""
         return -(-steps // self._per_epoch) + self._repeated
-
-    def _keep(self) -> None:
-        write_atomic(self._path, json.dumps(self._repeated).encode())
