@@ -120,9 +120,7 @@ def test_a_masked_upload_sends_masked_features_and_trains_behind_the_mask(tmp_pa
 
 
 @pytest.mark.parametrize("cluster", ["torchrun", pytest.param("ray", marks=pytest.mark.slow)])
-def test_two_workers_train_part_2_as_one_does(
-    tmp_path: Path, request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str], cluster: str
-) -> None:
+def test_two_workers_train_part_2_as_one_does(tmp_path: Path, request: pytest.FixtureRequest, cluster: str) -> None:
     """With two workers, Part 2 is trained by torchrun or Ray Train, and comes out as by one process up to rounding."""
     one = Setup(tmp_path / "one", edges=("a",), training={"mode": "upload", "steps": 2}).write()
     Here(one).run()
@@ -136,17 +134,16 @@ def test_two_workers_train_part_2_as_one_does(
         np.testing.assert_allclose(numpy_helper.to_array(single), numpy_helper.to_array(double), atol=1e-4)
     for before, after in zip(one.record("cloud")["curve"], two.record("cloud")["curve"], strict=True):
         assert after == pytest.approx(before, abs=1e-4)
-    assert capfd.readouterr() == ("", "")
 
 
 def test_more_workers_than_a_ray_cluster_has_room_for_are_refused(tmp_path: Path, ray_cluster: Any) -> None:
     """Where Ray would wait for ever, the cloud ends with what was asked for and what there is."""
-    scale = {"workers": 5, "ray": ray_cluster.address}
+    scale = {"workers": 99, "ray": ray_cluster.address}
     here = Here(Setup(tmp_path, edges=("a",), training={"mode": "upload", "steps": 2}, cloud=scale).write())
     here.start_cloud()
     here.start_edge("a", give_up_s=1.0)
     here.wait("cloud")
-    with pytest.raises(CollabError, match=r"workers: Ray cluster .*: 5 workers of 1 cores asked for, room for 4 \("):
+    with pytest.raises(CollabError, match=r"workers: Ray cluster .*: 99 workers of 1 cores asked for, room for \d+ \("):
         raise here.faults["cloud"]
     here.wait("a")
 
