@@ -147,7 +147,7 @@ def _unsplit(images: np.ndarray, *, rounds: int) -> dict[str, object]:
         features = make()(some)
     clip = float(features.flatten(1).norm(dim=1).median())
     with tempfile.TemporaryDirectory() as folder:
-        noise = Noise(Path(folder)).normal(features.shape, "activations", 1)
+        noise = Noise(Path(folder)).normal(features, "activations", 1)
     found = []
     for seen in (features, clipped(features, clip) + 0.2 * clip * noise):
         made = unsplit(seen, make, (1, 8, 8), rounds=rounds, inner=15, seed=5).flatten(1).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -127,6 +128,11 @@ class Setup:
     def _training(self) -> dict[str, Any]:
         base = {"model": "model.onnx", "cut": CUT, "mode": "split", "steps": 12, "checkpoint_every": 4}
         return base | {"learning_rate": 0.01} | self.training
+
+    def record(self, side: str) -> dict[str, Any]:
+        """Return the training.json that a side wrote."""
+        found: dict[str, Any] = json.loads((self.folder / f"at-{side}" / "training.json").read_text())
+        return found
 
     def model(self, side: str) -> bytes:
         """Return the trained model that a side wrote."""

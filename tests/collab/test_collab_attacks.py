@@ -152,7 +152,7 @@ def test_unsplit_inverts_plain_features_and_noise_blunts_it(tmp_path: Path) -> N
     with torch.no_grad():
         features = _convolution()(images)
     clip = float(features.flatten(1).norm(dim=1).median())
-    protected = clipped(features, clip) + 0.2 * clip * Noise(tmp_path).normal(features.shape, "activations", 1)
+    protected = clipped(features, clip) + 0.2 * clip * Noise(tmp_path).normal(features, "activations", 1)
 
     def named(seen: torch.Tensor) -> float:
         """Return the share of images that what the attack made of them is most like, in whichever contrast."""

@@ -22,15 +22,21 @@ from siniantrust.collab._privacy import Noise, clipped, epsilons
 
 
 def test_noise_is_normal_and_the_same_for_a_step_done_again(tmp_path: Path) -> None:
-    """Noise is standard normal, other in each step and purpose, and follows from the edge's secret."""
+    """Noise is standard normal, other for each step, purpose and values, and follows from the edge's secret."""
     noise = Noise(tmp_path)
-    shape = torch.Size([200, 101])
-    drawn = noise.normal(shape, "activations", 7)
+    values = torch.ones(200, 101)
+    drawn = noise.normal(values, "activations", 7)
     assert abs(float(drawn.mean())) < 0.03
     assert abs(float(drawn.std()) - 1) < 0.02
     assert abs(float((drawn**4).mean()) - 3) < 0.2
-    assert torch.equal(drawn, Noise(tmp_path).normal(shape, "activations", 7))
-    for other in (noise.normal(shape, "activations", 8), noise.normal(shape, "gradients", 7)):
+    assert torch.equal(drawn, Noise(tmp_path).normal(values.clone(), "activations", 7))
+    changed = values.clone()
+    changed[-1, -1] += 1e-6
+    for other in (
+        noise.normal(values, "activations", 8),
+        noise.normal(values, "gradients", 7),
+        noise.normal(changed, "activations", 7),
+    ):
         assert abs(float((drawn * other).mean())) < 0.03
     assert (tmp_path / "noise.key").stat().st_mode & 0o077 == 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Mapping
@@ -13,23 +12,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from collab_runs import CUT, LAST_CUT, Here, Setup, address_of, network, pictures, process
+from collab_runs import CUT, LAST_CUT, Here, Setup, network, pictures, process
 from onnx import numpy_helper
 from runtime_deployments import missing_protections
 
 from siniantrust import graph
-from siniantrust.collab import CloudConfig, EdgeConfig, load_config
+from siniantrust.collab import CloudConfig, CollabError, EdgeConfig, load_config
 from siniantrust.collab import collab_pb2 as pb
 from siniantrust.collab._checked_file import read_checked
 from siniantrust.collab._data import rows_of_step
 from siniantrust.odla import DeviceSpec, open_part
 from siniantrust.odla.torch_graph import TrainableGraph
-
-
-def record(setup: Setup, side: str) -> dict[str, Any]:
-    """Return a side's training.json."""
-    found: dict[str, Any] = json.loads((setup.folder / f"at-{side}" / "training.json").read_text())
-    return found
 
 
 def sent(setup: Setup, edge: str) -> np.ndarray:
@@ -50,16 +43,17 @@ def accuracy(model: bytes) -> float:
     return float((scores.argmax(1) == labels).mean())
 
 
+SLOW_WAY = "asynchronous, labels at the edge"
 WAYS: Mapping[str, dict[str, Any]] = {
     "upload": {"mode": "upload", "steps": 40},
     "labels at the cloud": {"steps": 60},
     "labels at the edge": {"steps": 60, "last_cut": LAST_CUT},
     "asynchronous": {"steps": 100, "arrivals": "asynchronous"},
-    "asynchronous, labels at the edge": {"steps": 100, "arrivals": "asynchronous", "last_cut": LAST_CUT},
+    SLOW_WAY: {"steps": 100, "arrivals": "asynchronous", "last_cut": LAST_CUT},
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [pytest.param(way, marks=pytest.mark.slow if way == SLOW_WAY else ()) for way in WAYS])
 def test_every_way_to_train_ends_with_one_good_model_on_all_sides(tmp_path: Path, way: str) -> None:
     """Edges whose classes differ learn all classes together, and every side has the same ordinary ONNX model."""
     setup = Setup(tmp_path, training=WAYS[way]).write()
@@ -68,13 +62,13 @@ def test_every_way_to_train_ends_with_one_good_model_on_all_sides(tmp_path: Path
     assert {setup.model(edge) for edge in setup.edges} == {model}
     onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
     sha256 = graph.load_model(tmp_path / "at-cloud" / "model.onnx").sha256
-    assert {record(setup, side)["trained_sha256"] for side in ("cloud", *setup.edges)} == {sha256}
+    assert {setup.record(side)["trained_sha256"] for side in ("cloud", *setup.edges)} == {sha256}
     assert accuracy(model) > (0.6 if "asynchronous" in way else 0.9)
     for edge in setup.edges:
-        found = record(setup, edge)
+        found = setup.record(edge)
         assert found["accuracy"] > 0.5
         assert 0 < found["payload_bytes"] <= found["sent_bytes"] + found["received_bytes"]
-    assert record(setup, "cloud")["left_out"] == {}
+    assert setup.record("cloud")["left_out"] == {}
 
 
 @pytest.mark.parametrize(("optimiser", "rate"), [("sgd", 0.05), ("adam", 0.01)])
@@ -125,18 +119,33 @@ def test_a_masked_upload_sends_masked_features_and_trains_behind_the_mask(tmp_pa
     assert accuracy(setup.model("a")) > 0.8
 
 
-def test_two_workers_train_part_2_under_torchrun(tmp_path: Path) -> None:
-    """With two workers, Part 2 is trained by two processes of torchrun, and comes out as by one, up to rounding."""
-    models = []
-    for workers in (1, 2):
-        setup = Setup(
-            tmp_path / str(workers), edges=("a",), training={"mode": "upload", "steps": 2}, cloud={"workers": workers}
-        ).write()
-        Here(setup).run()
-        models.append(onnx.load_from_string(setup.model("cloud")))
-    assert (setup.folder / "at-cloud" / "job.json").exists()
-    for one, two in zip(models[0].graph.initializer, models[1].graph.initializer, strict=True):
-        np.testing.assert_allclose(numpy_helper.to_array(one), numpy_helper.to_array(two), atol=1e-4)
+@pytest.mark.parametrize("cluster", ["torchrun", pytest.param("ray", marks=pytest.mark.slow)])
+def test_two_workers_train_part_2_as_one_does(tmp_path: Path, request: pytest.FixtureRequest, cluster: str) -> None:
+    """With two workers, Part 2 is trained by torchrun or Ray Train, and comes out as by one process up to rounding."""
+    one = Setup(tmp_path / "one", edges=("a",), training={"mode": "upload", "steps": 2}).write()
+    Here(one).run()
+    two = Setup(tmp_path / "two", edges=("a",), training=one.training, cloud={"workers": 2})
+    if cluster == "ray":
+        two.cloud["ray"] = request.getfixturevalue("ray_cluster").address
+    Here(two.write()).run()
+    assert (tmp_path / "two/at-cloud/ray").exists() == (cluster == "ray")
+    weights = [onnx.load_from_string(setup.model("cloud")).graph.initializer for setup in (one, two)]
+    for single, double in zip(*weights, strict=True):
+        np.testing.assert_allclose(numpy_helper.to_array(single), numpy_helper.to_array(double), atol=1e-4)
+    for before, after in zip(one.record("cloud")["curve"], two.record("cloud")["curve"], strict=True):
+        assert after == pytest.approx(before, abs=1e-4)
+
+
+def test_more_workers_than_a_ray_cluster_has_room_for_are_refused(tmp_path: Path, ray_cluster: Any) -> None:
+    """Where Ray would wait for ever, the cloud ends with what was asked for and what there is."""
+    scale = {"workers": 99, "ray": ray_cluster.address}
+    here = Here(Setup(tmp_path, edges=("a",), training={"mode": "upload", "steps": 2}, cloud=scale).write())
+    here.start_cloud()
+    here.start_edge("a", give_up_s=1.0)
+    here.wait("cloud")
+    with pytest.raises(CollabError, match=r"workers: Ray cluster .*: 99 workers of 1 cores asked for, room for \d+ \("):
+        raise here.faults["cloud"]
+    here.wait("a")
 
 
 def test_an_interrupted_upload_goes_on_with_the_same_chunks(tmp_path: Path) -> None:
@@ -157,24 +166,12 @@ def test_an_interrupted_upload_goes_on_with_the_same_chunks(tmp_path: Path) -> N
     (tmp_path / "at-b/training.json").unlink()
     again = Here(setup)
     again.run()
-    assert record(setup, "a")["calls"]["Upload"] == 1
-    assert record(setup, "b")["calls"].get("Upload", 0) == 0
+    assert setup.record("a")["calls"]["Upload"] == 1
+    assert setup.record("b")["calls"].get("Upload", 0) == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "at-a/outbox").iterdir()} == made
 
 
-def test_the_command_line_trains_across_processes(tmp_path: Path) -> None:
-    """`sinian train cloud` and `sinian train edge` as processes of their own end well, each naming its model."""
-    setup = Setup(tmp_path, edges=("a",), training={"steps": 8}).write()
-    with process(tmp_path, "cloud", "cloud") as cloud:
-        setup.write_edge("a", address_of(cloud))
-        with process(tmp_path, "edge", "a") as edge:
-            said, faults = edge.communicate(timeout=120)
-        assert edge.returncode == 0, faults
-        assert said.strip() == f"trained: {tmp_path / 'at-a' / 'model.onnx'}"
-        cloud.communicate(timeout=60)
-        assert cloud.returncode == 0
-
-
+@pytest.mark.slow
 def test_an_asynchronous_edge_that_drops_and_returns_ends_with_the_others(tmp_path: Path) -> None:
     """The others do not wait for an edge that was killed, and it goes on behind its last step when it comes back."""
     training = {"steps": 300, "arrivals": "asynchronous", "checkpoint_every": 10}
@@ -194,7 +191,7 @@ def test_an_asynchronous_edge_that_drops_and_returns_ends_with_the_others(tmp_pa
     here.wait("a", "b", "cloud")
     assert not here.faults
     assert before
-    assert record(setup, "a")["calls"]["Step"] < 600
+    assert setup.record("a")["calls"]["Step"] < 600
     assert setup.model("a") == setup.model("b") == setup.model("cloud")
 
 
@@ -212,7 +209,7 @@ def test_part_1_runs_in_an_enclave(tmp_path: Path) -> None:
         Here(setup).run()
         chunks.append(sent(setup, "a"))
     np.testing.assert_allclose(chunks[0], chunks[1], atol=1e-6)
-    assert record(setup, "a")["enclave"] == "process"
+    assert setup.record("a")["enclave"] == "process"
 
 
 def test_the_documented_configuration_is_valid(tmp_path: Path) -> None:

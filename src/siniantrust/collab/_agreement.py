@@ -10,7 +10,7 @@ from siniantrust.collab._config import TrainingSection
 from siniantrust.collab._errors import RefusedError
 from siniantrust.collab._task import Task, digests_of, shapes_of
 
-_VERSION = 2
+_VERSION = 3
 _MAX_CHARACTERS = 10_000
 _SHOWN_CHARACTERS = 80
 

@@ -16,7 +16,8 @@ from siniantrust.collab._agreement import Agreement
 from siniantrust.collab._checkpoints import Checkpoints
 from siniantrust.collab._config import CloudConfig
 from siniantrust.collab._coordinator import Coordinator
-from siniantrust.collab._errors import CollabError, RefusedError
+from siniantrust.collab._curve import Curve
+from siniantrust.collab._errors import CollabError, DivergedError, RefusedError
 from siniantrust.collab._middle import (
     AVERAGE,
     BACKWARD,
@@ -39,6 +40,7 @@ class AsynchronousCloud(Coordinator):
         super().__init__(config, task, agreement)
         self._training = config.training
         self._middle = Middle(task, config.training)
+        self._curve = Curve(config.training.steps * len(config.edge))
         self._checkpoints = Checkpoints(config.folder / "checkpoints", agreement.sha256)
         self._applied = 0
         self._steps: dict[str, int] = dict.fromkeys((edge.name for edge in config.edge), 0)
@@ -49,6 +51,11 @@ class AsynchronousCloud(Coordinator):
         if self._checkpoints.steps():
             self._restore(self._checkpoints.steps()[-1])
         self._finish_if_done()
+
+    @property
+    def curve(self) -> list[dict[str, float]]:
+        """Loss by steps; empty where labels stay at the edges, which alone know it."""
+        return self._curve.points
 
     def join(self, edge: str, steps: set[int], is_wanted: Callable[[], bool]) -> tuple[int, int]:
         """Return the last step of this edge that was applied."""
@@ -86,7 +93,13 @@ class AsynchronousCloud(Coordinator):
             arrays = from_messages(request.tensors, self._middle.expected(phase), origin=origin)
             if LABELS in arrays:
                 check_labels(arrays[LABELS], self.task.classes, origin=origin)
-            answer = self._apply(edge, phase, arrays)
+            try:
+                answer = self._apply(edge, phase, arrays)
+            except DivergedError as fault:
+                raise RefusedError(f"{origin}: {fault}") from None
+            except Exception as fault:
+                self.fail(fault)  # the edge would send the same again for ever
+                raise
             self._last[edge] = (step, phase, answer)
             self._phase[edge] += 1
             if self._phase[edge] == len(wanted):
@@ -126,7 +139,7 @@ class AsynchronousCloud(Coordinator):
         if phase == BACKWARD or LOSS in answer:
             self._applied = number
         if LOSS in answer:
-            self.curve.append({"step": number, "loss": float(answer[LOSS][0])})
+            self._curve.note(number, float(answer[LOSS][0]))
         return answer
 
     def _complete(self) -> None:
@@ -152,12 +165,14 @@ class AsynchronousCloud(Coordinator):
                 "middle": self._middle.state(),
                 "steps": dict(self._steps),
                 "last": last,
+                "curve": self._curve.points,
             },
         )
 
     def _restore(self, step: int) -> None:
         state = self._checkpoints.load(step)
         self._middle.restore(state["middle"])
+        self._curve.restore(state["curve"])
         self._steps |= state["steps"]
         self._last = {edge: (step, phase, to_arrays(answer)) for edge, (step, phase, answer) in state["last"].items()}
         self._applied = step

@@ -17,15 +17,15 @@ from siniantrust.collab._checked_file import hold
 from siniantrust.collab._config import CloudConfig
 from siniantrust.collab._coordinator import Coordinator
 from siniantrust.collab._errors import CollabError
-from siniantrust.collab._result import MODEL, write_record
-from siniantrust.collab._service import Service
+from siniantrust.collab._result import MODEL, RECORD, write_record
+from siniantrust.collab._service import CALLS_AT_A_TIME, Service
 from siniantrust.collab._synchronous import SynchronousCloud
 from siniantrust.collab._task import load_task
 from siniantrust.collab._tls import load_grpc, read_certificate, server_credentials
 from siniantrust.collab._upload_cloud import UploadCloud
 from siniantrust.trust.tls import Address, parse_address
 
-_SPARE_THREADS = 4
+_SPARE_THREADS = 4  # for calls that are refused
 _GRACE_S = 2.0
 
 
@@ -46,6 +46,8 @@ def run_cloud(config: CloudConfig, on_ready: Callable[[Address], None]) -> Path:
     with hold(config.folder):
         task = load_task(config.training, config.mask)
         coordinator = _coordinator(config)(config, task, agreement_of(config.training, task))
+        if coordinator.is_over and (config.folder / RECORD).exists():
+            return config.folder / MODEL
         attestation = Attestation(config.attestation, read_certificate(config.certificate)[2])
         service = Service(coordinator, attestation)
         server, address = _serve(grpc, config, service)
@@ -61,8 +63,6 @@ def run_cloud(config: CloudConfig, on_ready: Callable[[Address], None]) -> Path:
                 "side": "cloud",
                 "agreement_sha256": coordinator.agreement.sha256,
                 "mode": config.training.mode,
-                "edges": coordinator.members,
-                "provenance": {name: found for name, found in service.provenances.items() if found},
                 "seconds": time.monotonic() - start_s,
                 **coordinator.record(),
             },
@@ -79,7 +79,7 @@ def _coordinator(config: CloudConfig) -> type[Coordinator]:
 def _serve(grpc: Any, config: CloudConfig, service: Service) -> tuple[Any, Address]:
     address = parse_address(config.listen)
     # In synchronous training a call of each edge waits for the others.
-    pool = ThreadPoolExecutor(2 * len(config.edge) + _SPARE_THREADS)
+    pool = ThreadPoolExecutor(CALLS_AT_A_TIME * len(config.edge) + _SPARE_THREADS)
     server = grpc.server(
         pool,
         options=[

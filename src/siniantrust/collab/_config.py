@@ -15,7 +15,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TrainingSection(_Section):
@@ -129,7 +129,12 @@ class CloudConfig(_Side):
     """The cloud's whole file."""
 
     listen: str = Field(default="127.0.0.1:7460", description="HOST:PORT; port 0 takes a free one")
-    workers: int = Field(default=1, ge=1, description="upload: processes that train Part 2, by torchrun")
+    workers: int = Field(default=1, ge=1, description="upload: processes that train Part 2, by torchrun or Ray Train")
+    ray: str | None = Field(
+        default=None,
+        pattern=r"^[^\s/:]+:\d+$",
+        description="upload: HOST:PORT of a Ray cluster's head, for workers there",
+    )
     edge: tuple[EdgeSection, ...] = Field(min_length=1)
     limits: LimitsSection = LimitsSection()
 
@@ -138,7 +143,7 @@ class CloudConfig(_Side):
         names = [each.name for each in self.edge]
         if len(set(names)) != len(names):
             raise ValueError("two edges have one name")
-        if self.workers > 1 and self.training.mode != "upload":
+        if (self.workers > 1 or self.ray) and self.training.mode != "upload":
             raise ValueError("workers train Part 2 in mode 'upload' only")
         return self
 

@@ -40,14 +40,15 @@ class Coordinator(ABC):
         self.task = task
         self.agreement = agreement
         self.condition = threading.Condition()
-        self.left_out = self._read_left_out()
-        self.curve: list[dict[str, float]] = []
-        path = config.folder / _FINISHED
-        self._finished: set[str] = set(json.loads(path.read_text())) if path.exists() else set()
+        self.left_out: dict[str, str] = self._read(_LEFT_OUT)
+        self.provenances: dict[str, str] = {}
+        # Who has the result, and of what provenance its evidence was.
+        self._finished: dict[str, str] = self._read(_FINISHED)
         self._seen_s = {edge.name: time.monotonic() for edge in config.edge}
         self._failure: Exception | None = None
         path = config.folder / MODEL
         self._result = path.read_bytes() if path.exists() else None
+        self._result_sha256 = "" if self._result is None else sha256_bytes(self._result)
 
     @property
     def members(self) -> list[str]:
@@ -58,6 +59,16 @@ class Coordinator(ABC):
     def is_done(self) -> bool:
         """Whether the result is there."""
         return self._result is not None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every edge that takes part has the result."""
+        return self.is_done and self._finished.keys() >= set(self.members)
+
+    @property
+    @abstractmethod
+    def curve(self) -> list[dict[str, float]]:
+        """Loss by steps, or loss and accuracy by epochs."""
 
     @abstractmethod
     def join(self, edge: str, steps: set[int], is_wanted: Callable[[], bool]) -> tuple[int, int]:
@@ -132,11 +143,15 @@ class Coordinator(ABC):
         self.condition.notify_all()
 
     def finish(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Write the trained network."""
+        """Write the trained network.
+
+        Raises:
+            CollabError: if its numbers are no network's.
+        """
         data = model_bytes(self.task, weights)
         write_atomic(self.config.folder / MODEL, data)
         with self.condition:
-            self._result = data
+            self._result, self._result_sha256 = data, sha256_bytes(data)
             self.condition.notify_all()
 
     def fetch(self, edge: str, offset: int) -> pb.FetchAnswer:
@@ -148,19 +163,25 @@ class Coordinator(ABC):
             if not 0 <= offset <= len(self._result):
                 raise RefusedError(f"edge '{edge}': the result has {len(self._result)} bytes, no byte {offset}")
             if offset == len(self._result):
-                self._finished.add(edge)
-                write_atomic(self.config.folder / _FINISHED, json.dumps(sorted(self._finished)).encode())
+                self._finished[edge] = self.provenances.get(edge, "")
+                write_atomic(self.config.folder / _FINISHED, json.dumps(self._finished).encode())
                 self.condition.notify_all()
             return pb.FetchAnswer(
                 ready=True,
                 size_bytes=len(self._result),
-                sha256=sha256_bytes(self._result),
+                sha256=self._result_sha256,
                 data=self._result[offset : offset + _PIECE_BYTES],
             )
 
     def record(self) -> dict[str, Any]:
         """Return what ``training.json`` says of this way to train."""
-        return {"left_out": self.left_out, "curve": self.curve}
+        shown = self._finished | self.provenances
+        return {
+            "edges": self.members,
+            "provenance": {name: provenance for name, provenance in shown.items() if provenance},
+            "left_out": self.left_out,
+            "curve": self.curve,
+        }
 
     def _leave_out(self, edge: str, why: str) -> None:
         self.left_out[edge] = why
@@ -168,7 +189,7 @@ class Coordinator(ABC):
         self.on_left_out()
         self.condition.notify_all()
 
-    def _read_left_out(self) -> dict[str, str]:
-        path = self.config.folder / _LEFT_OUT
+    def _read(self, name: str) -> dict[str, str]:
+        path = self.config.folder / name
         found: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
         return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -30,9 +31,10 @@ def load_items(path: Path, task: Task) -> Items:
         DataError: if the file cannot be read, or does not fit the network.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             found = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as fault:
+    # A .npy file is no context manager, which is a TypeError.
+    except (OSError, ValueError, EOFError, TypeError, BadZipFile) as fault:
         raise DataError(f"data {path}: cannot be read as .npz ({fault})") from None
     if missing := {"inputs", "labels"} - found.keys():
         raise DataError(f"data {path}: '{min(missing)}' is missing")
@@ -58,10 +60,14 @@ def load_items(path: Path, task: Task) -> Items:
     return Items(inputs[~heldout], labels[~heldout], inputs[heldout], labels[heldout])
 
 
+def steps_per_epoch(items: int, batch: int) -> int:
+    """Return the steps in which every row comes once at most."""
+    return max(1, items // batch)
+
+
 def rows_of_step(items: int, batch: int, step: int, *, seed: int, name: str) -> np.ndarray:
     """Return the rows of step ``step`` (from 1): each epoch takes every row once, but for those that fill no batch."""
-    per_epoch = max(1, items // batch)
-    epoch, place = divmod(step - 1, per_epoch)
+    epoch, place = divmod(step - 1, steps_per_epoch(items, batch))
     return _order(items, seed_of(seed, name, epoch))[place * batch : (place + 1) * batch]
 
 

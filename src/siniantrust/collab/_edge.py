@@ -20,7 +20,7 @@ from siniantrust.collab._edge_split import SplitEdge
 from siniantrust.collab._edge_upload import UploadEdge
 from siniantrust.collab._errors import CloudLostError, CollabError, JoinAgainError
 from siniantrust.collab._link import Link
-from siniantrust.collab._result import MODEL, RECORD, accuracy, same_network, write_record
+from siniantrust.collab._result import MODEL, RECORD, accuracy, read_record, same_network, write_record
 from siniantrust.collab._task import Task, load_task
 from siniantrust.collab._tls import load_grpc, read_certificate
 
@@ -41,6 +41,10 @@ def run_edge(config: EdgeConfig) -> Path:
         task = load_task(config.training, config.mask)
         agreement = agreement_of(config.training, task)
         if (config.folder / RECORD).exists():
+            if read_record(config.folder)["agreement_sha256"] != agreement.sha256:
+                raise CollabError(
+                    f"folder {config.folder}: it holds the result of another run; give this run a folder of its own"
+                )
             return config.folder / MODEL
         items = load_items(config.data, task)
         attestation = Attestation(config.attestation, read_certificate(config.certificate)[2])
@@ -55,13 +59,19 @@ def run_edge(config: EdgeConfig) -> Path:
 def _take_part(config: EdgeConfig, task: Task, agreement: Agreement, items: Items, link: Link, start_s: float) -> None:
     side: SplitEdge | UploadEdge
     if config.training.mode == "upload":
-        side = UploadEdge(config, task, items, link)
+        side = UploadEdge(config, task, agreement, items, link)
     else:
         side = SplitEdge(config, task, agreement, items, link)
-    side.run()
-    trained_s = time.monotonic() - start_s
-    payload_bytes, sent_bytes, received_bytes = link.tensor_bytes, link.sent_bytes, link.received_bytes
-    model = same_network(_fetch(link), task)
+    fetched: bytes | None = None
+    while fetched is None:
+        side.run()
+        trained_s = time.monotonic() - start_s
+        payload_bytes, sent_bytes, received_bytes = link.tensor_bytes, link.sent_bytes, link.received_bytes
+        try:
+            fetched = _fetch(link)
+        except JoinAgainError:
+            continue  # the cloud came back, maybe with a checkpoint from before this edge's end
+    model = same_network(fetched, task)
     write_atomic(config.folder / MODEL, model)
     record: dict[str, Any] = {
         "side": "edge",
@@ -93,14 +103,11 @@ def _fetch(link: Link) -> bytes:
 
     Raises:
         CollabError: if it is not what its SHA-256 says.
+        JoinAgainError: if the cloud does not know this edge any more.
     """
     data = bytearray()
     while True:
-        try:
-            answer = link.call(methods.FETCH, pb.FetchRequest(offset=len(data)))
-        except JoinAgainError:
-            link.join([])
-            continue
+        answer = link.call(methods.FETCH, pb.FetchRequest(offset=len(data)))
         if not answer.ready:
             time.sleep(_POLL_S)
             continue

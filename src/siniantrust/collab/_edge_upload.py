@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from siniantrust._files import sha256_file
 from siniantrust.collab import _methods as methods
 from siniantrust.collab import collab_pb2 as pb
+from siniantrust.collab._agreement import Agreement
 from siniantrust.collab._checked_file import read_checked, write_checked
 from siniantrust.collab._config import EdgeConfig, EnclaveSection
 from siniantrust.collab._data import Items
@@ -38,16 +40,28 @@ class UploadEdge:
     Args:
         config: the edge's configuration.
         task: what is trained.
+        agreement: what identifies the run.
         items: the edge's own items.
         link: to the cloud.
+
+    Raises:
+        CollabError: if the folder holds chunks of another run, or of other data.
     """
 
-    def __init__(self, config: EdgeConfig, task: Task, items: Items, link: Link) -> None:
+    def __init__(self, config: EdgeConfig, task: Task, agreement: Agreement, items: Items, link: Link) -> None:
         self._config = config
+        self._outbox = config.folder / "outbox"
         self._task = task
         self._items = items
         self._link = link
         self._chunks = -(-len(items.labels) // config.batch)
+        self._whose = f"{agreement.sha256} {sha256_file(config.data)} {config.batch}".encode()
+        self._mark = self._outbox / "run"
+        if self._mark.exists() and read_checked(self._mark) != self._whose:
+            raise CollabError(
+                f"outbox {self._outbox}: its chunks are of another run, other data or another batch; give this run a "
+                "folder of its own"
+            )
 
     def run(self) -> None:
         """Send every chunk that the cloud does not have.
@@ -57,6 +71,10 @@ class UploadEdge:
             CloudLostError: if it is gone for too long.
         """
         held = self._join()
+        if held == self._chunks:
+            return
+        if not self._mark.exists():
+            write_checked(self._mark, self._whose)
         with _part_one(self._config, self._task) as run:
             while held < self._chunks:
                 request = self._chunk(held, run)
@@ -78,7 +96,7 @@ class UploadEdge:
         return held
 
     def _chunk(self, number: int, run: Run) -> pb.UploadRequest:
-        path = self._config.folder / "outbox" / f"{number:07d}.chunk"
+        path = self._outbox / f"{number:07d}.chunk"
         if not path.exists():
             rows = slice(number * self._config.batch, (number + 1) * self._config.batch)
             made = pb.UploadRequest(chunk=number, chunks=self._chunks)
@@ -86,10 +104,6 @@ class UploadEdge:
             to_messages(arrays, made.tensors)
             write_checked(path, made.SerializeToString())
         request: pb.UploadRequest = pb.UploadRequest.FromString(bytes(read_checked(path)))
-        if request.chunks != self._chunks:
-            raise CollabError(
-                f"outbox {path.parent}: it is of {request.chunks} chunks, not {self._chunks}; data changed"
-            )
         return request
 
 

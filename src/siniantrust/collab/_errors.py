@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from siniantrust.errors import DeviceError, SinianError
 
 
@@ -11,6 +13,24 @@ class CollabError(SinianError):
 
 class RefusedError(CollabError):
     """The other side refused what was sent, and said why; sending it again would be refused again."""
+
+
+class DivergedError(CollabError):
+    """What Part 2 makes of some edges' items is not finite.
+
+    Attributes:
+        edges: whose.
+    """
+
+    def __init__(self, edges: Collection[str]) -> None:
+        super().__init__(
+            "what Part 2 makes of the items is not finite; their values or the learning_rate are too large"
+        )
+        self.edges = edges
+
+
+class WaitingError(CollabError):
+    """Other edges are awaited, for longer than a call lasts: call again."""
 
 
 class HijackError(CollabError):

@@ -54,9 +54,7 @@ class FeatureStore:
     def is_complete(self, edge: str) -> bool:
         """Return whether an edge has sent all that it announced."""
         held = self.chunks_held(edge)
-        if held and edge not in self._total:
-            self._total[edge] = pb.UploadRequest.FromString(bytes(read_checked(self._path(edge, 0)))).chunks
-        return bool(held) and held == self._total[edge]
+        return bool(held) and held == self._announced(edge)
 
     def add(self, edge: str, request: pb.UploadRequest) -> None:
         """Keep a chunk; one that is already there is not kept again, and must be the same.
@@ -74,8 +72,8 @@ class FeatureStore:
             return
         if request.chunk > held or not 0 < request.chunks <= _MAX_CHUNKS or request.chunk >= request.chunks:
             raise RefusedError(f"{origin}: expected chunk {held} of those announced ({request.chunks})")
-        if request.chunks != self._total.setdefault(edge, request.chunks):
-            raise RefusedError(f"{origin}: {self._total[edge]} chunks were announced before, now {request.chunks}")
+        if held and request.chunks != self._announced(edge):
+            raise RefusedError(f"{origin}: {self._announced(edge)} chunks were announced before, now {request.chunks}")
         arrays = self._arrays(request, origin)
         total = self._count(edge, held) + len(arrays[LABELS])
         if total > self._max_items:
@@ -103,6 +101,12 @@ class FeatureStore:
         arrays = from_messages(request.tensors, [self._task.features, label_tensor()], origin=origin)
         check_labels(arrays[LABELS], self._task.classes, origin=origin)
         return arrays
+
+    def _announced(self, edge: str) -> int:
+        """Return how many chunks there will be, as the first one says."""
+        if edge not in self._total:
+            self._total[edge] = pb.UploadRequest.FromString(bytes(read_checked(self._path(edge, 0)))).chunks
+        return self._total[edge]
 
     def _count(self, edge: str, held: int) -> int:
         if edge not in self._items:

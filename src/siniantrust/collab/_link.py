@@ -12,7 +12,7 @@ from siniantrust.collab import collab_pb2 as pb
 from siniantrust.collab._agreement import Agreement
 from siniantrust.collab._attest import Attestation
 from siniantrust.collab._config import EdgeConfig
-from siniantrust.collab._errors import CloudLostError, JoinAgainError, RefusedError
+from siniantrust.collab._errors import CloudLostError, JoinAgainError, RefusedError, WaitingError
 from siniantrust.collab._tls import load_grpc, open_channel, read_certificate
 from siniantrust.trust.attestation import NONCE_BYTES
 
@@ -84,6 +84,8 @@ class Link:
             try:
                 raw = self._once(method, data)
                 break
+            except WaitingError:
+                give_up_s = time.monotonic() + self._config.give_up_s
             except CloudLostError:
                 if time.monotonic() > give_up_s:
                     raise
@@ -124,6 +126,8 @@ class Link:
         cloud = f"cloud {self._config.cloud}"
         if code is codes.FAILED_PRECONDITION:
             return JoinAgainError(details)
+        if code is codes.OUT_OF_RANGE:
+            return WaitingError(details)
         if code is codes.INVALID_ARGUMENT:
             return RefusedError(f"{cloud} refused: {details}")
         if code is codes.RESOURCE_EXHAUSTED and "larger than max" in details:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from siniantrust.collab._config import TrainingSection
+from siniantrust.collab._errors import DivergedError
 from siniantrust.collab._task import Task
 from siniantrust.collab._trained_part import TrainedPart, shared_weights
 from siniantrust.collab._wire import LABELS, label_tensor
@@ -81,7 +82,11 @@ class Middle:
         return [task.features] if task.labels_at_edge else [task.features, label_tensor()]
 
     def run(self, phase: str, given: Mapping[str, Arrays], step: int, steps: int) -> dict[str, Arrays]:
-        """Do a phase for the edges that gave something, in their order."""
+        """Do a phase for the edges that gave something, in their order.
+
+        Raises:
+            DivergedError: if what comes out is not finite; nothing was learnt from it then.
+        """
         if phase == AVERAGE:
             mean = average(given, self._items)
             if averages_gradients(self._training):
@@ -124,10 +129,12 @@ class Middle:
         self._items = {edge: len(arrays[name]) for edge, arrays in given.items()}
         self._features = torch.from_numpy(np.concatenate([arrays[name] for arrays in given.values()])).requires_grad_()
         self._answers = self.part.forward(self._features, step)
+        self._require_finite(self._answers)
         if self._task.labels_at_edge:
             return self._shares({self._task.answers.name: self._answers.detach()}, scaled=False)
         labels = torch.from_numpy(np.concatenate([arrays[LABELS] for arrays in given.values()]))
         losses = torch.nn.functional.cross_entropy(self._answers, labels, reduction="none")
+        self._require_finite(losses)
         losses.mean().backward()  # type: ignore[no-untyped-call]
         self.part.update(step, steps)
         answers = self._shares({name: _gradient(self._features)}, scaled=True)
@@ -144,6 +151,11 @@ class Middle:
         self._answers.backward(torch.cat(gradients))  # type: ignore[no-untyped-call]
         self.part.update(step, steps)
         return self._shares({self._task.features.name: _gradient(self._features)}, scaled=True)
+
+    def _require_finite(self, values: torch.Tensor) -> None:
+        shares = torch.split(values, list(self._items.values()))
+        if odd := [edge for edge, share in zip(self._items, shares, strict=True) if not share.isfinite().all()]:
+            raise DivergedError(odd)
 
     def _shares(self, values: Mapping[str, torch.Tensor], *, scaled: bool) -> dict[str, Arrays]:
         total = sum(self._items.values())

@@ -1,6 +1,6 @@
-"""Training Part 2 on stored features, by one process or by several under ``torchrun`` (DDP over gloo).
+"""Training Part 2 on stored features, by one process or by several (DDP over gloo) under ``torchrun`` or Ray Train.
 
-A job is a file that names everything, so that the processes that ``torchrun`` starts need nothing else:
+A job is a file that names everything, so that processes that others start need nothing else:
 ``torchrun --nproc-per-node 4 -m siniantrust.collab._part_two JOB`` trains as `sinian train cloud` does with 4 workers.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import math
 import os
 import subprocess
 import sys
@@ -31,7 +32,10 @@ from siniantrust.collab._middle import Arrays, to_arrays, to_tensors
 from siniantrust.collab._task import load_task
 from siniantrust.collab._trained_part import TrainedPart, seed_of, shared_weights
 
+_MODULE = "siniantrust.collab._part_two"
 _OUTCOME = "outcome"
+# Before what an error of ours says, in a traceback.
+_RAISED = f"{CollabError.__module__}.{CollabError.__name__}: "
 
 
 class Job(BaseModel):
@@ -61,28 +65,31 @@ class Job(BaseModel):
         )
 
 
-def run_job(job: Job, *, workers: int) -> None:
-    """Train, here or in ``workers`` processes.
+def run_job(job: Job, *, workers: int, ray: str | None) -> None:
+    """Train here, in ``workers`` processes, or in as many on the Ray cluster at the address ``ray``.
 
     Raises:
         CollabError: if it fails.
     """
-    if workers == 1:
+    if workers == 1 and ray is None:
         train(job)
         return
     path = job.folder / "job.json"
     write_atomic(path, job.model_dump_json().encode())
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
+    if ray is None:
+        command = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(workers), "-m", _MODULE, str(path)]
+    else:
+        command = ["siniantrust.collab._ray_train", str(path), ray, str(workers)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
     ended = subprocess.run(
-        [*command, "-m", "siniantrust.collab._part_two", str(path)],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(job.threads)},
+        [sys.executable, "-m", *command], check=False, capture_output=True, text=True, env=environment
     )
     if ended.returncode:
-        write_atomic(job.folder / "torchrun.log", ended.stderr.encode())
-        raise CollabError(f"training of Part 2 failed under torchrun; what it said is in {job.folder / 'torchrun.log'}")
+        log = job.folder / "workers.log"
+        write_atomic(log, ended.stderr.encode())
+        lines = ended.stderr.strip().splitlines() or ["nothing was said"]
+        ours = [line.partition(_RAISED)[2] for line in lines if _RAISED in line]
+        raise CollabError(f"training of Part 2 failed in its workers: {[*ours, lines[-1]][0]} (the whole is in {log})")
 
 
 def read_outcome(job: Job) -> tuple[Arrays, list[dict[str, float]]]:
@@ -107,7 +114,9 @@ def train(job: Job) -> None:
 
 
 def _place() -> tuple[int, int]:
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    """Return which process this is, and of how many."""
+    distributed = torch.distributed
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
 
 
 def _train(job: Job, rank: int, world: int) -> None:
@@ -151,7 +160,7 @@ def _epoch(
         raise CollabError(f"{len(labels)} items are too few for {world} workers")
     order = np.random.default_rng(seed_of(training.seed, epoch)).permutation(len(labels))
     batches = order[: len(labels) // batch * batch].reshape(-1, world, batch // world)
-    loss_sum, right = 0.0, 0
+    sums = torch.zeros(2, dtype=torch.float64)
     for number, rows in enumerate(batches[:, rank]):
         torch.manual_seed(seed_of(training.seed, epoch, number, rank))
         mine = torch.from_numpy(rows)
@@ -159,13 +168,13 @@ def _epoch(
         loss = torch.nn.functional.cross_entropy(scores, labels[mine])
         loss.backward()  # type: ignore[no-untyped-call]
         part.update((epoch - 1) * len(batches) + number + 1, training.steps * len(batches))
-        loss_sum += float(loss.detach())
-        right += int((scores.detach().argmax(1) == labels[mine]).sum())
-    return {
-        "epoch": epoch,
-        "loss": loss_sum / len(batches),
-        "accuracy": right / (len(batches) * (batch // world)),
-    }
+        sums += torch.stack([loss.detach(), (scores.detach().argmax(1) == labels[mine]).float().mean()])
+    if world > 1:
+        torch.distributed.all_reduce(sums)
+    loss_mean, accuracy = (sums / (len(batches) * world)).tolist()
+    if not math.isfinite(loss_mean):
+        raise CollabError(f"epoch {epoch}: the loss is not finite; start anew with a smaller learning_rate")
+    return {"epoch": epoch, "loss": loss_mean, "accuracy": accuracy}
 
 
 def _main() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import math
 import os
 from pathlib import Path
 
@@ -28,9 +27,10 @@ _SECRET_BYTES = 32
 
 
 class Noise:
-    """Draws normal numbers that only this edge can know, and the same ones for a step that is done once more.
+    """Draws normal numbers that only this edge can know, and the same ones only for the same values.
 
-    A step that is repeated after a crash so sends the same values again, not a second draw to average with.
+    A step that is repeated after a crash so sends the same values again, not a second draw to average with. One that is
+    repeated with other weights, as after an edge was left out, gets other noise: else the difference would have none.
 
     Args:
         folder: the edge's folder; its secret is kept there.
@@ -42,10 +42,14 @@ class Noise:
             write_atomic(path, os.urandom(_SECRET_BYTES), mode=0o600)
         self._secret = path.read_bytes()
 
-    def normal(self, shape: torch.Size, purpose: str, step: int) -> torch.Tensor:
-        """Return standard normal numbers, float32: AES-256 in counter mode, turned by Box and Muller (1958)."""
-        count = math.prod(shape)
-        key = hmac.new(self._secret, f"{purpose} {step}".encode(), hashlib.sha256).digest()
+    def normal(self, values: torch.Tensor, purpose: str, step: int) -> torch.Tensor:
+        """Return standard normal numbers to add to ``values``, float32, in their shape.
+
+        AES-256 in counter mode, turned by Box and Muller (1958).
+        """
+        count = values.numel()
+        content = hashlib.sha256(values.detach().contiguous().numpy().tobytes()).hexdigest()
+        key = hmac.new(self._secret, f"{purpose} {step} {content}".encode(), hashlib.sha256).digest()
         pairs = (count + 1) // 2
         stream = Cipher(AES(key), CTR(bytes(16))).encryptor().update(bytes(16 * pairs))
         bits = np.frombuffer(stream, dtype="<u8") >> np.uint64(11)
@@ -53,7 +57,7 @@ class Noise:
         uniform = (bits.astype(np.float64) + 1) * 2.0**-53
         radius, angle = np.sqrt(-2 * np.log(uniform[:pairs])), 2 * np.pi * uniform[pairs:]
         drawn = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
-        return torch.from_numpy(drawn.astype(np.float32)).reshape(shape)
+        return torch.from_numpy(drawn.astype(np.float32)).reshape(values.shape)
 
 
 def clipped(values: torch.Tensor, clip: float | None) -> torch.Tensor:
@@ -74,7 +78,7 @@ def epsilons(section: PrivacySection, *, passes: int) -> dict[str, float]:
 
     Args:
         section: what noise there is.
-        passes: how often an item takes part in a step.
+        passes: how often an item takes part in a step, at most.
 
     Raises:
         MissingExtraError: if there is noise to account for and dp-accounting is not installed.

@@ -33,6 +33,12 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     write_atomic(folder / RECORD, (json.dumps(bound, indent=1, allow_nan=False) + "\n").encode())
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return what ``write_record`` wrote."""
+    found: dict[str, Any] = json.loads((folder / RECORD).read_text())
+    return found
+
+
 def accuracy(model: bytes, inputs: np.ndarray, labels: np.ndarray) -> float:
     """Return the share of items, of which there is at least one, that a model names rightly, by ONNX Runtime."""
     (part,) = split(load_model(onnx.load_from_string(model)), [])

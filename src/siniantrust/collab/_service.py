@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from siniantrust.collab import _methods as methods
@@ -13,13 +16,17 @@ from siniantrust.collab import collab_pb2 as pb
 from siniantrust.collab._agreement import require_agreement
 from siniantrust.collab._attest import Attestation
 from siniantrust.collab._coordinator import Coordinator
-from siniantrust.collab._errors import CollabError, JoinAgainError, RefusedError
+from siniantrust.collab._errors import CollabError, JoinAgainError, RefusedError, WaitingError
 from siniantrust.collab._tls import load_grpc, peer_name, read_certificate
 from siniantrust.collab._wire import to_messages
 from siniantrust.errors import AttestationError
 from siniantrust.trust.attestation import NONCE_BYTES
 from siniantrust.trust.tls import TokenBucket
 
+# One, and one of before that the edge has given up and that has not been noticed yet.
+CALLS_AT_A_TIME = 2
+# Well below how long an edge waits for an answer, so that it can tell a cloud that waits from one that is lost.
+_LONGEST_WAIT_S = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -43,8 +50,8 @@ class Service:
         self._rates = {name: TokenBucket(limits.requests_per_s, limits.burst) for name in self._spkis}
         self._nonces: dict[str, bytes] = {}
         self._admitted: set[str] = set()
+        self._open: Counter[str] = Counter()
         self._mutex = threading.Lock()
-        self.provenances: dict[str, str] = {}
 
     def handler(self) -> Any:
         """Return the generic gRPC handler."""
@@ -75,6 +82,8 @@ class Service:
                 return self._call(edge, method, answer, data, context)
             except JoinAgainError as fault:
                 code, reason = codes.FAILED_PRECONDITION, str(fault)
+            except WaitingError as fault:
+                code, reason = codes.OUT_OF_RANGE, str(fault)
             except RateError as fault:
                 code, reason = codes.RESOURCE_EXHAUSTED, str(fault)
             except (RefusedError, AttestationError) as fault:
@@ -100,19 +109,32 @@ class Service:
 
         if edge is None:
             raise RefusedError("the certificate is of no edge of this run, or the connection is older than TLS 1.3")
+        with self._within_limits(edge):
+            self._coordinator.seen(edge)
+            try:
+                request = method.request.FromString(data)
+            except (DecodeError, UnicodeDecodeError):
+                raise RefusedError(f"edge '{edge}': {len(data)} bytes are no {method.name} request") from None
+            done: bytes = answer(edge, request, context).SerializeToString()
+            self._coordinator.seen(edge)
+            return done
+
+    @contextmanager
+    def _within_limits(self, edge: str) -> Iterator[None]:
+        """Hold one of the edge's calls open; calls wait for other edges, which must find a thread to come in."""
         with self._mutex:
             if not self._rates[edge].take():
                 raise RateError(
                     f"edge '{edge}': over {self._coordinator.config.limits.requests_per_s:g} calls a second"
                 )
-        self._coordinator.seen(edge)
+            if self._open[edge] >= CALLS_AT_A_TIME:
+                raise RateError(f"edge '{edge}': over {CALLS_AT_A_TIME} calls at a time")
+            self._open[edge] += 1
         try:
-            request = method.request.FromString(data)
-        except (DecodeError, UnicodeDecodeError):
-            raise RefusedError(f"edge '{edge}': {len(data)} bytes are no {method.name} request") from None
-        done: bytes = answer(edge, request, context).SerializeToString()
-        self._coordinator.seen(edge)
-        return done
+            yield
+        finally:
+            with self._mutex:
+                self._open[edge] -= 1
 
     def _hello(self, edge: str, request: Any, context: Any) -> Any:
         _ = context
@@ -131,9 +153,9 @@ class Service:
             request.evidence, name=name, nonce=nonce, role="edge", spki=self._spkis[edge]
         )
         require_agreement(self._coordinator.agreement, request.agreement, request.agreement_sha256, edge=edge)
-        self.provenances[edge] = provenance
+        self._coordinator.provenances[edge] = provenance
         self._admitted.add(edge)
-        generation, step = self._coordinator.join(edge, set(request.steps), context.is_active)
+        generation, step = self._coordinator.join(edge, set(request.steps), _wanted(edge, context))
         return pb.JoinAnswer(generation=generation, step=step)
 
     def _upload(self, edge: str, request: Any, context: Any) -> Any:
@@ -143,7 +165,7 @@ class Service:
     def _step(self, edge: str, request: Any, context: Any) -> Any:
         def answer() -> Any:
             found = pb.StepAnswer()
-            to_messages(self._coordinator.step(edge, request, context.is_active), found.tensors)
+            to_messages(self._coordinator.step(edge, request, _wanted(edge, context)), found.tensors)
             return found
 
         return self._contributed(edge, answer)
@@ -165,3 +187,16 @@ class Service:
     def _require_admitted(self, edge: str) -> None:
         if edge not in self._admitted:
             raise JoinAgainError(f"edge '{edge}' has not joined")
+
+
+def _wanted(edge: str, context: Any) -> Callable[[], bool]:
+    """Return what says whether the edge still waits for its call; it raises WaitingError when it has waited long."""
+    end_s = time.monotonic() + _LONGEST_WAIT_S
+
+    def is_wanted() -> bool:
+        if time.monotonic() > end_s:
+            raise WaitingError(f"edge '{edge}': others are awaited; call again")
+        found: bool = context.is_active()
+        return found
+
+    return is_wanted

@@ -19,13 +19,13 @@ from siniantrust.collab._agreement import Agreement
 from siniantrust.collab._checkpoints import Checkpoints
 from siniantrust.collab._config import CloudConfig
 from siniantrust.collab._coordinator import Coordinator
-from siniantrust.collab._errors import CollabError, JoinAgainError, RefusedError
+from siniantrust.collab._curve import Curve
+from siniantrust.collab._errors import CollabError, DivergedError, JoinAgainError, RefusedError
 from siniantrust.collab._middle import FORWARD, LOSS, Arrays, Middle, phases
 from siniantrust.collab._task import Task
 from siniantrust.collab._wire import LABELS, check_labels, from_messages
 
 _WAIT_S = 1.0
-_CURVE_POINTS = 200
 
 
 @dataclass(slots=True)
@@ -50,6 +50,7 @@ class SynchronousCloud(Coordinator):
         super().__init__(config, task, agreement)
         self._training = config.training
         self._middle = Middle(task, config.training)
+        self._curve = Curve(config.training.steps)
         self._checkpoints = Checkpoints(config.folder / "checkpoints", agreement.sha256)
         self._round = _Round()
         self._done = 0
@@ -62,18 +63,24 @@ class SynchronousCloud(Coordinator):
         if self._done == self._training.steps and not self.is_done:
             self.finish(self._middle.weights())
 
+    @property
+    def curve(self) -> list[dict[str, float]]:
+        """Loss by steps; empty where labels stay at the edges, which alone know it."""
+        return self._curve.points
+
     def join(self, edge: str, steps: set[int], is_wanted: Callable[[], bool]) -> tuple[int, int]:
         """Wait for all edges, and go back to the newest checkpoint that every side has.
 
         Raises:
-            RefusedError: if the edge was left out.
-            CollabError: if there is no such checkpoint; the run fails.
+            RefusedError: if the edge was left out, or has no checkpoint in common with the cloud.
             JoinAgainError: if the edge does not wait any more.
         """
         with self.condition:
             self.require_member(edge)
             if self.is_done:
                 return self._round.generation, self._training.steps
+            if not steps.intersection(self._checkpoints.steps()):
+                raise RefusedError(self._apart(edge, steps))
             if self._round.start is not None:
                 self._round = _Round()
                 self.condition.notify_all()
@@ -139,10 +146,10 @@ class SynchronousCloud(Coordinator):
             return
         common = set(self._checkpoints.steps()).intersection(*offers.values())
         if not common:
-            listed = "; ".join(f"edge '{edge}': {sorted(steps)}" for edge, steps in sorted(offers.items()))
-            self.fail(
-                CollabError(f"no checkpoint in common: the cloud has {self._checkpoints.steps()}, {listed}; start anew")
-            )
+            # Every edge that kept its checkpoints has the older one of the cloud's.
+            oldest = self._checkpoints.steps()[0]
+            edge = next(edge for edge, steps in offers.items() if oldest not in steps)
+            self._leave_out(edge, self._apart(edge, offers[edge]))
             return
         try:
             self._restore(max(common))
@@ -151,6 +158,12 @@ class SynchronousCloud(Coordinator):
             return
         self._round.start = self._done
         self.condition.notify_all()
+
+    def _apart(self, edge: str, steps: set[int]) -> str:
+        return (
+            f"edge '{edge}' has no checkpoint in common with the others: it has {sorted(steps)[:9]}, the cloud has "
+            f"{self._checkpoints.steps()}; bring its folder back, or start all sides anew"
+        )
 
     def _take(self, edge: str, request: pb.StepRequest) -> None:
         step = self._done + 1
@@ -165,16 +178,27 @@ class SynchronousCloud(Coordinator):
         if len(self._given) == len(self.members):
             try:
                 self._complete(step, phase)
-            except (OSError, CollabError) as fault:
+            except DivergedError as fault:
+                self._without(fault, step)
+            except Exception as fault:  # noqa: BLE001 - whatever it is, edges would send the same again for ever
                 self.fail(fault)
                 self._round = _Round()
+
+    def _without(self, fault: DivergedError, step: int) -> None:
+        """Go on without the edges whose items Part 2 cannot use; if it can use nobody's, they are not what is wrong."""
+        if set(fault.edges) == set(self.members):
+            self.fail(CollabError(f"step {step}: {fault}"))
+            self._round = _Round()
+            return
+        for edge in fault.edges:
+            self._leave_out(edge, f"step {step}: {fault}")
 
     def _complete(self, step: int, phase: str) -> None:
         given = {edge: self._given[edge] for edge in sorted(self._given)}
         answers = self._middle.run(phase, given, step, self._training.steps)
         self._given = {}
         if phase == FORWARD and LOSS in next(iter(answers.values())):
-            self._note(step, float(np.mean([answer[LOSS] for answer in answers.values()])))
+            self._curve.note(step, float(np.mean([answer[LOSS] for answer in answers.values()])))
         self._phase += 1
         if self._phase == len(phases(self._training, self.task, step)):
             self._done, self._phase = step, 0
@@ -188,14 +212,12 @@ class SynchronousCloud(Coordinator):
         self._answers |= {(edge, step, phase): answer for edge, answer in answers.items()}
         self.condition.notify_all()
 
-    def _note(self, step: int, loss: float) -> None:
-        if step % max(1, self._training.steps // _CURVE_POINTS) == 0:
-            self.curve = [point for point in self.curve if point["step"] < step] + [{"step": step, "loss": loss}]
-
     def _save(self) -> None:
-        self._checkpoints.save(self._done, self._middle.state())
+        self._checkpoints.save(self._done, {"middle": self._middle.state(), "curve": self._curve.points})
 
     def _restore(self, step: int) -> None:
-        self._middle.restore(self._checkpoints.load(step))
+        state = self._checkpoints.load(step)
+        self._middle.restore(state["middle"])
+        self._curve.restore(state["curve"])
         self._done, self._phase = step, 0
         self._given, self._answers = {}, {}

@@ -12,6 +12,7 @@ import onnx
 import torch
 
 from siniantrust.collab._config import TrainingSection
+from siniantrust.collab._errors import CollabError
 from siniantrust.graph import Part, Tensor
 from siniantrust.odla.torch_graph import TrainableGraph
 
@@ -114,7 +115,14 @@ class TrainedPart:
                 tensor.copy_(torch.from_numpy(values[f"{self._name}/{name}"]))
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Return all stored numbers by the names that the ONNX model gives them."""
+        """Return all stored numbers by the names that the ONNX model gives them.
+
+        Raises:
+            CollabError: if training has made one that is not finite.
+        """
+        for name, weight in self.module.named_weights():
+            if not weight.isfinite().all():
+                raise CollabError(f"weight '{name}' is not finite; start anew with a smaller learning_rate")
         return {t.name: onnx.numpy_helper.to_array(t) for t in self.module.to_proto().graph.initializer}
 
 

@@ -22,6 +22,12 @@ class UploadCloud(Coordinator):
     def __init__(self, config: CloudConfig, task: Task, agreement: Agreement) -> None:
         super().__init__(config, task, agreement)
         self.store = FeatureStore(config.folder / "features", agreement.sha256, task, max_items=config.limits.items)
+        self._curve: list[dict[str, float]] = []
+
+    @property
+    def curve(self) -> list[dict[str, float]]:
+        """Loss and accuracy by epochs."""
+        return self._curve
 
     def join(self, edge: str, steps: set[int], is_wanted: Callable[[], bool]) -> tuple[int, int]:
         """Return how many of this edge's chunks are here."""
@@ -53,19 +59,19 @@ class UploadCloud(Coordinator):
             return self.store.chunks_held(edge)
 
     def work(self) -> None:
-        """Wait for all features, then train.
+        """Wait for all features, then train; what an earlier process has trained is read again.
 
         Raises:
             CollabError: if training fails.
         """
         while not self.is_done and not self._is_complete():
             self.tick()
-        if self.is_done:
-            return
         job = Job.of(self.config, self.agreement, edges=self.members)
-        run_job(job, workers=self.config.workers)
-        weights, self.curve = read_outcome(job)
-        self.finish(weights)
+        if not self.is_done:
+            run_job(job, workers=self.config.workers, ray=self.config.ray)
+        weights, self._curve = read_outcome(job)
+        if not self.is_done:
+            self.finish(weights)
 
     def _is_complete(self) -> bool:
         with self.condition:
