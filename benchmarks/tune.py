@@ -2,12 +2,13 @@
 
     python benchmarks/tune.py --out benchmarks/results/tune --budget 200 --workers 16
 
-The same command goes on where it was killed. Not in run_all.py: a search that means something takes hours.
+The same command goes on where it was killed. Not in run_all.py: a search that means something takes an hour and more.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -22,19 +23,43 @@ from siniantrust import graph, leakage
 from siniantrust._files import write_atomic
 from siniantrust.masking.retrain import Recipe
 from siniantrust.masking.tune import (
+    NONE,
     Limits,
     Point,
     Search,
     Tuning,
     chosen_cuts,
-    defences,
     draw_front,
     tune,
     write_tuning,
 )
 
 _CACHE = Path(__file__).resolve().parents[1] / ".cache"
-SUBJECTS = ("demo", "resnet")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is searched for one network: three of its deeper cuts, and masks of which one fits images alone."""
+
+    cuts: tuple[str, ...]
+    masks: tuple[str, ...]
+    crossing_channels: tuple[float, ...]
+
+
+SUBJECTS = {
+    "demo": Subject(
+        ("/3/3.2/Relu_output_0", "/7/7.2/Relu_output_0", "/10/Flatten_output_0"),
+        (NONE, "pooling:strength=4+quantise", "quantise:strength=2+gaussian", "quantise"),
+        (1.0, 0.125, 0.09375),
+    ),
+    "resnet": Subject(
+        ("/4/after/Relu_output_0", "/6/after/Relu_output_0", "/8/Flatten_output_0"),
+        (NONE, "pooling:strength=7+quantise", "quantise:strength=2+gaussian", "quantise"),
+        (1.0, 0.25, 0.125),
+    ),
+}
+_PENALTIES = (NONE, "within_class:weight=20", "within_class:weight=5")
+_WEAKEST, _STRONGEST = 1.0, 4.0
 
 
 def main() -> None:
@@ -43,8 +68,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the searches and their figures")
     parser.add_argument("--budget", type=int, default=100, help="trials for each network")
     parser.add_argument("--workers", type=int, default=1, help="trials that run beside each other")
-    parser.add_argument("--epochs", type=int, default=12, help="passes over the data of each trial")
-    parser.add_argument("--only", action="append", choices=SUBJECTS, help="search for this network only")
+    parser.add_argument("--epochs", type=int, default=8, help="passes over the data of each trial")
+    parser.add_argument("--only", action="append", choices=list(SUBJECTS), help="search for this network only")
     arguments = parser.parse_args()
     limits = Limits()
     rows, bars = [], []
@@ -53,10 +78,15 @@ def main() -> None:
         items = _items(name)
         model = _model(name, items, folder)
         search = Search(
-            cuts=chosen_cuts(model, ()),
-            masks=defences(),
+            cuts=chosen_cuts(model, SUBJECTS[name].cuts),
+            masks=SUBJECTS[name].masks,
+            weakest=_WEAKEST,
+            strongest=_STRONGEST,
+            kept_channels=(1.0, 0.5),
+            crossing_channels=SUBJECTS[name].crossing_channels,
+            penalties=_PENALTIES,
             recipe=Recipe(mode="joint", epochs=arguments.epochs, learning_rate=2e-3),
-            budget=leakage.Budget(threads=1),
+            budget=leakage.Budget(threads=1, seeds=1),
         )
         found = tune(
             model,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -16,20 +17,26 @@ from siniantrust.graph import Model, load_model
 from siniantrust.leakage import Budget
 from siniantrust.masking.retrain import Recipe, retrain
 from siniantrust.masking.tune import (
+    NONE,
     Limits,
     Search,
     TuneError,
     chosen_cuts,
+    composition,
+    corners,
     draw_front,
     tune,
     write_tuning,
 )
+from siniantrust.masking.tune._trial import GivenUpError, accuracy_of, attempt
 
 pytest.importorskip("optuna", reason="the extra 'tune' is not installed")
 
 SMALL = Search(
     cuts=("p1", "p2"),
     masks=("none", "gaussian"),
+    penalties=("none",),
+    most_lost_points=100.0,
     recipe=Recipe(mode="joint", epochs=2, learning_rate=5e-3),
     budget=Budget(attacker_items=150, heldout_items=60, steps=4, seeds=1, threads=1, repeats=2, kernel_features=64),
     attacks=("ridge",),
@@ -121,9 +128,69 @@ def test_a_trial_that_cannot_be_made_is_kept_with_its_reason(tmp_path: Path) -> 
         tune(_trained(), items(), wild, trials=1, out=tmp_path)
 
 
+LOST = replace(SMALL, masks=("gaussian",), weakest=500.0, strongest=500.0)
+
+
+def test_a_trial_that_loses_too_much_is_given_up(tmp_path: Path) -> None:
+    """Under noise that leaves no answer a trial ends half-way, and the search says why."""
+    with pytest.raises(TuneError, match=r"so: half-way through training it was .* not attacked"):
+        tune(_trained(), items(), replace(LOST, most_lost_points=20.0), trials=1, out=tmp_path)
+
+
+def test_what_lost_too_much_in_the_end_is_not_attacked(tmp_path: Path) -> None:
+    """A trial that went on to the end is given up there, so that no audit is written."""
+    with pytest.raises(GivenUpError, match=r"it lost .* points of accuracy, more than 40"):
+        attempt(
+            _trained(),
+            items(),
+            replace(LOST, most_lost_points=40.0),
+            corners(LOST)[0],
+            original=accuracy_of(_trained(), items()),
+            folder=tmp_path,
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_masks_of_a_composition_get_the_searched_strength_where_they_name_none() -> None:
+    """A mask's own strength stays, one that can have any gets the searched one, others their usual one."""
+    specs = composition("pooling+quantise:strength=2+gaussian", strength=0.7)
+    assert [(spec.name, spec.strength) for spec in specs] == [("pooling", None), ("quantise", 2.0), ("gaussian", 0.7)]
+    assert composition(NONE, strength=0.7) == ()
+
+
+def test_a_search_begins_at_its_corners(folder: Path) -> None:
+    """The first trial has no mask at the last cut; the second the fewest channels across, and the last penalty."""
+    wide = replace(SMALL, masks=("none", "quantise"), penalties=("none", "nopeek"))
+    bare, masked, middle, thin = corners(wide)
+    assert (bare.cut, bare.mask, bare.crossing_channels, bare.penalty) == ("p2", "none", 1.0, "none")
+    assert (masked.cut, masked.mask, masked.crossing_channels, masked.penalty) == ("p2", "quantise", 0.0625, "nopeek")
+    assert masked.strength == pytest.approx((wide.weakest * wide.strongest) ** 0.5)
+    assert (middle.cut, thin.kept_channels) == ("p2", 0.5)
+    tried = {point.number: point for point in tune(_trained(), items(), SMALL, trials=1, out=folder).points}
+    for number, corner in enumerate(corners(SMALL)[: len(tried)]):
+        assert all(getattr(tried[number], name) == value for name, value in asdict(corner).items())
+
+
+def test_what_the_class_alone_tells_is_said_beside_what_leaks(folder: Path) -> None:
+    """Every point has what attackers find beyond the predicted class, and what that class tells by itself."""
+    for point in tune(_trained(), items(), SMALL, trials=1, out=folder).points:
+        assert point.class_alone["nmse"] > 0.02
+        assert point.beyond_class["nmse"] < point.leakage["nmse"]
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_finds_what_processes_find(folder: Path, ray_cluster: Any, tmp_path: Path) -> None:
+    """Trials that run as tasks on two nodes give the models and figures of those that ran here."""
+    there = tune(_trained(), items(), SMALL, trials=2, out=tmp_path, workers=2, ray=ray_cluster.address)
+    here = {point.number: point for point in tune(_trained(), items(), SMALL, trials=1, out=folder).points}
+    assert sorted(point.number for point in there.points) == [0, 1]
+    for point in there.points:
+        assert replace(point, on_front=True) == replace(here[point.number], on_front=True)
+
+
 def test_a_search_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
     """Masks that there are not, strengths and shares out of range, data without labels."""
-    with pytest.raises(TuneError, match="expected cuts and masks out of none, bank"):
+    with pytest.raises(TuneError, match="mask 'magic' is unknown; there are none, bank"):
         replace(SMALL, masks=("magic",))
     with pytest.raises(TuneError, match="0 < weakest <= strongest"):
         replace(SMALL, weakest=0.0)

@@ -27,17 +27,18 @@ def run(subject: Subject) -> Rewritten:
         )
     values = np.moveaxis(observe(subject.model, subject.inputs, subject.tensor), 1, -1).reshape(-1, channels)
     mean = values.mean(axis=0, dtype=np.float64)
-    _, vectors = np.linalg.eigh(np.cov(values.astype(np.float64), rowvar=False))
+    variances, vectors = np.linalg.eigh(np.cov(values.astype(np.float64), rowvar=False))
     basis = vectors[:, ::-1][:, :kept].T
+    scales = np.sqrt(np.maximum(variances[::-1][:kept], variances[-1] * 1e-6))[:, None]
     editor = Editor(subject.model, subject.cut)
     maker = editor.maker(subject.tensor)
     if maker is None:
         raise RestructureError(f"cut '{subject.cut.id}': it is the model's input that crosses; cut behind a node")
     ones = [1] * (len(tensor.shape) - _MATRIX)
     made = {
-        "squeeze": basis.reshape(kept, channels, *ones),
-        "squeeze_bias": -basis @ mean,
-        "widen": basis.T.reshape(channels, kept, *ones),
+        "squeeze": (basis / scales).reshape(kept, channels, *ones),
+        "squeeze_bias": -(basis / scales) @ mean,
+        "widen": (basis * scales).T.reshape(channels, kept, *ones),
         "widen_bias": mean,
     }
     names = {name: editor.add(f"{subject.tensor}_{name}", each.astype(tensor.dtype)) for name, each in made.items()}
