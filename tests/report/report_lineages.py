@@ -139,7 +139,9 @@ def _tuning(mask: str) -> Tuning:
         point(0, 0.4, 0.9, on_front=False),
     )
     limits = {"leakage": 0.15, "reidentification": 0.1, "lost_points": 1.0}
-    return Tuning(GIVEN_SHA256, 0.957, limits, points, {3: "mask 'bank': fits no tensor of 2 channels"}, {4: "it lost 9.0 points"})
+    return Tuning(
+        GIVEN_SHA256, 0.957, limits, points, {3: "mask 'bank': fits no tensor of 2 channels"}, {4: "it lost 9.0 points"}
+    )
 
 
 def _edge() -> dict[str, Any]:
