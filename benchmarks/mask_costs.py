@@ -63,9 +63,9 @@ def run(*, quick: bool) -> Outcome:
         title="Masks on the trusted side",
         method=(
             "Part 1 up to the named tensor with each mask, in turns with Part 1 without one, in ONNX Runtime with one "
-            "thread; one image a request, seconds of the thread's processor time. Noise is an input, as in the enclave, "
-            "which draws it between requests: `drawing` is what that takes, and `added with drawing` what a request takes "
-            "when none was drawn ahead."
+            "thread; one image a request, seconds of the thread's processor time. Noise is an input, as in the "
+            "enclave, which draws it between requests: `drawing` is what that takes, and `added with drawing` what a "
+            "request takes when none was drawn ahead."
         ),
         rows=rows,
         bars=bars,
