@@ -19,6 +19,7 @@ from siniantrust.leakage import Budget
 from siniantrust.masking.retrain import Recipe, retrain
 from siniantrust.masking.tune import (
     NONE,
+    Choice,
     Limits,
     Search,
     TuneError,
@@ -29,6 +30,7 @@ from siniantrust.masking.tune import (
     tune,
     write_tuning,
 )
+from siniantrust.masking.tune._run import _ended, _fresh
 from siniantrust.masking.tune._trial import GivenUpError, accuracy_of, attempt
 
 pytest.importorskip("optuna", reason="the extra 'tune' is not installed")
@@ -177,6 +179,19 @@ def test_a_search_begins_at_its_corners(folder: Path) -> None:
     tried = {point.number: point for point in tune(_trained(), items(), SMALL, trials=1, out=folder).points}
     for number, corner in enumerate(corners(SMALL)[: len(tried)]):
         assert all(getattr(tried[number], name) == value for name, value in asdict(corner).items())
+
+
+def test_what_was_tried_is_not_tried_again() -> None:
+    """Of four choices, three of them tried, the fourth comes next; with all of them tried, one comes all the same."""
+    import optuna
+
+    search = replace(SMALL, masks=("none",), cuts=("p1", "p2"), kept_channels=(1.0, 0.5), crossing_channels=(1.0,))
+    every = {Choice(cut, NONE, 0.0, kept, 1.0, NONE) for cut in search.cuts for kept in search.kept_channels}
+    wanted = Choice("p1", NONE, 0.0, 0.5, 1.0, NONE)
+    study = optuna.create_study(directions=["minimize"] * 4, sampler=optuna.samplers.RandomSampler(seed=0))
+    assert _fresh(study, search, every - {wanted})[1] == wanted
+    assert _fresh(study, search, every)[1] in every
+    assert len(_ended(study)) == 0
 
 
 def test_what_the_class_alone_tells_is_said_beside_what_leaks(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _JOURNAL = "study.journal"
 _NAME = "tune"
+_REPEATED = "repeated"
+_MOST_ASKED = 50
 _REIDENTIFICATION = "reidentification"
 # Of the most leakage, accuracy, FLOPs and bytes, in this order.
 _DIRECTIONS: tuple[Literal["minimize", "maximize"], ...] = ("minimize", "maximize", "minimize", "minimize")
@@ -71,7 +74,7 @@ def tune(
     with sole_user(out, refusal):
         (out / "trials").mkdir(exist_ok=True)
         study = _opened(out, search, model, data)
-        left = max(trials - len(study.get_trials(deepcopy=False, states=_finished())), 0)
+        left = max(trials - len(_ended(study)), 0)
         original = accuracy_of(model, data)
         if left:
             task = Task(model, data, search, original)
@@ -84,10 +87,12 @@ def tune(
 def _try(study: optuna.Study, search: Search, place: Place, *, out: Path, left: int, workers: int, step: Step) -> None:
     """Keep ``workers`` trials running until ``left`` more are done."""
     running: dict[Future[Found | Dropped], optuna.Trial] = {}
+    tried = {Choice(**trial.user_attrs["choice"]) for trial in _ended(study) if "choice" in trial.user_attrs}
     while left or running:
         while left and len(running) < workers:
-            trial = study.ask()
-            running[place.submit(_chosen(trial, search))] = trial
+            trial, choice = _fresh(study, search, tried)
+            running[place.submit(choice)] = trial
+            tried.add(choice)
             left -= 1
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             try:
@@ -97,6 +102,26 @@ def _try(study: optuna.Study, search: Search, place: Place, *, out: Path, left: 
                     f"folder {out}: a worker died (out of memory?): {type(fault).__name__}; start again to go on"
                 ) from fault
             step(_tell(study, running.pop(future), found, out))
+
+
+def _fresh(study: optuna.Study, search: Search, tried: AbstractSet[Choice]) -> tuple[optuna.Trial, Choice]:
+    """Ask for a choice that was not tried; what Optuna proposes again is no trial of the search.
+
+    Without a strength there are few choices. Where hardly any is left, one is tried again.
+    """
+    from optuna.trial import TrialState
+
+    for _ in range(_MOST_ASKED):
+        trial = study.ask()
+        choice = _chosen(trial, search)
+        if choice not in tried:
+            break
+        trial.set_user_attr(_REPEATED, value=True)
+        study.tell(trial, state=TrialState.FAIL)
+    else:
+        trial = study.ask()
+        choice = _chosen(trial, search)
+    return trial, choice
 
 
 def _chosen(trial: optuna.Trial, search: Search) -> Choice:
@@ -159,21 +184,24 @@ def _opened(out: Path, search: Search, model: Model, data: Data) -> optuna.Study
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     # A search that goes on draws other numbers than it began with.
-    drawn = len(study.get_trials(deepcopy=False, states=_finished()))
+    drawn = len(study.get_trials(deepcopy=False))
     study.sampler = optuna.samplers.TPESampler(seed=search.seed * 100_003 + drawn, constant_liar=True)
     return study
 
 
-def _finished() -> tuple[optuna.trial.TrialState, ...]:
-    from optuna.trial import TrialState
-
-    return (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials that were run, however they ended."""
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.is_finished() and not trial.user_attrs.get(_REPEATED)
+    ]
 
 
 def _tuning(study: optuna.Study, model: Model, original: float, limits: Limits) -> Tuning:
     from optuna.trial import TrialState
 
-    ended = study.get_trials(deepcopy=False, states=_finished())
+    ended = _ended(study)
     done = [trial for trial in ended if trial.state == TrialState.COMPLETE]
     dropped = {
         state: {
