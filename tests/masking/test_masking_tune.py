@@ -170,12 +170,12 @@ def test_masks_of_a_composition_get_the_searched_strength_where_they_name_none()
 
 def test_a_search_begins_at_its_corners(folder: Path) -> None:
     """The first trial has no mask at the last cut; the second the fewest channels across, and the last penalty."""
-    wide = replace(SMALL, masks=("none", "quantise"), penalties=("none", "nopeek"))
+    wide = replace(SMALL, cuts=("r1", "p1", "p2"), masks=("none", "quantise"), penalties=("none", "nopeek"))
     bare, masked, middle, thin = corners(wide)
     assert (bare.cut, bare.mask, bare.crossing_channels, bare.penalty) == ("p2", "none", 1.0, "none")
     assert (masked.cut, masked.mask, masked.crossing_channels, masked.penalty) == ("p2", "quantise", 0.0625, "nopeek")
     assert masked.strength == pytest.approx((wide.weakest * wide.strongest) ** 0.5)
-    assert (middle.cut, thin.kept_channels) == ("p2", 0.5)
+    assert (middle.cut, thin.kept_channels) == ("p1", 0.5)
     tried = {point.number: point for point in tune(_trained(), items(), SMALL, trials=1, out=folder).points}
     for number, corner in enumerate(corners(SMALL)[: len(tried)]):
         assert all(getattr(tried[number], name) == value for name, value in asdict(corner).items())

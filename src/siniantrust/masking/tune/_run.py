@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from siniantrust._extras import require
 from siniantrust._files import sole_user, write_atomic
@@ -25,7 +28,8 @@ _JOURNAL = "study.journal"
 _NAME = "tune"
 _REPEATED = "repeated"
 _MOST_ASKED = 50
-_REIDENTIFICATION = "reidentification"
+# Beyond any limit, in multiples of it.
+_FAR = 1000.0
 # Of the most leakage, accuracy, FLOPs and bytes, in this order.
 _DIRECTIONS: tuple[Literal["minimize", "maximize"], ...] = ("minimize", "maximize", "minimize", "minimize")
 
@@ -44,9 +48,10 @@ def tune(
     """Try ``trials`` compositions in all, those that the folder already holds included, and return what was found.
 
     It begins at the search's corners; then Optuna proposes (multi-objective TPE; Ozaki et al. 2022) by the highest
-    leakage, the accuracy on held-out items, Part 1's FLOPs and the bytes that cross. A trial that loses too much
-    accuracy is given up before it is attacked. A quick audit overlooks what a stronger attacker finds: what is chosen
-    from the front has to be audited with the whole suite before it is used.
+    leakage, the accuracy on held-out items, Part 1's FLOPs and the bytes that cross, with the limits as constraints:
+    first towards what keeps to them, then along the front. A trial that loses too much accuracy is given up before it
+    is attacked. A quick audit overlooks what a stronger attacker finds: what is chosen from the front has to be audited
+    with the whole suite before it is used.
 
     Args:
         model: The model as it is, which every trial is trained to answer like.
@@ -54,7 +59,7 @@ def tune(
         search: What to choose among.
         trials: How many trials the folder is to hold in the end, failed ones included.
         out: Folder of the search. The same call goes on in it.
-        limits: What a point is to keep to; it is only said of each whether it does.
+        limits: What a point is to keep to.
         workers: Trials that run beside each other, each on one thread.
         ray: Address (host:port) of the head of the Ray cluster on which they run; None for processes here.
 
@@ -73,6 +78,7 @@ def tune(
     refusal = TuneError(f"folder {out}: another search is running in it; wait for it, or name another folder")
     with sole_user(out, refusal):
         (out / "trials").mkdir(exist_ok=True)
+        limits = limits or Limits()
         study = _opened(out, search, model, data)
         left = max(trials - len(_ended(study)), 0)
         original = accuracy_of(model, data)
@@ -80,17 +86,19 @@ def tune(
             task = Task(model, data, search, original)
             opened = processes(task, workers) if ray is None else cluster(task, ray)
             with progress("trials", left) as step, opened as place:
-                _try(study, search, place, out=out, left=left, workers=workers, step=step)
-        return _tuning(study, model, original, limits or Limits())
+                _try(study, task, place, limits, out=out, left=left, workers=workers, step=step)
+        return _tuning(study, model, original, limits)
 
 
-def _try(study: optuna.Study, search: Search, place: Place, *, out: Path, left: int, workers: int, step: Step) -> None:
+def _try(
+    study: optuna.Study, task: Task, place: Place, limits: Limits, *, out: Path, left: int, workers: int, step: Step
+) -> None:
     """Keep ``workers`` trials running until ``left`` more are done."""
     running: dict[Future[Found | Dropped], optuna.Trial] = {}
     tried = {Choice(**trial.user_attrs["choice"]) for trial in _ended(study) if "choice" in trial.user_attrs}
     while left or running:
         while left and len(running) < workers:
-            trial, choice = _fresh(study, search, tried)
+            trial, choice = _fresh(study, task.search, tried)
             running[place.submit(choice)] = trial
             tried.add(choice)
             left -= 1
@@ -101,26 +109,41 @@ def _try(study: optuna.Study, search: Search, place: Place, *, out: Path, left: 
                 raise TuneError(
                     f"folder {out}: a worker died (out of memory?): {type(fault).__name__}; start again to go on"
                 ) from fault
-            step(_tell(study, running.pop(future), found, out))
+            trial = running.pop(future)
+            for name, beyond in _beyond(found, task.original, limits).items():
+                trial.set_constraint(name, beyond)
+            step(_tell(study, trial, found, out))
+
+
+def _beyond(found: Found | Dropped, original: float, limits: Limits) -> dict[str, float]:
+    """Return how far a trial is beyond the limits: of those that keep to none, Optuna takes the least for the best."""
+    if isinstance(found, Dropped):
+        return {"given_up": _FAR} if found.given_up else {}
+    multiples = limits.multiples(found.leakage, 100 * (original - found.accuracy))
+    return {name: multiple - 1 for name, multiple in multiples.items()}
 
 
 def _fresh(study: optuna.Study, search: Search, tried: AbstractSet[Choice]) -> tuple[optuna.Trial, Choice]:
     """Ask for a choice that was not tried; what Optuna proposes again is no trial of the search.
 
-    Without a strength there are few choices. Where hardly any is left, one is tried again.
+    Without a strength there are few choices, and the best one is proposed again and again: then one is drawn at
+    random. Where hardly any is left, one is tried again.
     """
+    from optuna.samplers import RandomSampler
     from optuna.trial import TrialState
 
-    for _ in range(_MOST_ASKED):
-        trial = study.ask()
-        choice = _chosen(trial, search)
-        if choice not in tried:
-            break
-        trial.set_user_attr(_REPEATED, value=True)
-        study.tell(trial, state=TrialState.FAIL)
-    else:
-        trial = study.ask()
-        choice = _chosen(trial, search)
+    proposes = study.sampler
+    try:
+        for asked in range(_MOST_ASKED):
+            trial = study.ask()
+            choice = _chosen(trial, search)
+            if choice not in tried or asked + 1 == _MOST_ASKED:
+                break
+            trial.set_user_attr(_REPEATED, value=True)
+            study.tell(trial, state=TrialState.FAIL)
+            study.sampler = RandomSampler(seed=trial.number)
+    finally:
+        study.sampler = proposes
     return trial, choice
 
 
@@ -184,8 +207,9 @@ def _opened(out: Path, search: Search, model: Model, data: Data) -> optuna.Study
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     # A search that goes on draws other numbers than it began with.
-    drawn = len(study.get_trials(deepcopy=False))
-    study.sampler = optuna.samplers.TPESampler(seed=search.seed * 100_003 + drawn, constant_liar=True)
+    seed = search.seed * 100_003 + len(study.get_trials(deepcopy=False))
+    starts = len(corners(search))
+    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=starts, constant_liar=True)
     return study
 
 
@@ -212,17 +236,12 @@ def _tuning(study: optuna.Study, model: Model, original: float, limits: Limits) 
     if not done:
         reason = next((why for kind in dropped.values() for why in kind.values()), "there was none")
         raise TuneError(f"no trial was carried through; the first failed so: {reason}")
-    front = {trial.number for trial in study.best_trials}
+    front = _front(done)
     points = []
     for trial in done:
         figures = {**trial.user_attrs["choice"], **trial.user_attrs["found"]}
         lost = 100 * (original - figures["accuracy"])
-        leakage = figures["leakage"]
-        within = (
-            max((value for name, value in leakage.items() if name != _REIDENTIFICATION), default=0.0) <= limits.leakage
-            and leakage.get(_REIDENTIFICATION, 0.0) <= limits.reidentification
-            and lost <= limits.lost_points
-        )
+        within = max(limits.multiples(figures["leakage"], lost).values()) <= 1
         points.append(
             Point(number=trial.number, lost_points=lost, on_front=trial.number in front, within=within, **figures)
         )
@@ -235,3 +254,14 @@ def _tuning(study: optuna.Study, model: Model, original: float, limits: Limits) 
         failed=dropped[TrialState.FAIL],
         given_up=dropped[TrialState.PRUNED],
     )
+
+
+def _front(done: Sequence[optuna.trial.FrozenTrial]) -> set[int]:
+    """Return the numbers of the trials than which no other is as good in all four figures, and better in one.
+
+    Optuna's own front leaves out what is beyond the limits.
+    """
+    signs = [1 if direction == "minimize" else -1 for direction in _DIRECTIONS]
+    costs = np.array([trial.values for trial in done]) * signs
+    beaten = [bool(((costs <= mine).all(axis=1) & (costs < mine).any(axis=1)).any()) for mine in costs]
+    return {trial.number for trial, is_beaten in zip(done, beaten, strict=True) if not is_beaten}

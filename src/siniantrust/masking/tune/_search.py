@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from siniantrust.errors import SinianError
@@ -22,6 +22,9 @@ PENALTIES = (NONE, "within_class:weight=5")
 """What a search adds to the loss if it is not told."""
 
 _BEHIND = "+"
+_REIDENTIFICATION = "reidentification"
+# A limit of zero would make every multiple infinite; below this it counts as this.
+_LEAST_LIMIT = 1e-3
 _WEAKEST, _STRONGEST = 0.05, 4.0
 
 
@@ -42,6 +45,14 @@ class Limits:
     leakage: float = 0.15
     reidentification: float = 0.1
     lost_points: float = 1.0
+
+    def multiples(self, leakage: Mapping[str, float], lost_points: float) -> dict[str, float]:
+        """Return every figure of a point as a multiple of its limit: at most 1 keeps to it."""
+        limits = {name: self.reidentification if name == _REIDENTIFICATION else self.leakage for name in leakage}
+        return {
+            **{name: value / max(limits[name], _LEAST_LIMIT) for name, value in leakage.items()},
+            "lost_points": lost_points / max(self.lost_points, _LEAST_LIMIT),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +164,13 @@ def corners(search: Search) -> tuple[Choice, ...]:
 
     widest, last = max(search.kept_channels), search.cuts[-1]
     bare = Choice(last, search.masks[0], 0.0, widest, max(search.crossing_channels), search.penalties[0])
-    return (
+    found = (
         *((bare,) if search.masks[0] == NONE else ()),
         *(corner(mask, last, widest) for mask in search.masks if mask != NONE),
         corner(search.masks[-1], search.cuts[len(search.cuts) // 2], widest),
         corner(search.masks[-1], last, min(search.kept_channels)),
     )
+    return tuple(dict.fromkeys(found))
 
 
 def defences() -> tuple[str, ...]:
