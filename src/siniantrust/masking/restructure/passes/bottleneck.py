@@ -10,13 +10,16 @@ from siniantrust.masking.restructure._pass import Pass, RestructureError, Rewrit
 
 _MOST_CHANNELS = 4096
 _MATRIX = 2
+# Of the largest variance; channels of less are not blown up further.
+_LEAST_SHARE = 1e-6
 
 
 def run(subject: Subject) -> Rewritten:
     """Send ``amount`` channels in place of all: a 1 x 1 convolution before the cut and one behind it.
 
-    They begin as the principal components of what crosses, the linear pair that loses least on the given items. A
-    vector (N, C) is multiplied by matrices instead.
+    They begin as the principal components of what crosses, the linear pair that loses least on the given items, each
+    scaled to a variance of 1: noise and levels behind them have one size for all channels. A vector (N, C) is
+    multiplied by matrices instead.
     """
     kept = round(subject.amount)
     tensor = subject.model.tensors[subject.tensor]
@@ -29,7 +32,9 @@ def run(subject: Subject) -> Rewritten:
     mean = values.mean(axis=0, dtype=np.float64)
     variances, vectors = np.linalg.eigh(np.cov(values.astype(np.float64), rowvar=False))
     basis = vectors[:, ::-1][:, :kept].T
-    scales = np.sqrt(np.maximum(variances[::-1][:kept], variances[-1] * 1e-6))[:, None]
+    # Where nothing varies, nothing is scaled.
+    least = variances[-1] * _LEAST_SHARE or 1.0
+    scales = np.sqrt(np.maximum(variances[::-1][:kept], least))[:, None]
     editor = Editor(subject.model, subject.cut)
     maker = editor.maker(subject.tensor)
     if maker is None:
