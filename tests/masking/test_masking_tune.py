@@ -30,7 +30,8 @@ from siniantrust.masking.tune import (
     tune,
     write_tuning,
 )
-from siniantrust.masking.tune._run import _ended, _fresh
+from siniantrust.masking.tune._places import Dropped
+from siniantrust.masking.tune._run import _beyond, _ended, _fresh
 from siniantrust.masking.tune._trial import GivenUpError, accuracy_of, attempt
 
 pytest.importorskip("optuna", reason="the extra 'tune' is not installed")
@@ -192,6 +193,23 @@ def test_what_was_tried_is_not_tried_again() -> None:
     assert _fresh(study, search, every - {wanted})[1] == wanted
     assert _fresh(study, search, every)[1] in every
     assert len(_ended(study)) == 0
+
+
+def test_optuna_is_told_how_far_each_trial_is_beyond_the_limits(folder: Path) -> None:
+    """Constraints are figures over limits less 1: below 0 within them; a trial given up is beyond all that ended."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    found = tune(_trained(), items(), SMALL, trials=1, out=folder)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    told = {trial.number: trial.constraints for trial in optuna.load_study(study_name="tune", storage=storage).trials}
+    first = next(point for point in found.points if point.number == 0)
+    assert told[0]["ssim"] == pytest.approx(first.leakage["ssim"] / 0.15 - 1)
+    assert told[0]["reidentification"] == pytest.approx(first.leakage["reidentification"] / 0.1 - 1)
+    assert told[0]["lost_points"] == pytest.approx(first.lost_points - 1)
+    (lost,) = _beyond(Dropped("it lost 9 points", given_up=True), 0.9, Limits()).values()
+    assert lost > sum(told[0].values())
+    assert _beyond(Dropped("no such layer", given_up=False), 0.9, Limits()) == {}
 
 
 def test_what_the_class_alone_tells_is_said_beside_what_leaks(folder: Path) -> None:
