@@ -70,7 +70,9 @@ class NoiseSource:
         if law.kind == "laplace":
             return self._laplace(count)
         numbers = self._uniform(count, bits)
-        return (numbers >= 1 - law.offset).astype(np.float64) if law.kind == "bernoulli" else numbers
+        if law.kind == "bernoulli":
+            np.greater_equal(numbers, 1 - law.offset, out=numbers)
+        return numbers
 
     def _uniform(self, count: int, bits: int) -> np.ndarray:
         words = np.empty(count, np.uint64)
@@ -95,7 +97,9 @@ class NoiseSource:
         return numbers[:count]
 
     def _laplace(self, count: int) -> np.ndarray:
-        return self._logarithms(count) - self._logarithms(count)
+        numbers = self._logarithms(count)
+        numbers -= self._logarithms(count)
+        return numbers
 
     def _logarithms(self, count: int) -> np.ndarray:
         numbers = self._uniform(count, _BITS["float64"])
