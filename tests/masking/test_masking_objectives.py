@@ -52,6 +52,7 @@ def test_the_share_within_classes_is_that_of_its_definition() -> None:
     labels = torch.tensor([0, 0, 0, 4, 4, 4])
     centres = torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 3.0]] * 3)
     assert float(penalty(inputs, centres, labels)) == 0
+    assert float(penalty(inputs, torch.ones(6, 2), labels)) == 0
     spread = torch.tensor([[-1.0, 1.0], [0.0, -1.0], [1.0, 0.0]]).repeat(2, 1)
     assert float(penalty(inputs, spread, labels)) == pytest.approx(2)
     both = (centres + spread).numpy()
