@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--judge", action="store_true", help="audit the nearest points by the whole suite")
     arguments = parser.parse_args()
     limits = Limits()
-    rows, bars = [], []
+    rows, bars, tried = [], [], []
     for name in arguments.only or SUBJECTS:
         folder = arguments.out / name
         items = _items(name)
@@ -103,6 +103,10 @@ def main() -> None:
         write_tuning(found, folder / "tune.json")
         draw_front(found, folder / "front.png")
         rows += _rows(name, found)
+        tried.append(
+            f"{name} {len(found.points)} audited, {len(found.given_up)} given up for their accuracy, "
+            f"{len(found.failed)} failed"
+        )
         nearest = _nearest(found, limits)
         bars += _bars(name, "quick audit", nearest.leakage, nearest, limits)
         if arguments.judge:
@@ -111,7 +115,7 @@ def main() -> None:
     outcome = Outcome(
         title="Search for a mask",
         method=(
-            f"`sinian tune` over all useful cuts, the defences and the structure, {arguments.budget} trials a network, "
+            f"`sinian tune` over three cuts, masks, penalties and the structure; trials: {'; '.join(tried)}. "
             f"{arguments.epochs} epochs each, a quick audit of one seed; the front is shown. The limits are {limits}."
         ),
         rows=rows,
@@ -201,9 +205,11 @@ def _rows(name: str, found: Tuning) -> list[dict[str, object]]:
             "network": name,
             "cut": point.cut,
             "mask": f"{point.mask} {point.strength:.2f}",
+            "penalty": point.penalty,
             "channels kept": point.kept_channels,
             "channels that cross": point.crossing_channels,
-            **point.leakage,
+            **{metric: point.leakage[metric] for metric in ("reidentification", "ssim", "nmse")},
+            "nmse beyond the class": point.beyond_class["nmse"],
             "accuracy lost, points": point.lost_points,
             "MFLOP of Part 1": point.flops / 1e6,
             "bytes that cross": point.size_bytes,
