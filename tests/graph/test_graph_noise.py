@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,20 +10,25 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+from scipy import stats
 
 from siniantrust.errors import ModelError
 from siniantrust.graph import NOISE_PREFIX, feed_noise, load_model, noise_inputs, unfed_noise
+from siniantrust.trust.process._noise import NoiseSource, law_of
 
 _FLOAT = TensorProto.FLOAT
 
 
-def _model(*nodes: onnx.NodeProto, outputs: tuple[str, ...] = ("y",)) -> onnx.ModelProto:
+def _model(
+    *nodes: onnx.NodeProto, outputs: tuple[str, ...] = ("y",), stored: Sequence[onnx.TensorProto] = ()
+) -> onnx.ModelProto:
     """Return a loaded model of input x (n, 3), so that types are declared as the stages declare them."""
     graph = helper.make_graph(
         list(nodes),
         "noisy",
         [helper.make_tensor_value_info("x", _FLOAT, ["n", 3])],
         [helper.make_tensor_value_info(name, _FLOAT, ["n", 3]) for name in outputs],
+        list(stored),
     )
     return load_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)).proto
 
@@ -61,6 +67,86 @@ def test_a_random_operator_becomes_an_input(operator: str, attributes: dict[str,
     given = np.full((2, 3), 0.25, np.float32)
     found = _run(proto, **{"x": np.zeros((2, 3), np.float32), reserved.name: given})
     np.testing.assert_array_equal(found, -given)
+
+
+def _uniform(name: str, low: float = 0.0) -> onnx.NodeProto:
+    return helper.make_node("RandomUniformLike", ["x"], [name], name=f"draw {name}", low=low, high=1.0)
+
+
+def _constant(name: str, value: float) -> onnx.TensorProto:
+    return helper.make_tensor(name, _FLOAT, [], [value])
+
+
+def _laplace(low: float = 1e-7) -> list[onnx.NodeProto]:
+    return [
+        _uniform("u", low),
+        _uniform("v", low),
+        helper.make_node("Log", ["u"], ["lu"], name="log u"),
+        helper.make_node("Log", ["v"], ["lv"], name="log v"),
+        helper.make_node("Sub", ["lu", "lv"], ["drawn"], name="difference"),
+        helper.make_node("Mul", ["drawn", "k"], ["noise"], name="scaled"),
+        helper.make_node("Add", ["x", "noise"], ["y"], name="end"),
+    ]
+
+
+def _kept(share: str = "p") -> list[onnx.NodeProto]:
+    return [
+        _uniform("u"),
+        helper.make_node("Add", ["u", share], ["above"], name="share"),
+        helper.make_node("Floor", ["above"], ["drawn"], name="floor"),
+        helper.make_node("Mul", ["drawn", "k"], ["noise"], name="scaled"),
+        helper.make_node("Mul", ["x", "noise"], ["y"], name="end"),
+    ]
+
+
+def _stored(*nodes: onnx.NodeProto, k: float = 3.0, p: float = 0.75) -> onnx.ModelProto:
+    return _model(*nodes, stored=[_constant("k", k), _constant("p", p)])
+
+
+@pytest.mark.parametrize(("nodes", "law"), [(_laplace(), "laplace:0.0:3.0"), (_kept(), "bernoulli:0.75:3.0")])
+def test_what_is_made_of_drawn_numbers_alone_is_drawn_at_once(nodes: list[onnx.NodeProto], law: str) -> None:
+    """Logarithms, floors and products of noise leave the graph: one operator with one reserved input is left."""
+    proto = _stored(*nodes)
+    feed_noise(proto, origin="model")
+    onnx.checker.check_model(proto, full_check=True)
+    assert [each.name for each in noise_inputs(proto)] == [f"{NOISE_PREFIX}{law}:noise"]
+    assert [node.op_type for node in proto.graph.node] == ["Identity", nodes[-1].op_type]
+    given = np.arange(6, dtype=np.float32).reshape(2, 3)
+    found = _run(proto, **{"x": np.full((2, 3), 2, np.float32), f"{NOISE_PREFIX}{law}:noise": given})
+    np.testing.assert_array_equal(found, given + 2 if law.startswith("laplace") else given * 2)
+
+
+@pytest.mark.parametrize(("nodes", "k"), [(_laplace(), 3.0), (_kept(), 1 / 0.75)])
+def test_the_law_is_that_of_the_operators(nodes: list[onnx.NodeProto], k: float) -> None:
+    """What a runtime computes of its own even numbers and what an enclave draws at once cannot be told apart."""
+    proto = _stored(*nodes, k=k)
+    items = {"x": np.ones((20_000, 3), np.float32)}
+    computed = _run(proto, **items)
+    feed_noise(proto, origin="model")
+    (reserved,) = noise_inputs(proto)
+    law = law_of(reserved.name)
+    assert law is not None
+    drawn = _run(proto, **items, **{reserved.name: NoiseSource().draw(law, (20_000, 3), "float32")})
+    assert stats.ks_2samp(computed.ravel(), drawn.ravel()).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("nodes", "drawn"),
+    [
+        (_laplace(low=0.01), 2),
+        ([*_laplace()[:-1], helper.make_node("Sum", ["x", "noise", "lu"], ["y"], name="end")], 2),
+        ([*_laplace()[:4], helper.make_node("Sub", ["lu", "x"], ["drawn"], name="other"), *_laplace()[5:]], 1),
+        (_kept(share="x"), 1),
+        (_kept(share="k"), 1),
+        ([*_kept()[:-1], helper.make_node("Sum", ["x", "noise", "u"], ["y"], name="end")], 1),
+    ],
+    ids=["bounded", "a part read twice", "of the input", "a share from outside", "no share", "the number read twice"],
+)
+def test_what_has_no_law_of_its_own_is_computed(nodes: list[onnx.NodeProto], drawn: int) -> None:
+    """Where more than the law's own numbers goes in, or something else reads them, they are drawn as they were."""
+    proto = _stored(*nodes)
+    feed_noise(proto, origin="model")
+    assert [each.name.split(".")[2].split(":")[0] for each in noise_inputs(proto)] == ["uniform"] * drawn
 
 
 def test_the_operators_with_a_shape_become_inputs() -> None:

@@ -125,6 +125,39 @@ def test_a_mixture_right_behind_a_convolution_is_multiplied_into_it(
     assert [node.op_type for node in folded.graph.node].count("Conv") == 2
 
 
+@given(
+    some.sampled_from([(), ("Relu",)]),
+    some.booleans(),
+    some.sampled_from(["quantise", "randomised_response"]),
+    some.sampled_from([0.25, 1.0, 2.5]),
+    some.integers(0, 5),
+)
+@settings(max_examples=12, deadline=None)
+def test_what_clips_takes_the_place_of_a_relu_and_its_offset_that_of_a_bias(
+    between: tuple[str, ...],
+    bias: bool,  # noqa: FBT001 - hypothesis calls it by name
+    name: str,
+    spread: float,
+    seed: int,
+) -> None:
+    """The same level crosses, but where rounding decides between two; before the cut stand Conv, Clip, Mul, Floor."""
+    model = _model(*between, bias=bias, seed=seed)
+    sample = {"t": spread * np.random.default_rng(1).normal(size=(64, *model.tensors["t"].shape[1:]))}
+    strength = 0.5 if name == "quantise" else 0.0
+    plain = apply_mask(model, _cut(model, "t"), name, strength=strength, seed=0, sample=sample)
+    folded = onnx.ModelProto()
+    folded.CopyFrom(plain)
+    fold_linear_masks(folded)
+    onnx.checker.check_model(folded)
+    first, second = _values(plain)[0], _values(folded)[0]
+    assert np.abs(first - second).max() <= 1
+    assert (first != second).mean() < 1e-3
+    assert len(np.unique(first)) > 2
+    before = load_model(folded)
+    kinds = [before.nodes[index].op_type for index in prefix_nodes(before, _cut(before, "t_masked"))]
+    assert kinds == ["Conv", "Clip", "Mul", "Floor"]
+
+
 @pytest.mark.parametrize(
     ("model", "name"),
     [
@@ -132,8 +165,9 @@ def test_a_mixture_right_behind_a_convolution_is_multiplied_into_it(
         (_model("Softmax"), "channel_pruning"),
         (_model("Relu", groups=2), "channel_pruning"),
         (_model("Relu"), "gaussian"),
+        (_model("Sigmoid"), "quantise"),
     ],
-    ids=["behind an activation", "across channels", "in groups", "noise"],
+    ids=["behind an activation", "across channels", "in groups", "noise", "clipped behind an activation"],
 )
 def test_what_does_not_commute_stays(model: Model, name: str) -> None:
     """A mixture behind an activation, channels that depend on each other, groups and noise are left as they are."""

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from siniantrust.graph import Cut, CutSet, Model, enumerate_cuts, load_model, split
 from siniantrust.leakage import CutAudit, Data, audit
 from siniantrust.masking import apply_mask
+from siniantrust.masking.objectives._nopeek import distance_correlation
 from siniantrust.odla import DeviceSpec, open_device
 
 BUDGET = replace(SMALL, seeds=1, repeats=48)
@@ -182,27 +183,16 @@ def test_features_trained_to_be_unlike_the_input_leak_all_the_same() -> None:
             rows = torch.randperm(len(tiles))[:128]
             values = first(tiles[rows]).flatten(1)
             loss = torch.nn.functional.cross_entropy(last(values), classes[rows])
-            loss = loss + weight * _distance_correlation(values, tiles[rows].flatten(1))
+            loss = loss + weight * distance_correlation(values, tiles[rows].flatten(1))
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             optimiser.step()
         first.eval()
         with torch.no_grad():
             values = first(tiles).numpy()
-            correlation = float(_distance_correlation(torch.as_tensor(values[:200]).flatten(1), tiles[:200].flatten(1)))
+            correlation = float(distance_correlation(torch.as_tensor(values[:200]).flatten(1), tiles[:200].flatten(1)))
         problem, setting = problem_of(values, photo_tiles(), BUDGET)
         found[weight] = (correlation, leakage_of("inverter", problem, setting, BUDGET).leakage)
     assert found[3.0][0] < found[0.0][0] - 0.2
     for metric, figure in found[0.0][1].items():
         assert found[3.0][1][metric].mean >= 0.8 * figure.mean, metric
-
-
-def _distance_correlation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Return the sample distance correlation (Szekely, Rizzo and Bakirov 2007)."""
-    centred = []
-    for rows in (first, second):
-        squares = (rows[:, None] - rows[None, :]).square().sum(dim=2)
-        distances = (squares + 1e-9).sqrt()
-        centred.append(distances - distances.mean(0) - distances.mean(1, keepdim=True) + distances.mean())
-    one, two = centred
-    return ((one * two).mean() / ((one * one).mean() * (two * two).mean()).sqrt()).clamp_min(0).sqrt()

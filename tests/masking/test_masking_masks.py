@@ -22,7 +22,7 @@ MASKS = {
     for name, mask in list_masks().items()
     if name not in {"patch_shuffle", "pooling", "token_shuffle"}  # which need images or sequences
 }
-NARROW = {"bottleneck", "channel_pruning", "random_projection"}
+RESTORED = {"bottleneck", "channel_pruning", "quantise", "random_projection", "randomised_response"}
 FEW = {"bank": bank.COUNT, "shredder_bank": 8}
 ELEMENTS = 50
 CUT = Cut("s", ("s",), 1, 0, 0, fusable=False)
@@ -54,9 +54,9 @@ def _proto(name: str, strength: float | None, seed: int) -> onnx.ModelProto:
 
 @cache
 def _session(name: str, strength: float | None, seed: int) -> onnxruntime.InferenceSession:
-    """Open the first half of that model: -x in, the masked x out, restored where it was made smaller."""
+    """Open the first half of that model: -x in, the masked x out, restored where the other side does that."""
     proto = _proto(name, strength, seed)
-    proto.graph.output[0].name = "s_restored" if name in NARROW else "s_masked"
+    proto.graph.output[0].name = "s_restored" if name in RESTORED else "s_masked"
     del proto.graph.node[-1]
     return onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
 
@@ -287,7 +287,7 @@ def _responding(bits: int, replaced: float) -> onnx.ModelProto:
 
 def _run_first_half(proto: onnx.ModelProto, values: np.ndarray) -> np.ndarray:
     proto = onnx.ModelProto.FromString(proto.SerializeToString())
-    proto.graph.output[0].name = "s_masked"
+    proto.graph.output[0].name = proto.graph.node[-1].input[0]
     del proto.graph.node[-1]
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     found: np.ndarray = session.run(None, {"x": -values})[0]

@@ -13,7 +13,7 @@ from siniantrust.errors import DataError
 from siniantrust.graph import load_model
 from siniantrust.leakage import Data
 from siniantrust.masking import MaskError, fixed_constants
-from siniantrust.masking.objectives import Adversarial, NoPeek, make_objective
+from siniantrust.masking.objectives import Adversarial, NoPeek, WithinClass, make_objective
 from siniantrust.masking.objectives._inverters import explained
 from siniantrust.masking.objectives._nopeek import distance_correlation
 from siniantrust.masking.retrain import Penalty, Recipe, TrainedPenalty, retrain
@@ -44,6 +44,37 @@ def test_one_item_has_no_distances() -> None:
     """A batch of one is refused rather than called private."""
     with pytest.raises(DataError, match="a batch of 1 items has no distances"):
         NoPeek()(torch.zeros(1, 2), torch.zeros(1, 2), None)
+
+
+def test_the_share_within_classes_is_that_of_its_definition() -> None:
+    """It is 0 for features that are the class, 1 where centres coincide, and the ratio of variances in between."""
+    penalty, inputs = WithinClass(2.0), torch.zeros(6, 1)
+    labels = torch.tensor([0, 0, 0, 4, 4, 4])
+    centres = torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 3.0]] * 3)
+    assert float(penalty(inputs, centres, labels)) == 0
+    assert float(penalty(inputs, torch.ones(6, 2), labels)) == 0
+    spread = torch.tensor([[-1.0, 1.0], [0.0, -1.0], [1.0, 0.0]]).repeat(2, 1)
+    assert float(penalty(inputs, spread, labels)) == pytest.approx(2)
+    both = (centres + spread).numpy()
+    within = np.mean([both[:3].var(axis=0), both[3:].var(axis=0)])
+    expected = 2 * within / both.var(axis=0).mean()
+    assert float(penalty(inputs, torch.as_tensor(both)[:, :, None], labels)) == pytest.approx(expected)
+    with pytest.raises(DataError, match="there are no labels to tell classes by"):
+        penalty(inputs, spread, None)
+
+
+def test_features_trained_to_be_their_class_differ_less_within_it() -> None:
+    """The penalty's gradient reaches Part 1: behind it the share within classes falls on items never learnt from."""
+    model = load_model(network())
+    data = items()
+    shares = []
+    for penalty in (None, WithinClass(3.0)):
+        made = retrain(model, data, cut=cut_at(model, "p2"), recipe=RECIPE, penalty=penalty)
+        heldout = torch.as_tensor(data.inputs[data.heldout])
+        features = TorchGraph(made.proto).run({"x": heldout}, ["p2"])["p2"]
+        shares.append(float(WithinClass()(heldout, features, torch.as_tensor(np.asarray(data.labels)[data.heldout]))))
+        assert (made.training.accuracy_after or 0) > 0.9
+    assert shares[1] < 0.7 * shares[0]
 
 
 def test_inverters_learn_and_the_best_one_counts() -> None:

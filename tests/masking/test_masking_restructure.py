@@ -21,6 +21,7 @@ from siniantrust.masking.restructure import (
     PartFigures,
     RestructureError,
     list_passes,
+    observe,
     parse_step,
     restructure,
 )
@@ -242,6 +243,23 @@ def test_a_bottleneck_loses_least() -> None:
     assert _figures(flat.proto, flat.tensor).size_bytes == 7 * 4
     with pytest.raises(RestructureError, match="6 channels cross; a bottleneck of 6"):
         _run(model, "p", "bottleneck=6")
+
+
+def test_what_crosses_a_bottleneck_has_one_variance() -> None:
+    """Every channel has mean 0 and variance 1 on the given items; where nothing varies, nothing is blown up."""
+    model = _block()
+    made = load_model(_run(model, "p", "bottleneck=4").proto)
+    inputs = {tensor.name: _images(model, 64) for tensor in model.inputs}
+    rows = np.moveaxis(observe(made, inputs, "p_narrow"), 1, -1).reshape(-1, 4)
+    np.testing.assert_allclose(rows.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(rows.var(axis=0), 1, rtol=1e-3)
+    still = onnx.ModelProto()
+    still.CopyFrom(model.proto)
+    for tensor in still.graph.initializer:
+        if tensor.name.startswith("w"):
+            tensor.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(tensor)), tensor.name))
+    kept = _run(load_model(still), "p", "bottleneck=4").proto
+    assert np.isfinite(_answer(kept, _images(model))).all()
 
 
 def test_names_that_are_taken_are_left_alone() -> None:

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 from retrain_models import cut_at, items, network
 
+from siniantrust.errors import DeviceError
 from siniantrust.graph import Model, load_model
 from siniantrust.leakage import Budget
 from siniantrust.masking.retrain import Recipe, retrain
 from siniantrust.masking.tune import (
+    NONE,
+    Choice,
     Limits,
     Search,
     TuneError,
     chosen_cuts,
+    composition,
+    corners,
     draw_front,
     tune,
     write_tuning,
 )
+from siniantrust.masking.tune._places import Dropped
+from siniantrust.masking.tune._run import _beyond, _ended, _fresh
+from siniantrust.masking.tune._trial import GivenUpError, accuracy_of, attempt
 
 pytest.importorskip("optuna", reason="the extra 'tune' is not installed")
 
 SMALL = Search(
     cuts=("p1", "p2"),
     masks=("none", "gaussian"),
+    penalties=("none",),
+    most_lost_points=100.0,
     recipe=Recipe(mode="joint", epochs=2, learning_rate=5e-3),
     budget=Budget(attacker_items=150, heldout_items=60, steps=4, seeds=1, threads=1, repeats=2, kernel_features=64),
     attacks=("ridge",),
@@ -121,9 +132,116 @@ def test_a_trial_that_cannot_be_made_is_kept_with_its_reason(tmp_path: Path) -> 
         tune(_trained(), items(), wild, trials=1, out=tmp_path)
 
 
+LOST = replace(SMALL, masks=("gaussian",), weakest=500.0, strongest=500.0)
+
+
+@pytest.mark.parametrize(
+    ("most", "why"),
+    [
+        (20.0, r"half-way through training it was .*, more than twice 20"),
+        (40.0, r"it lost .* points of accuracy, more"),
+    ],
+    ids=["half-way", "in the end"],
+)
+def test_a_trial_that_loses_too_much_is_not_attacked(tmp_path: Path, most: float, why: str) -> None:
+    """Under noise that leaves no answer a trial is given up, and no audit is written."""
+    original = accuracy_of(_trained(), items())
+    search = replace(LOST, most_lost_points=most)
+    with pytest.raises(GivenUpError, match=why):
+        attempt(_trained(), items(), search, corners(LOST)[0], original=original, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_trial_that_was_given_up_is_kept_with_its_reason(tmp_path: Path) -> None:
+    """It counts as a trial, and stands apart from those that failed."""
+    search = replace(SMALL, masks=("none", "gaussian"), weakest=500.0, strongest=500.0, most_lost_points=20.0)
+    found = tune(_trained(), items(), search, trials=2, out=tmp_path)
+    assert [point.number for point in found.points] == [0]
+    assert found.failed == {}
+    assert "not attacked" in found.given_up[1]
+
+
+def test_masks_of_a_composition_get_the_searched_strength_where_they_name_none() -> None:
+    """A mask's own strength stays, one that can have any gets the searched one, others their usual one."""
+    specs = composition("pooling+quantise:strength=2+gaussian", strength=0.7)
+    assert [(spec.name, spec.strength) for spec in specs] == [("pooling", None), ("quantise", 2.0), ("gaussian", 0.7)]
+    assert composition(NONE, strength=0.7) == ()
+
+
+def test_a_search_begins_at_its_corners(folder: Path) -> None:
+    """The first trial has no mask at the last cut; the second the fewest channels across, and the last penalty."""
+    wide = replace(SMALL, cuts=("r1", "p1", "p2"), masks=("none", "quantise"), penalties=("none", "nopeek"))
+    bare, masked, middle, thin = corners(wide)
+    assert (bare.cut, bare.mask, bare.crossing_channels, bare.penalty) == ("p2", "none", 1.0, "none")
+    assert (masked.cut, masked.mask, masked.crossing_channels, masked.penalty) == ("p2", "quantise", 0.0625, "nopeek")
+    assert masked.strength == pytest.approx((wide.weakest * wide.strongest) ** 0.5)
+    assert (middle.cut, thin.kept_channels) == ("p1", 0.5)
+    tried = {point.number: point for point in tune(_trained(), items(), SMALL, trials=1, out=folder).points}
+    for number, corner in enumerate(corners(SMALL)[: len(tried)]):
+        assert all(getattr(tried[number], name) == value for name, value in asdict(corner).items())
+
+
+def test_what_was_tried_is_not_tried_again() -> None:
+    """Of four choices, three of them tried, the fourth comes next; with all of them tried, one comes all the same."""
+    import optuna
+
+    search = replace(SMALL, masks=("none",), cuts=("p1", "p2"), kept_channels=(1.0, 0.5), crossing_channels=(1.0,))
+    every = {Choice(cut, NONE, 0.0, kept, 1.0, NONE) for cut in search.cuts for kept in search.kept_channels}
+    wanted = Choice("p1", NONE, 0.0, 0.5, 1.0, NONE)
+    study = optuna.create_study(directions=["minimize"] * 4, sampler=optuna.samplers.RandomSampler(seed=0))
+    assert _fresh(study, search, every - {wanted})[1] == wanted
+    assert _fresh(study, search, every)[1] in every
+    assert len(_ended(study)) == 0
+
+
+def test_optuna_is_told_how_far_each_trial_is_beyond_the_limits(folder: Path) -> None:
+    """Constraints are figures over limits less 1: below 0 within them; a trial given up is beyond all that ended."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    found = tune(_trained(), items(), SMALL, trials=1, out=folder)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    told = {trial.number: trial.constraints for trial in optuna.load_study(study_name="tune", storage=storage).trials}
+    first = next(point for point in found.points if point.number == 0)
+    assert told[0]["ssim"] == pytest.approx(first.leakage["ssim"] / 0.15 - 1)
+    assert told[0]["reidentification"] == pytest.approx(first.leakage["reidentification"] / 0.1 - 1)
+    assert told[0]["lost_points"] == pytest.approx(first.lost_points - 1)
+    (lost,) = _beyond(Dropped("it lost 9 points", given_up=True), 0.9, Limits()).values()
+    assert lost > sum(told[0].values())
+    assert _beyond(Dropped("no such layer", given_up=False), 0.9, Limits()) == {}
+
+
+def test_what_the_class_alone_tells_is_said_beside_what_leaks(folder: Path) -> None:
+    """Every point has what attackers find beyond the predicted class, and what that class tells by itself."""
+    for point in tune(_trained(), items(), SMALL, trials=1, out=folder).points:
+        assert point.class_alone["nmse"] > 0.02
+        assert point.beyond_class["nmse"] < point.leakage["nmse"]
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_finds_what_processes_find(folder: Path, ray_cluster: Any, tmp_path: Path) -> None:
+    """Trials on two nodes give the models of those that ran here, and the figures but for noise drawn anew."""
+    there = tune(_trained(), items(), SMALL, trials=2, out=tmp_path, workers=2, ray=ray_cluster.address)
+    here = {point.number: point for point in tune(_trained(), items(), SMALL, trials=1, out=folder).points}
+    assert sorted(point.number for point in there.points) == [0, 1]
+    for point in there.points:
+        same = here[point.number]
+        assert (point.model_sha256, point.accuracy) == (same.model_sha256, same.accuracy)
+        if point.mask == NONE:
+            assert replace(point, on_front=True) == replace(same, on_front=True)
+
+
+def test_a_ray_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """An address at which nothing listens is an error, and the folder can be gone on with."""
+    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    with pytest.raises(DeviceError, match=r"no Ray cluster at 127\.0\.0\.1:1: .* start one"):
+        tune(_trained(), items(), SMALL, trials=1, out=tmp_path, ray="127.0.0.1:1")
+
+
 def test_a_search_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
     """Masks that there are not, strengths and shares out of range, data without labels."""
-    with pytest.raises(TuneError, match="expected cuts and masks out of none, bank"):
+    with pytest.raises(TuneError, match="mask 'magic' is unknown; there are none, bank"):
         replace(SMALL, masks=("magic",))
     with pytest.raises(TuneError, match="0 < weakest <= strongest"):
         replace(SMALL, weakest=0.0)

@@ -127,12 +127,13 @@ def test_the_search_shows_its_front_and_how_far_it_is_from_its_limits(full: str)
     assert "3 trials, 2 of them on the front" in text
     assert "No trial keeps to all of them. Trial 2 comes nearest: its worst figure is 2.7× its limit" in text  # noqa: RUF001
     assert "The plan's model comes from trial 2" in text
-    assert "2 pool4 gaussian 1 75.0 %, 50.0 % 0.09 0.18 93.0 % 2.70 5.32 M 512 B beyond" in text
+    assert "2 pool4 gaussian 1, trained with nopeek 75.0 %, 50.0 % 0.09 0.18 93.0 % 2.70 5.32 M 512 B beyond" in text
     assert "1 not converged pool4 gaussian 0.5" in text
     assert "0 pool4 none" not in text
-    assert "3: mask 'bank': fits no tensor" in text
+    assert "1 trial given up for the accuracy lost 4: it lost 9.0 points" in text
+    assert "1 trial failed 3: mask 'bank': fits no tensor" in text
     assert "trial 0, none at pool4: leakage 0.40" in full
-    assert "trial 1, gaussian 0.5 at pool4: leakage 0.42" in full
+    assert "trial 1, gaussian 0.5, trained with nopeek at pool4: leakage 0.42" in full
 
 
 def test_a_trial_within_the_limits_is_counted(trained: Trained) -> None:

@@ -20,7 +20,7 @@ from siniantrust.trust.process._noise import PREFIX, Law, NoiseFeed, NoiseInput,
 
 _FLOAT = TensorProto.FLOAT
 WIDTH = 2000
-NORMAL = Law(is_normal=True)
+NORMAL = Law("normal")
 
 
 def _noisy(*nodes: onnx.NodeProto) -> Part:
@@ -43,18 +43,20 @@ def _run(enclave: Enclave, name: str, items: int = 10) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("law", "expected"),
     [
-        (Law(is_normal=True), stats.norm()),
-        (Law(is_normal=False), stats.uniform()),
-        (Law(is_normal=True, offset=5.0, factor=2.0), stats.norm(5, 2)),
-        (Law(is_normal=False, offset=-1.0, factor=4.0), stats.uniform(-1, 4)),
+        (Law("normal"), stats.norm()),
+        (Law("uniform"), stats.uniform()),
+        (Law("normal", offset=5.0, factor=2.0), stats.norm(5, 2)),
+        (Law("uniform", offset=-1.0, factor=4.0), stats.uniform(-1, 4)),
+        (Law("laplace"), stats.laplace()),
+        (Law("laplace", offset=-1.0, factor=0.5), stats.laplace(-1, 0.5)),
     ],
 )
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_numbers_follow_their_law(law: Law, expected: stats.rv_continuous, dtype: str) -> None:
-    """Normal and uniform numbers of every width pass Kolmogorov and Smirnov's test and do not correlate."""
+    """Normal, uniform and Laplace numbers of every width pass Kolmogorov and Smirnov's test and do not correlate."""
     drawn = NoiseSource().draw(law, (300, 333), dtype)
     assert (str(drawn.dtype), drawn.shape) == (dtype, (300, 333))
-    if law == Law(is_normal=False):
+    if law == Law("uniform"):
         assert drawn.min() >= 0
         assert drawn.max() < 1
     numbers = drawn.astype(np.float64)
@@ -62,6 +64,17 @@ def test_numbers_follow_their_law(law: Law, expected: stats.rv_continuous, dtype
     flat = numbers.ravel()
     for lag in (1, 2, 4096, 8192):
         assert abs(np.corrcoef(flat[:-lag], flat[lag:])[0, 1]) < 0.02, lag
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_ones_come_as_often_as_they_should(share: float, dtype: str) -> None:
+    """A share of the numbers is the factor, all others are 0, and neighbours know nothing of each other."""
+    drawn = NoiseSource().draw(Law("bernoulli", offset=share, factor=3.0), (100_000,), dtype)
+    assert set(np.unique(drawn)) <= {0.0, 3.0}
+    assert (drawn == 3).mean() == pytest.approx(share, abs=0.006)
+    if 0 < share < 1:
+        assert abs(np.corrcoef(drawn[:-1].astype(float), drawn[1:].astype(float))[0, 1]) < 0.02
 
 
 def test_an_odd_number_of_normal_numbers_is_drawn() -> None:
@@ -73,7 +86,7 @@ def test_noise_drawn_ahead_is_used_once_and_for_its_size_only() -> None:
     """What was drawn ahead goes to one run of the same batch; another run, or another batch, gets other numbers."""
     inputs = [
         NoiseInput("a", NORMAL, "float32", ("n", 3)),
-        NoiseInput("b", Law(is_normal=False), "float64", ("2*n",)),
+        NoiseInput("b", Law("uniform"), "float64", ("2*n",)),
     ]
     feed = NoiseFeed(inputs, NoiseSource())
     seen = [feed.take({"n": 4})]
@@ -122,7 +135,9 @@ def test_the_host_cannot_give_the_noise(shared_enclave: Enclave, load_part: Load
     assert _run(shared_enclave, "drawing", 1)["y"].any()
 
 
-@pytest.mark.parametrize("name", ["cauchy:0:1:y", "normal", "normal:0:y", "normal:0:inf:y", "uniform:a:b:y"])
+@pytest.mark.parametrize(
+    "name", ["cauchy:0:1:y", "bernoulli:1:y", "normal", "normal:0:y", "normal:0:inf:y", "uniform:a:b:y"]
+)
 def test_a_reserved_name_without_a_law_is_refused(name: str) -> None:
     """What an enclave cannot draw by is an error, and other inputs have no law."""
     with pytest.raises(EnclaveError, match="says no law"):

@@ -42,7 +42,8 @@ def retrain(
     penalty: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME[:weight=NUMBER]", help="With --mode joint, also hide the input: nopeek, adversarial."
+            metavar="NAME[:weight=NUMBER]",
+            help="With --mode joint, also hide the input: nopeek, adversarial, within_class.",
         ),
     ] = None,
     epochs: Epochs = 20,

@@ -8,6 +8,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from siniantrust.errors import ModelError
+from siniantrust.graph._noise_laws import composed_laws
 from siniantrust.graph._shapes import read_type
 from siniantrust.graph._types import Tensor
 from siniantrust.graph._uses import subgraphs
@@ -33,20 +34,32 @@ def feed_noise(proto: onnx.ModelProto, *, origin: str) -> None:
     standard law (normal with mean 0 and variance 1, or even on [0, 1)) times a factor plus an offset. An Identity of
     the operator's name stands in its place. ``seed`` is dropped: noise that can be drawn again is none.
 
+    What the graph makes of drawn numbers alone becomes the reserved input where it has a law of its own
+    (``composed_laws``): nothing is left to compute of it when a request comes.
+
     Raises:
         ModelError: naming a random operator that cannot be fed so.
     """
     for name, why in unfed_noise(proto).items():
         raise ModelError(f"{origin}: node '{name}': {why}")
     values = _types(proto.graph)
+    laws = {
+        value: found
+        for value, found in composed_laws(proto.graph).items()
+        if len({_text(_drawn(draw, values)) for draw in found.draws}) == 1
+    }
+    gone = {name for found in laws.values() for name in found.inner} - laws.keys()
     nodes: list[onnx.NodeProto] = []
     for node in proto.graph.node:
-        if node.op_type not in _LAWS:
+        law = laws.get(node.output[0]) if node.output else None
+        if node.output and node.output[0] in gone:
+            continue
+        if law is None and node.op_type not in _LAWS:
             nodes.append(_copy(node))
             continue
-        kind = _drawn(node, values)
+        kind = _drawn(node if law is None else law.draws[0], values)
         assert kind is not None  # noqa: S101 - or it would have been refused
-        reserved = _reserved(node)
+        reserved = _reserved(node) if law is None else f"{NOISE_PREFIX}{law.law}:{node.output[0]}"
         proto.graph.input.add(name=reserved).type.CopyFrom(kind)
         nodes.append(helper.make_node("Identity", [reserved], [node.output[0]], name=node.name))
     del proto.graph.node[:]
@@ -107,6 +120,10 @@ def _drawn(node: onnx.NodeProto, values: dict[str, onnx.TypeProto]) -> onnx.Type
     kind.CopyFrom(known)
     kind.tensor_type.elem_type = attributes.get("dtype", known.tensor_type.elem_type)
     return kind
+
+
+def _text(kind: onnx.TypeProto | None) -> bytes:
+    return b"" if kind is None else kind.SerializeToString(deterministic=True)
 
 
 def _reserved(node: onnx.NodeProto) -> str:

@@ -21,8 +21,10 @@ def fold_linear_masks(proto: onnx.ModelProto) -> None:
     """Put linear masks into the convolution before them, in place.
 
     A choice of channels leaves the others out of the convolution's weights, across activations and pooling in between.
-    A mixture of channels right behind a convolution is multiplied into its weights. The masked values are the same up
-    to rounding. What is left of the mask is the other side's.
+    A mixture of channels right behind a convolution is multiplied into its weights. A clip takes the place of a ReLU
+    before it, and a number that is added right behind the clip goes into the convolution's bias and the clip's bounds,
+    as shifting and clipping commute. The masked values are the same up to rounding. What is left of the mask is the
+    other side's.
     """
     masked = [record.tensor for record in read_records(proto)]
     prefixes, crossing = tuple(f"{name}_mask_" for name in masked), {f"{name}_masked" for name in masked}
@@ -34,6 +36,10 @@ def fold_linear_masks(proto: onnx.ModelProto) -> None:
                 _leave_out(graph, node)
             elif node.op_type == "Conv":
                 _multiply(graph, node)
+            elif node.op_type == "Clip":
+                _replace_relu(graph, node)
+            elif node.op_type == "Add":
+                _shift(graph, node)
 
 
 class _Graph:
@@ -67,6 +73,11 @@ class _Graph:
         for attribute in list(conv.attribute):
             if attribute.name == "kernel_shape":
                 conv.attribute.remove(attribute)
+
+    def store(self, values: np.ndarray, name: str) -> str:
+        """Store a tensor, and return its name."""
+        self.proto.initializer.append(numpy_helper.from_array(values, name))
+        return name
 
     def remove(self, node: onnx.NodeProto, last: onnx.NodeProto) -> None:
         """Take a node out, whose output ``last`` makes now, and the stored tensors that nothing reads any more."""
@@ -102,6 +113,36 @@ def _multiply(graph: _Graph, mixture: onnx.NodeProto) -> None:
     matrix = mixed[0][:, :, 0, 0].astype(np.float64)
     graph.replace(before, np.tensordot(matrix, weights, axes=1), matrix @ bias + mixed[1], mixture.output[0])
     graph.remove(mixture, before)
+
+
+def _replace_relu(graph: _Graph, clip: onnx.NodeProto) -> None:
+    """Let a clip that is nowhere below zero read what a ReLU before it reads."""
+    relu, bounds = graph.maker(clip.input[0]), _bounds(graph, clip)
+    if relu is None or relu.op_type != "Relu" or bounds is None or bounds[1] < 0:
+        return
+    clip.input[0] = relu.input[0]
+    clip.input[1] = graph.store(np.asarray(np.maximum(bounds[0], 0)), f"{clip.output[0]}_low")
+    graph.remove(relu, relu)
+
+
+def _shift(graph: _Graph, add: onnx.NodeProto) -> None:
+    """Put a number that is added behind a clip behind a convolution into the bias, and the bounds along with it."""
+    number, clip = graph.numbers(add.input[1]), graph.maker(add.input[0])
+    if number is None or number.size != 1 or clip is None or clip.op_type != "Clip":
+        return
+    bounds, conv = _bounds(graph, clip), graph.maker(clip.input[0])
+    found = _numbers_of(graph, conv)
+    if bounds is None or conv is None or found is None:
+        return
+    graph.replace(conv, found[0], found[1] + number, add.output[0])
+    for place, bound in enumerate(bounds, start=1):
+        clip.input[place] = graph.store(np.asarray(bound + number.reshape(())), f"{add.output[0]}_bound_{place}")
+    graph.remove(add, clip)
+
+
+def _bounds(graph: _Graph, clip: onnx.NodeProto) -> tuple[np.ndarray, np.ndarray] | None:
+    low, high = (graph.numbers(name) for name in clip.input[1:3])
+    return None if low is None or high is None else (low, high)
 
 
 def _numbers_of(graph: _Graph, conv: onnx.NodeProto | None) -> tuple[np.ndarray, np.ndarray] | None:

@@ -14,6 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from siniantrust.errors import SinianError
 from siniantrust.graph import Model, Tensor
 
+# From here on Clip takes its bounds as inputs.
+_CLIP_OPSET = 11
+
 Fact = float | int | str
 """What a mask says of itself at one place, beyond its strength."""
 
@@ -179,8 +182,25 @@ class Site:
         return value
 
     def clipped(self, value: str, low: float, high: float) -> str:
-        """Add nodes that bring ``value`` between ``low`` and ``high``."""
+        """Add nodes that bring ``value`` between ``low`` and ``high``: a single one where the opset has it."""
+        opset = next(entry.version for entry in self.model.proto.opset_import if not entry.domain)
+        if opset >= _CLIP_OPSET and self.tensor.dtype == "float32":
+            return self.add("Clip", value, self.constant(low), self.constant(high))
         return self.add("Min", self.add("Max", value, self.constant(low)), self.constant(high))
+
+    def nearest_level(self, step: float) -> str:
+        """Add nodes that clip the tensor to its range and give the number of the nearest level.
+
+        Levels are ``step`` apart from the lower end up, where the first one has number 0. The sum comes right behind
+        the clip, so that it can become part of what is before it (``fold_linear_masks``).
+        """
+        above = self.add("Add", self.clipped(self.value, self.low, self.high), self.constant(step / 2 - self.low))
+        return self.add("Floor", self.add("Mul", above, self.constant(1 / step)))
+
+    def at_level(self, level: str, step: float) -> str:
+        """Let the number of a level cross, and add nodes of the other side that give the level itself."""
+        self.crosses(level)
+        return self.add("Add", self.add("Mul", level, self.constant(step)), self.constant(self.low))
 
     def typed(self, noise: str) -> str:
         """Bring noise of float32 into the tensor's own type."""

@@ -17,6 +17,7 @@ from siniantrust.odla._least_squares import fit_non_negative
 from siniantrust.odla._memory import MemoryMeter, MemoryUse, memory_use
 from siniantrust.odla._open_part import CheckedExecutable, open_part
 from siniantrust.odla._profile import NodeProfile, Profiler, profile
+from siniantrust.odla._ray_cluster import join as join_ray_cluster
 from siniantrust.odla._registry import available_backends, list_devices, open_device
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "compute_part",
     "export_part",
     "fit_non_negative",
+    "join_ray_cluster",
     "least_seconds",
     "link_part",
     "list_devices",

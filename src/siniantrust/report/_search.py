@@ -130,5 +130,6 @@ def _tip(point: PointRead, value: float) -> str:
 
 
 def mask_words(point: PointRead) -> str:
-    """Name a trial's mask with its strength."""
-    return point.mask if point.strength == 0 else f"{point.mask} {point.strength:.2g}"
+    """Name a trial's mask with its strength, and what it was trained with."""
+    mask = point.mask if point.strength == 0 else f"{point.mask} {point.strength:.2g}"
+    return mask if point.penalty == "none" else f"{mask}, trained with {point.penalty}"

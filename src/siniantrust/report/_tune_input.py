@@ -37,6 +37,7 @@ class PointRead(Record):
     strength: float
     kept_channels: Share
     crossing_channels: Share
+    penalty: str
     leakage: Annotated[dict[str, float], Field(min_length=1)]
     converged: bool
     accuracy: Share
@@ -63,3 +64,4 @@ class TuningRead(Record):
     limits: LimitsRead
     points: Annotated[tuple[PointRead, ...], Field(min_length=1)]
     failed: dict[int, str]
+    given_up: dict[int, str]

@@ -9,15 +9,13 @@ from siniantrust.masking._site import Site
 def build(site: Site) -> None:
     """Clip x to the calibrated range and round it to multiples of strength * s from its lower end.
 
-    That leaves (high - low) / (strength * s) + 1 levels.
+    That leaves (high - low) / (strength * s) + 1 levels. Their numbers cross; the other side makes levels of them.
     """
     if site.strength == 0:
         raise site.refuse("quantisation needs a step, a strength above 0")
-    step, low = site.constant(site.strength * site.spread), site.constant(site.low)
-    steps = site.add("Div", site.add("Sub", site.clipped(site.value, site.low, site.high), low), step)
-    level = site.add("Floor", site.add("Add", steps, site.constant(0.5)))
-    site.add("Add", site.add("Mul", level, step), low)
-    site.facts["levels"] = int((site.high - site.low) / (site.strength * site.spread) + 0.5) + 1
+    step = site.strength * site.spread
+    site.at_level(site.nearest_level(step), step)
+    site.facts["levels"] = int((site.high - site.low) / step + 0.5) + 1
 
 
 MASK = Mask(

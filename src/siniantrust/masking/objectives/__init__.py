@@ -3,5 +3,6 @@
 from siniantrust.masking.objectives._adversarial import Adversarial
 from siniantrust.masking.objectives._make import OBJECTIVES, make_objective
 from siniantrust.masking.objectives._nopeek import NoPeek
+from siniantrust.masking.objectives._within_class import WithinClass
 
-__all__ = ["OBJECTIVES", "Adversarial", "NoPeek", "make_objective"]
+__all__ = ["OBJECTIVES", "Adversarial", "NoPeek", "WithinClass", "make_objective"]

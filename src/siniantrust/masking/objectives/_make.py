@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from siniantrust.masking._compose import parse_mask
 from siniantrust.masking._site import MaskError
 from siniantrust.masking.objectives._adversarial import Adversarial
 from siniantrust.masking.objectives._nopeek import NoPeek
+from siniantrust.masking.objectives._within_class import WithinClass
 
-OBJECTIVES = ("adversarial", "nopeek")
+_MAKERS: dict[str, Callable[[float], Adversarial | NoPeek | WithinClass]] = {
+    "adversarial": Adversarial,
+    "nopeek": NoPeek,
+    "within_class": WithinClass,
+}
+OBJECTIVES = tuple(_MAKERS)
 
 
-def make_objective(text: str) -> Adversarial | NoPeek:
+def make_objective(text: str) -> Adversarial | NoPeek | WithinClass:
     """Return the objective of ``NAME`` or ``NAME:weight=NUMBER``.
 
     Raises:
@@ -22,4 +30,4 @@ def make_objective(text: str) -> Adversarial | NoPeek:
     weight = spec.parameters.get("weight", 1.0)
     if spec.parameters.keys() - {"weight"} or spec.strength is not None or not weight > 0:
         raise MaskError(f"penalty {text!r}: it takes a weight above 0 and nothing else")
-    return NoPeek(weight) if spec.name == "nopeek" else Adversarial(weight)
+    return _MAKERS[spec.name](weight)

@@ -7,7 +7,7 @@ there are no generators whose state would have to be kept.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,14 @@ class Loop:
         """The epoch whose weights are the best so far; 0 for those that were given."""
         return self._state.best_epoch
 
-    def run(self, checkpoint: Path | None, described: Mapping[str, Any], progress: Step) -> list[Epoch]:
-        """Train, from the checkpoint on if there is one, and return the curves.
+    def run(
+        self,
+        checkpoint: Path | None,
+        described: Mapping[str, Any],
+        progress: Step,
+        watch: Callable[[Epoch], None],
+    ) -> list[Epoch]:
+        """Train, from the checkpoint on if there is one, and return the curves; ``watch`` may end it by raising.
 
         Raises:
             RetrainError: if the checkpoint cannot be used or written, or the loss is no longer finite.
@@ -113,6 +119,7 @@ class Loop:
             progress(f"validation loss {state.epochs[-1]['validation_loss']:.4f}")
             if checkpoint is not None:
                 save_checkpoint(checkpoint, described, self._everything())
+            watch(Epoch(**state.epochs[-1]))
         self.network.graph.load_state_dict(self._best)
         return [Epoch(**each) for each in state.epochs]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from siniantrust.graph import Cut, Model, digest
 from siniantrust.leakage import Data
 from siniantrust.masking.retrain._penalty import Penalty
 from siniantrust.masking.retrain._recipe import Recipe, RetrainError
-from siniantrust.masking.retrain._record import Training
+from siniantrust.masking.retrain._record import Epoch, Training
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,7 @@ def retrain(
     teacher: Model | None = None,
     penalty: Penalty | None = None,
     checkpoint: Path | None = None,
+    watch: Callable[[Epoch], None] = lambda _: None,
 ) -> Retrained:
     """Train ``model`` and return it: the same nodes and names, other numbers.
 
@@ -55,6 +57,7 @@ def retrain(
         penalty: What is added to the loss; it needs the mode ``joint``, since it acts on Part 1.
         checkpoint: A file to keep the state in, at the end of each epoch and once a minute; if it is there, training
             goes on from it. It is deleted in the end.
+        watch: Called with each epoch's figures; what it raises ends the training.
 
     Raises:
         RetrainError: if the model or the data cannot be trained with, the loss is not finite, or the checkpoint is
@@ -70,7 +73,7 @@ def retrain(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     cards = list(range(torch.cuda.device_count())) if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cards):
-        return _train(model, data, cut, recipe, teacher, penalty, checkpoint, device)
+        return _train(model, data, cut, recipe, teacher, penalty, checkpoint=checkpoint, watch=watch, device=device)
 
 
 def _train(
@@ -80,7 +83,9 @@ def _train(
     recipe: Recipe,
     teacher: Model | None,
     penalty: Penalty | None,
+    *,
     checkpoint: Path | None,
+    watch: Callable[[Epoch], None],
     device: torch.device,
 ) -> Retrained:
     from siniantrust.masking.retrain._items import make_items
@@ -102,7 +107,7 @@ def _train(
         **asdict(recipe),
     }
     with progress("training", recipe.epochs) as step:
-        epochs = loop.run(checkpoint, described, step)
+        epochs = loop.run(checkpoint, described, step, watch)
     after = loop.judge(items.heldout)
     proto = network.graph.to_proto()
     training = Training(

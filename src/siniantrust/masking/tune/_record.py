@@ -21,11 +21,14 @@ class Point:
         model_sha256: of its model, as plans and audits of it have it.
         cut: the tensor of the given model at which it was cut.
         tensor: what crosses in its model.
-        mask: the mask; ``none`` for no mask.
-        strength: of the mask, in its own unit.
+        mask: the masks as the search has them; ``none`` for no mask.
+        strength: of those that name none, in their own unit; 0 where there are none.
         kept_channels: share of Part 1's channels that were kept.
         crossing_channels: share of the channels that cross that were kept.
+        penalty: what was added to the loss; ``none`` for nothing.
         leakage: upper bound of the best attack by metric.
+        beyond_class: the same attacks' upper bounds corrected for an attacker who sees the predicted class alone.
+        class_alone: upper bounds of that attacker.
         converged: whether no attack still gained by a larger budget.
         best_attack: the best attack by metric.
         accuracy: share of right labels among held-out items.
@@ -44,7 +47,10 @@ class Point:
     strength: float
     kept_channels: float
     crossing_channels: float
+    penalty: str
     leakage: dict[str, float]
+    beyond_class: dict[str, float]
+    class_alone: dict[str, float]
     converged: bool
     best_attack: dict[str, str]
     accuracy: float
@@ -57,13 +63,18 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """A search as a record, ``tune.json``; ``points`` are sorted by their highest leakage."""
+    """A search as a record, ``tune.json``.
+
+    ``points`` are sorted by their highest leakage. Trials that failed, and those that were given up for their accuracy,
+    have their reasons by number.
+    """
 
     model_sha256: str
     accuracy_original: float
     limits: dict[str, float]
     points: tuple[Point, ...]
     failed: dict[int, str]
+    given_up: dict[int, str]
 
     def described(self) -> dict[str, Any]:
         """Return the record as JSON holds it."""

@@ -1,44 +1,44 @@
-"""One trial: restructure, mask, re-train, audit."""
+"""One trial: restructure, mask, re-train, and attack what kept its accuracy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import onnx
+import numpy as np
 
+from siniantrust.errors import SinianError
 from siniantrust.graph import Cut, CutSet, Model, load_model
-from siniantrust.leakage import Data, audit
+from siniantrust.leakage import Data, Estimate, audit
+from siniantrust.masking._compose import apply_masks
 from siniantrust.masking._find_cut import find_cut
-from siniantrust.masking._rewrite import apply_mask
+from siniantrust.masking.objectives import make_objective
 from siniantrust.masking.restructure import Step, observe, rewrite, sample_items
-from siniantrust.masking.retrain import retrain
-from siniantrust.masking.tune._search import NO_MASK, Search
+from siniantrust.masking.retrain import Epoch, retrain
+from siniantrust.masking.tune._search import NONE, Choice, Search, composition
+
+_CLASS_PRIOR = "class mean"
+_BATCH = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What one trial tries."""
-
-    cut: str
-    mask: str
-    strength: float
-    kept_channels: float
-    crossing_channels: float
+class GivenUpError(SinianError):
+    """A trial lost more accuracy than the search allows, and was not attacked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one trial found: the re-trained model, and its figures."""
+    """What one trial found: the re-trained model, and its figures; ``Point`` says what they are."""
 
-    proto: onnx.ModelProto = field(repr=False)
+    onnx: bytes = field(repr=False)
     model_sha256: str
     tensor: str
     accuracy: float
-    accuracy_original: float
     leakage: Mapping[str, float]
+    beyond_class: Mapping[str, float]
+    class_alone: Mapping[str, float]
     converged: bool
     best_attack: Mapping[str, str]
     flops: int
@@ -46,19 +46,43 @@ class Found:
 
     def figures(self) -> dict[str, Any]:
         """Return everything but the model, for JSON."""
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "proto"}
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "onnx"}
 
 
-def attempt(model: Model, data: Data, search: Search, choice: Choice, folder: Path) -> Found:
+def attempt(model: Model, data: Data, search: Search, choice: Choice, *, original: float, folder: Path) -> Found:
     """Make the model that ``choice`` describes, train both its parts to answer as ``model``, and attack it.
 
+    Args:
+        model: The model as it is.
+        data: As for an audit, with labels.
+        search: What the trial is one of.
+        choice: What to try.
+        original: Accuracy of ``model`` on the held-out items.
+        folder: An empty one to work in.
+
     Raises:
+        GivenUpError: if answers suffer so much that attacks are not worth their time.
         SinianError: if a pass or the mask does not fit there, or training fails.
     """
-    changed, cut = _restructured(model, data, choice, search.seed)
-    if choice.mask != NO_MASK:
-        changed, cut = _masked(changed, cut, data, choice, search.seed)
-    trained = retrain(changed, data, cut=cut, recipe=search.recipe, teacher=model)
+    inputs = sample_items(data, search.seed)
+    changed, cut = _restructured(model, inputs, choice)
+    if specs := composition(choice.mask, strength=choice.strength):
+        changed, cut = apply_masks(changed, cut, specs, seed=search.seed, inputs=inputs)
+    trained = retrain(
+        changed,
+        data,
+        cut=cut,
+        recipe=search.recipe,
+        teacher=model,
+        penalty=None if choice.penalty == NONE else make_objective(choice.penalty),
+        watch=_watch(original, search),
+    )
+    accuracy = trained.training.accuracy_after or 0.0
+    lost = 100 * (original - accuracy)
+    if lost > search.most_lost_points:
+        raise GivenUpError(
+            f"it lost {lost:.1f} points of accuracy, more than {search.most_lost_points:g}; not attacked"
+        )
     done = load_model(trained.proto)
     cut = find_cut(done, cut.tensors)
     audited = audit(
@@ -74,14 +98,14 @@ def attempt(model: Model, data: Data, search: Search, choice: Choice, folder: Pa
         progress=_silent,
     )
     (at_cut,) = audited.cuts
-    training = trained.training
     return Found(
-        proto=trained.proto,
-        model_sha256=training.retrained_sha256,
+        onnx=trained.proto.SerializeToString(deterministic=True),
+        model_sha256=trained.training.retrained_sha256,
         tensor=cut.tensors[0],
-        accuracy=training.accuracy_after or 0.0,
-        accuracy_original=training.accuracy_teacher or 0.0,
-        leakage={name: estimate.upper for name, estimate in at_cut.leakage.items()},
+        accuracy=accuracy,
+        leakage=_upper(at_cut.leakage),
+        beyond_class=_upper(at_cut.over_priors.get(_CLASS_PRIOR, {})),
+        class_alone=_upper(audited.priors[_CLASS_PRIOR].leakage) if _CLASS_PRIOR in audited.priors else {},
         converged=at_cut.converged,
         best_attack=at_cut.best_attack,
         flops=cut.flops_before,
@@ -89,9 +113,40 @@ def attempt(model: Model, data: Data, search: Search, choice: Choice, folder: Pa
     )
 
 
-def _restructured(model: Model, data: Data, choice: Choice, seed: int) -> tuple[Model, Cut]:
+def accuracy_of(model: Model, data: Data) -> float:
+    """Return the share of the held-out items, or of all where none are marked, that the model names rightly."""
+    labels = np.asarray(data.labels)
+    rows = np.arange(len(data)) if data.heldout is None else np.flatnonzero(data.heldout)
+    right = 0
+    for chosen in np.array_split(rows, math.ceil(len(rows) / _BATCH)):
+        inputs = {name: values[chosen] for name, values in data.arrays().items()}
+        right += int((observe(model, inputs, model.outputs[0].name).argmax(1) == labels[chosen]).sum())
+    return right / len(rows)
+
+
+def _watch(original: float, search: Search) -> Callable[[Epoch], None]:
+    """Return what gives a trial up half-way through its epochs if all of them so far lost too much."""
+    best = 0.0
+
+    def watch(epoch: Epoch) -> None:
+        nonlocal best
+        best = max(best, epoch.validation_accuracy or 0.0)
+        lost = 100 * (original - best)
+        if epoch.epoch == math.ceil(search.recipe.epochs / 2) and lost > 2 * search.most_lost_points:
+            raise GivenUpError(
+                f"half-way through training it was {lost:.1f} points below the given model, more than twice "
+                f"{search.most_lost_points:g}; not attacked"
+            )
+
+    return watch
+
+
+def _upper(figures: Mapping[str, Estimate]) -> dict[str, float]:
+    return {name: estimate.upper for name, estimate in figures.items()}
+
+
+def _restructured(model: Model, inputs: Mapping[str, np.ndarray], choice: Choice) -> tuple[Model, Cut]:
     """Run the passes without training between them: the trial trains once, in the end."""
-    inputs = sample_items(data, seed)
     now, cut = model, find_cut(model, [choice.cut])
     if choice.kept_channels < 1:
         now, cut = rewrite(now, cut, inputs, Step("prune", choice.kept_channels))
@@ -99,13 +154,6 @@ def _restructured(model: Model, data: Data, choice: Choice, seed: int) -> tuple[
         channels = now.tensors[cut.tensors[0]].shape[1]
         now, cut = rewrite(now, cut, inputs, Step("bottleneck", max(1, round(channels * choice.crossing_channels))))
     return now, cut
-
-
-def _masked(model: Model, cut: Cut, data: Data, choice: Choice, seed: int) -> tuple[Model, Cut]:
-    (tensor,) = cut.tensors
-    sample = {tensor: observe(model, sample_items(data, seed), tensor)}
-    masked = load_model(apply_mask(model, cut, choice.mask, strength=choice.strength, seed=seed, sample=sample))
-    return masked, find_cut(masked, [f"{tensor}_masked"])
 
 
 def _silent(description: str, *, advance: float = 1.0) -> None:

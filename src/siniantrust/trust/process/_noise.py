@@ -2,7 +2,9 @@
 
 Uniform numbers are whole multiples of 2**-53 (of 2**-24 for float32, of 2**-11 for float16) on [0, 1), all equally
 likely. Normal numbers come from pairs of the former by Box and Muller 1958 in double precision, and are rounded to the
-input's type at the end: their tails end at 8.57 standard deviations, beyond which lies a share of 1e-17.
+input's type at the end: their tails end at 8.57 standard deviations, beyond which lies a share of 1e-17. Laplace
+numbers are differences of two logarithms of even ones, likewise in double precision, with tails to 36 times their
+scale. Ones and zeros are even numbers held against the share of ones.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, cast, get_args
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -25,11 +28,17 @@ _BITS = {"float16": 11, "float32": 24, "float64": 53}
 _WORD_BITS = 64
 
 
+Kind = Literal["normal", "uniform", "laplace", "bernoulli"]
+
+
 @dataclass(frozen=True, slots=True)
 class Law:
-    """Normal numbers of mean 0 and variance 1, or even ones on [0, 1); times a factor, plus an offset."""
+    """Normal numbers of mean 0 and variance 1, even ones on [0, 1), Laplace ones of scale 1; or 1s and 0s (Bernoulli).
 
-    is_normal: bool
+    They are multiplied by ``factor``. ``offset`` is added; of Bernoulli numbers it is the probability of a 1 instead.
+    """
+
+    kind: Kind
     offset: float = 0.0
     factor: float = 1.0
 
@@ -47,11 +56,23 @@ class NoiseSource:
         flat = drawn.reshape(-1)
         for start in range(0, flat.size, 2 * _PAIRS):
             piece = flat[start : start + 2 * _PAIRS]
-            numbers = self._normal(len(piece)) if law.is_normal else self._uniform(len(piece), _BITS[dtype])
+            numbers = self._numbers(law, len(piece), _BITS[dtype])
             numbers *= law.factor
-            numbers += law.offset
+            if law.kind != "bernoulli":
+                numbers += law.offset
             piece[:] = numbers
         return drawn
+
+    def _numbers(self, law: Law, count: int, bits: int) -> np.ndarray:
+        """Return numbers in double precision, not yet scaled."""
+        if law.kind == "normal":
+            return self._normal(count)
+        if law.kind == "laplace":
+            return self._laplace(count)
+        numbers = self._uniform(count, bits)
+        if law.kind == "bernoulli":
+            np.greater_equal(numbers, 1 - law.offset, out=numbers)
+        return numbers
 
     def _uniform(self, count: int, bits: int) -> np.ndarray:
         words = np.empty(count, np.uint64)
@@ -74,6 +95,17 @@ class NoiseSource:
         np.multiply(radius, np.cos(angle), out=numbers[:pairs])
         np.multiply(radius, np.sin(angle), out=numbers[pairs:])
         return numbers[:count]
+
+    def _laplace(self, count: int) -> np.ndarray:
+        numbers = self._logarithms(count)
+        numbers -= self._logarithms(count)
+        return numbers
+
+    def _logarithms(self, count: int) -> np.ndarray:
+        numbers = self._uniform(count, _BITS["float64"])
+        np.subtract(1.0, numbers, out=numbers)  # on (0, 1], as above
+        np.log(numbers, out=numbers)
+        return numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +164,9 @@ def law_of(name: str) -> Law | None:
         offset, factor = (float(number) for number in numbers[:2])
     except ValueError:
         offset = factor = math.nan
-    if law not in {"normal", "uniform"} or not math.isfinite(offset) or not math.isfinite(factor):
+    if law not in get_args(Kind) or not math.isfinite(offset) or not math.isfinite(factor):
         raise EnclaveError(f"enclave: the input '{name}' has a reserved name that says no law; seal the part again")
-    return Law(law == "normal", offset, factor)
+    return Law(cast("Kind", law), offset, factor)
 
 
 def _size(name: str, size: int | str, sizes: Mapping[str, int]) -> int:

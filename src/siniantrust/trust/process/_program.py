@@ -127,7 +127,7 @@ def _map(file: int, size_bytes: int) -> mmap.mmap:
 def _warm_up() -> None:
     """Make every library load what it loads on first use, while files can still be opened."""
     noise = _noise.NoiseSource()
-    noise.draw(_noise.Law(is_normal=True), (1,), "float32")
+    noise.draw(_noise.Law("normal"), (1,), "float32")
     part = _parts.LoadedPart("warm-up", _WARM_UP_MODEL, threads=1, noise=noise)
     part.run({"x": np.zeros(1, np.float32)})
     np.random.default_rng(0)

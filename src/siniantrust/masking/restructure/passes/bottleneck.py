@@ -10,13 +10,16 @@ from siniantrust.masking.restructure._pass import Pass, RestructureError, Rewrit
 
 _MOST_CHANNELS = 4096
 _MATRIX = 2
+# Of the largest variance; channels of less are not blown up further.
+_LEAST_SHARE = 1e-6
 
 
 def run(subject: Subject) -> Rewritten:
     """Send ``amount`` channels in place of all: a 1 x 1 convolution before the cut and one behind it.
 
-    They begin as the principal components of what crosses, the linear pair that loses least on the given items. A
-    vector (N, C) is multiplied by matrices instead.
+    They begin as the principal components of what crosses, the linear pair that loses least on the given items, each
+    scaled to a variance of 1: noise and levels behind them have one size for all channels. A vector (N, C) is
+    multiplied by matrices instead.
     """
     kept = round(subject.amount)
     tensor = subject.model.tensors[subject.tensor]
@@ -27,17 +30,20 @@ def run(subject: Subject) -> Rewritten:
         )
     values = np.moveaxis(observe(subject.model, subject.inputs, subject.tensor), 1, -1).reshape(-1, channels)
     mean = values.mean(axis=0, dtype=np.float64)
-    _, vectors = np.linalg.eigh(np.cov(values.astype(np.float64), rowvar=False))
+    variances, vectors = np.linalg.eigh(np.cov(values.astype(np.float64), rowvar=False))
     basis = vectors[:, ::-1][:, :kept].T
+    # Where nothing varies, nothing is scaled.
+    least = variances[-1] * _LEAST_SHARE or 1.0
+    scales = np.sqrt(np.maximum(variances[::-1][:kept], least))[:, None]
     editor = Editor(subject.model, subject.cut)
     maker = editor.maker(subject.tensor)
     if maker is None:
         raise RestructureError(f"cut '{subject.cut.id}': it is the model's input that crosses; cut behind a node")
     ones = [1] * (len(tensor.shape) - _MATRIX)
     made = {
-        "squeeze": basis.reshape(kept, channels, *ones),
-        "squeeze_bias": -basis @ mean,
-        "widen": basis.T.reshape(channels, kept, *ones),
+        "squeeze": (basis / scales).reshape(kept, channels, *ones),
+        "squeeze_bias": -(basis / scales) @ mean,
+        "widen": (basis * scales).T.reshape(channels, kept, *ones),
         "widen_bias": mean,
     }
     names = {name: editor.add(f"{subject.tensor}_{name}", each.astype(tensor.dtype)) for name, each in made.items()}
