@@ -2,7 +2,7 @@
 
     python benchmarks/tune.py --out benchmarks/results/tune --budget 200 --workers 16
 
-With --judge the nearest point of each network is audited by the whole suite at the standard budget, for minutes more.
+With --judge the nearest point of each network, if it has a mask, is audited by the whole suite at the standard budget.
 The same command goes on where it was killed. Not in run_all.py: a search that means something takes an hour and more.
 """
 
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="trials that run beside each other")
     parser.add_argument("--epochs", type=int, default=8, help="passes over the data of each trial")
     parser.add_argument("--only", action="append", choices=list(SUBJECTS), help="search for this network only")
-    parser.add_argument("--judge", action="store_true", help="audit the nearest points by the whole suite")
+    parser.add_argument("--judge", action="store_true", help="audit the nearest points with a mask by the whole suite")
     arguments = parser.parse_args()
     limits = Limits()
     rows, bars, tried = [], [], []
@@ -109,7 +109,7 @@ def main() -> None:
         )
         nearest = _nearest(found, limits)
         bars += _bars(name, "quick audit", nearest.leakage, nearest, limits)
-        if arguments.judge:
+        if arguments.judge and nearest.mask != NONE:
             figures = judge(folder, nearest.number, nearest.tensor, _data(items, model))
             bars += _bars(name, "whole suite", figures, nearest, limits)
     outcome = Outcome(

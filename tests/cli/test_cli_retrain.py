@@ -63,7 +63,7 @@ def test_what_it_refuses(refused: Command, files: tuple[Path, Path], tmp_path: P
     refused("retrain", model, data, "--at", "p1", *end, names="out.onnx.checkpoint: damaged")
     refused("restructure", model, data, "--at", "p1", "--pass", "magic", *end, names="pass 'magic' is unknown")
     refused("restructure", model, data, "--at", "p1", "--pass", "prune", *end, "--epochs", 0, names="epochs")
-    refused("tune", model, data, "--mask", "magic", "-o", tmp_path / "search", names="masks out of none, bank")
+    refused("tune", model, data, "--mask", "magic", "-o", tmp_path / "search", names="there are none, bank")
 
 
 def test_a_smaller_part_one_is_written_with_its_record(
