@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siniantrust.masking.exact._arena import Arena
-from siniantrust.masking.exact._field import PRIME
+from siniantrust.masking.exact._field import HALF, PRIME
 from siniantrust.masking.exact._native import NativePasses, load_native
-from siniantrust.masking.exact._passes import NOT_FINITE, OUT_OF_RANGE, NumpyPasses, Passes, Results, Unmasking
+from siniantrust.masking.exact._passes import NOT_FINITE, OUT_OF_RANGE, Moves, NumpyPasses, Passes, Results, Unmasking
 from siniantrust.masking.exact._pool import Pool
+from siniantrust.masking.exact._ring import NARROW
 
 NUMPY = NumpyPasses()
 WORDS = st.sampled_from([0, 1, 255, 256, (1 << 24) - 1, 1 << 24, (1 << 32) - 1]) | st.integers(0, (1 << 32) - 1)
@@ -128,10 +129,14 @@ def test_unmasking_is_the_same_in_both(
     generator = np.random.default_rng(sum(form))
     channels, rows, width = form
     answers, pads = generator.integers(0, 256, (2, limbs, *form), dtype=np.uint8)
-    answers[:, :1], pads[:, :1] = 0, 255
+    answers[:, :1], pads[:, :1] = 255, 0  # the largest number, with the largest weights
+    answers[-1, :1] = 127
     period = 1 if by_column or channels % 3 else 3
     scale, bias = generator.normal(size=(2, width if by_column else period)).astype(np.float32)
     across = generator.integers(0, 1 << 21, (3, width)).astype(np.int32)
+    across[0] = (1 << 21) - 1
+    if limbs == NARROW:
+        across[:2] = [[HALF], [-HALF]]
     down, gather = _residues(generator, 3, rows), _residues(generator, 3, period)
     addend: np.ndarray | None = None if added is None else (3 * generator.normal(size=form)).astype(added)
     relu = made == "both"
@@ -197,6 +202,37 @@ def test_weighing_is_the_same_in_both(native: NativePasses, form: tuple[int, int
     for item in range(2):
         for repetition in range(2):
             lines = np.einsum("crw,tw->crt", steps[item].astype(object), across[repetition].astype(object))
+            turned = np.einsum("crt,ur->cut", lines, down[repetition].astype(object))
+            assert sums[item, repetition] == (turned * factors[:, repetition]).sum() % PRIME
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    form=st.tuples(st.integers(1, 9), st.integers(1, 5), st.sampled_from([16, 17, 250, 256, 257, 600, 1024])),
+    edges=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=8),
+    turns=st.integers(1, 8),
+)
+def test_weighing_by_one_row_is_the_same_in_both(
+    native: NativePasses, form: tuple[int, int, int], edges: list[tuple[int, int]], turns: int
+) -> None:
+    """Where taps are multiples of one row without its edges, sums are those of integers of any size."""
+    generator = np.random.default_rng(sum(form))
+    channels, rows, width = form
+    steps = generator.integers(-127, 128, (2, *form)).astype(np.int8)
+    steps[0, 0] = -127
+    across = generator.integers(-HALF, HALF + 1, (2, 1, width)).astype(np.int32)
+    across[0] = HALF
+    head, tail = (np.array([each[side] for each in edges], np.int64) for side in (0, 1))
+    moves = Moves(_residues(generator, 2, len(edges)), head, tail)
+    down, factors = _residues(generator, 2, turns, rows), _residues(generator, channels, 2, turns, len(edges))
+    sums, other = (passes.weigher(across, down, factors, moves)(steps) for passes in (NUMPY, native))
+    np.testing.assert_array_equal(sums, other)
+    columns = np.arange(width)
+    seen = (columns >= head[:, None]) & (columns < width - tail[:, None])
+    for item in range(2):
+        for repetition in range(2):
+            taps = across[repetition].astype(object) * moves.weights[repetition][:, None] * seen
+            lines = np.einsum("crw,tw->crt", steps[item].astype(object), taps)
             turned = np.einsum("crt,ur->cut", lines, down[repetition].astype(object))
             assert sums[item, repetition] == (turned * factors[:, repetition]).sum() % PRIME
 

@@ -70,7 +70,7 @@ def measure_costs(*, repeats: int = 5) -> Costs:
         for shape in _SHAPES:
             model, (channels, side, kernel) = _block(*shape), shape
             numbers = channels * side**2
-            weighed = numbers * taps((kernel, kernel), (side, side), (side, side))
+            weighed = numbers * taps((kernel, kernel), (1, 1), (side, side), (side, side))
             weights = (channels * kernel) ** 2
             for names, quantised in ((("first", "between", "last"), 1), (("first", "last"), 2)):
                 found = _metered(model, names, device, repeats)

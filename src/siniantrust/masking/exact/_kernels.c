@@ -329,23 +329,26 @@ int32_t sinian_unmask(const struct unmasking *form, const struct item *item, int
 #define CHANNELS 4
 #define WIDE_BLOCK 4096
 
-INLINE void products(int64_t count, int16_t steps[CHANNELS][WIDE_BLOCK], const int16_t *restrict high,
-                     const int16_t *restrict low, int64_t *lines) {
+INLINE void pieces(int64_t count, int bits, int16_t steps[CHANNELS][WIDE_BLOCK], int64_t start,
+                   const int16_t *restrict high, const int16_t *restrict low, int64_t *lines) {
     int32_t high0 = 0, high1 = 0, high2 = 0, high3 = 0, low0 = 0, low1 = 0, low2 = 0, low3 = 0;
+    const int16_t *restrict steps0 = steps[0] + start, *restrict steps1 = steps[1] + start;
+    const int16_t *restrict steps2 = steps[2] + start, *restrict steps3 = steps[3] + start;
     for (int64_t i = 0; i < count; i++) {
-        high0 += high[i] * steps[0][i];
-        high1 += high[i] * steps[1][i];
-        high2 += high[i] * steps[2][i];
-        high3 += high[i] * steps[3][i];
-        low0 += low[i] * steps[0][i];
-        low1 += low[i] * steps[1][i];
-        low2 += low[i] * steps[2][i];
-        low3 += low[i] * steps[3][i];
+        high0 += high[i] * steps0[i];
+        high1 += high[i] * steps1[i];
+        high2 += high[i] * steps2[i];
+        high3 += high[i] * steps3[i];
+        low0 += low[i] * steps0[i];
+        low1 += low[i] * steps1[i];
+        low2 += low[i] * steps2[i];
+        low3 += low[i] * steps3[i];
     }
-    lines[0] = residue(INT64_C(2048) * high0 + low0);
-    lines[1] = residue(INT64_C(2048) * high1 + low1);
-    lines[2] = residue(INT64_C(2048) * high2 + low2);
-    lines[3] = residue(INT64_C(2048) * high3 + low3);
+    int64_t worth = INT64_C(1) << bits;
+    lines[0] = residue(worth * high0 + low0);
+    lines[1] = residue(worth * high1 + low1);
+    lines[2] = residue(worth * high2 + low2);
+    lines[3] = residue(worth * high3 + low3);
 }
 
 /* Weigh steps (items, channels, rows, width) for the check: ``sums`` (items, repetitions) gets what each item's results
@@ -376,7 +379,7 @@ void sinian_weigh(int64_t items, int64_t channels, int64_t rows, int64_t width, 
                 for (int64_t r = 0; r < repetitions; r++)
                     for (int64_t tap = 0; tap < across_taps; tap++) {
                         int64_t lines[CHANNELS], place = (r * across_taps + tap) * stride + start;
-                        products(padded, wide, high + place, low + place, lines);
+                        pieces(padded, 11, wide, 0, high + place, low + place, lines);
                         for (int64_t k = 0; k < together; k++) {
                             int64_t item = (begun + k) / channels, channel = (begun + k) % channels;
                             const int64_t *factor = factors + (channel * repetitions + r) * down_taps * across_taps;
@@ -388,6 +391,89 @@ void sinian_weigh(int64_t items, int64_t channels, int64_t rows, int64_t width, 
                             *sum = residue(*sum + residue(total) * lines[k]);
                         }
                     }
+            }
+    }
+}
+
+/* Of weights that are the powers of one number, those of another tap of a kernel are the same times a number, but for
+ * what lies beyond the edges. */
+#define TURNS 8
+#define EDGES 8
+#define SHORT 256
+
+struct moving {
+    int64_t taps;
+    const int32_t *across;
+    const int64_t *head, *tail, *moves;
+};
+
+/* Weigh steps as ``sinian_weigh`` does, where a tap's weights are ``moves`` (repetitions, taps; residues) times those of
+ * one row, ``across`` (repetitions, width; below 2^30 in magnitude; in two pieces: ``high`` * 2^15 + ``low``), without
+ * the first ``head`` and the last ``tail`` columns. */
+EVERY_PROCESSOR
+void sinian_weigh_moved(int64_t items, int64_t channels, int64_t rows, int64_t width, const int8_t *steps,
+                        int64_t repetitions, int64_t down_taps, const int64_t *down, const struct moving *moving,
+                        const int16_t *high, const int16_t *low, const int64_t *factors, int64_t *sums) {
+    int16_t wide[CHANNELS][WIDE_BLOCK];
+    int64_t padded = (width + 15) / 16 * 16, taps = moving->taps, heads = 0, tails = 0;
+    for (int64_t tap = 0; tap < taps; tap++) {
+        heads = moving->head[tap] > heads ? moving->head[tap] : heads;
+        tails = moving->tail[tap] > tails ? moving->tail[tap] : tails;
+    }
+    memset(wide, 0, sizeof wide);
+    memset(sums, 0, sizeof *sums * items * repetitions);
+    for (int64_t begun = 0; begun < items * channels; begun += CHANNELS) {
+        int64_t together = items * channels - begun < CHANNELS ? items * channels - begun : CHANNELS;
+        /* By turn: sums over rows of whole rows, and of single columns at either edge. */
+        int64_t whole[MOST_REPETITIONS][CHANNELS][TURNS];
+        int64_t first[MOST_REPETITIONS][CHANNELS][TURNS][EDGES], last[MOST_REPETITIONS][CHANNELS][TURNS][EDGES];
+        memset(whole, 0, sizeof whole[0] * repetitions);
+        memset(first, 0, sizeof first[0] * repetitions);
+        memset(last, 0, sizeof last[0] * repetitions);
+        for (int64_t row = 0; row < rows; row++) {
+            for (int64_t k = 0; k < together; k++) {
+                const int8_t *restrict from = steps + ((begun + k) * rows + row) * width;
+                for (int64_t i = 0; i < width; i++)
+                    wide[k][i] = from[i];
+            }
+            for (int64_t r = 0; r < repetitions; r++) {
+                int64_t lines[CHANNELS] = {0};
+                for (int64_t start = 0; start < padded; start += SHORT) {
+                    int64_t size = padded - start < SHORT ? padded - start : SHORT, part[CHANNELS];
+                    pieces(size, 15, wide, start, high + r * padded + start, low + r * padded + start, part);
+                    for (int64_t k = 0; k < CHANNELS; k++)
+                        lines[k] += part[k];
+                }
+                for (int64_t k = 0; k < together; k++) {
+                    int64_t line = residue(lines[k]);
+                    for (int64_t turn = 0; turn < down_taps; turn++) {
+                        int64_t weight = down[(r * down_taps + turn) * rows + row];
+                        whole[r][k][turn] = residue(whole[r][k][turn] + residue(weight * line));
+                        for (int64_t i = 0; i < heads; i++)
+                            first[r][k][turn][i] += weight * wide[k][i];
+                        for (int64_t i = 0; i < tails; i++)
+                            last[r][k][turn][i] += weight * wide[k][width - 1 - i];
+                    }
+                }
+            }
+        }
+        for (int64_t r = 0; r < repetitions; r++)
+            for (int64_t k = 0; k < together; k++) {
+                const int32_t *across = moving->across + r * width;
+                int64_t item = (begun + k) / channels, channel = (begun + k) % channels, total = 0;
+                const int64_t *factor = factors + (channel * repetitions + r) * down_taps * taps;
+                for (int64_t turn = 0; turn < down_taps; turn++)
+                    for (int64_t tap = 0; tap < taps; tap++) {
+                        int64_t inside = whole[r][k][turn];
+                        for (int64_t i = 0; i < moving->head[tap]; i++)
+                            inside -= residue(residue(first[r][k][turn][i]) * across[i]);
+                        for (int64_t i = 0; i < moving->tail[tap]; i++)
+                            inside -= residue(residue(last[r][k][turn][i]) * across[width - 1 - i]);
+                        inside = residue(residue(inside) * moving->moves[r * taps + tap]);
+                        total += residue(inside * factor[turn * taps + tap]);
+                    }
+                int64_t *sum = sums + item * repetitions + r;
+                *sum = residue(*sum + residue(total));
             }
     }
 }

@@ -10,7 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from siniantrust.masking.exact._passes import Mask, Results, Share, Unmask, Unmasking, Weigh
+from siniantrust.masking.exact._passes import (
+    MOST_EDGE,
+    MOST_TAPS,
+    MOST_WIDTH,
+    Mask,
+    Moves,
+    Results,
+    Share,
+    Unmask,
+    Unmasking,
+    Weigh,
+)
 from siniantrust.masking.exact._pool import Pool
 
 _Type = type[ctypes.c_void_p] | type[ctypes.c_int64] | type[ctypes.c_float]
@@ -18,8 +29,9 @@ _Pointer: _Type = ctypes.c_void_p
 _Count: _Type = ctypes.c_int64
 _Float: _Type = ctypes.c_float
 # How the library splits weights, so that products with quantised values are sums of 16-bit products.
-_LOW_BITS = 11
+_LOW_BITS, _HALF_BITS = 11, 15
 _LANES = 16
+_MOST_REPETITIONS = 8
 
 
 class _Form(ctypes.Structure):
@@ -40,6 +52,12 @@ class _Item(ctypes.Structure):
         *((name, _Pointer) for name in ("answers", "added", "added_steps", "values", "steps", "sums")),
         ("added_scale", _Float),
     )
+
+
+class _Moving(ctypes.Structure):
+    """``struct moving`` of the library."""
+
+    _fields_ = (("taps", _Count), *((name, _Pointer) for name in ("across", "head", "tail", "moves")))
 
 
 class _Address:
@@ -85,6 +103,9 @@ class NativePasses:
         self._unmask = function("unmask", _Pointer, _Pointer, _Count, _Count, _Pointer)
         self._weigh = function(
             "weigh", *[_Count] * 4, _Pointer, _Count, _Count, _Pointer, _Count, *[_Pointer] * 4, result=None
+        )
+        self._weigh_moved = function(
+            "weigh_moved", *[_Count] * 4, _Pointer, _Count, _Count, *[_Pointer] * 6, result=None
         )
 
     def quantise(self, values: np.ndarray, scale: float, steps: np.ndarray) -> int:
@@ -152,13 +173,12 @@ class NativePasses:
 
         return unmask
 
-    def weigher(self, across: np.ndarray, down: np.ndarray, factors: np.ndarray) -> Weigh:
+    def weigher(self, across: np.ndarray, down: np.ndarray, factors: np.ndarray, moves: Moves | None = None) -> Weigh:
         """See ``Passes``."""
-        repetitions, taps, width = across.shape
-        padded = np.zeros((repetitions, taps, -(-width // _LANES) * _LANES), np.int32)
-        padded[..., :width] = across
-        high = (padded >> _LOW_BITS).astype(np.int16)
-        low = (padded & ((1 << _LOW_BITS) - 1)).astype(np.int16)
+        if moves is not None:
+            return self._mover(across, down, factors, moves)
+        repetitions, taps, _width = across.shape
+        high, low = _pieces(across, _LOW_BITS)
         constants = [high, low, np.ascontiguousarray(down), np.ascontiguousarray(factors)]
         at_high, at_low, at_down, at_factors = map(_at, constants)
 
@@ -173,6 +193,38 @@ class NativePasses:
             return sums
 
         return weigh
+
+    def _mover(self, across: np.ndarray, down: np.ndarray, factors: np.ndarray, moves: Moves) -> Weigh:
+        repetitions, turns, _ = down.shape
+        taps, width = moves.weights.shape[1], across.shape[2]
+        edge = int(max(moves.head.max(initial=0), moves.tail.max(initial=0)))
+        if turns > MOST_TAPS or edge > min(MOST_EDGE, width) or width > MOST_WIDTH or repetitions > _MOST_REPETITIONS:
+            raise ValueError(f"expected at most {MOST_TAPS} taps, edges of {MOST_EDGE} and {MOST_WIDTH} columns")
+        high, low = _pieces(across, _HALF_BITS)
+        arrays = [np.ascontiguousarray(each) for each in (across[:, 0], moves.head, moves.tail, moves.weights)]
+        moving = _Moving(taps, *map(_at, arrays))
+        moving.arrays = arrays  # what the pointers point to
+        constants = [high, low, np.ascontiguousarray(down), np.ascontiguousarray(factors)]
+        at_high, at_low, at_down, at_factors = map(_at, constants)
+
+        def weigh(steps: np.ndarray) -> np.ndarray:
+            # Reading sizes from ``constants`` keeps alive what the pointers point to.
+            sums = np.empty((len(steps), repetitions), np.int64)
+            self._weigh_moved(
+                *steps.shape,
+                *(_at(steps), repetitions, constants[2].shape[1], at_down),
+                *(ctypes.byref(moving), at_high, at_low, at_factors, _at(sums)),
+            )
+            return sums
+
+        return weigh
+
+
+def _pieces(weights: np.ndarray, low_bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights, padded to whole vectors, as high and low pieces of 16 bits."""
+    padded = np.zeros((*weights.shape[:2], -(-weights.shape[2] // _LANES) * _LANES), np.int32)
+    padded[..., : weights.shape[2]] = weights
+    return (padded >> low_bits).astype(np.int16), (padded & ((1 << low_bits) - 1)).astype(np.int16)
 
 
 def _at(array: np.ndarray) -> int:

@@ -17,9 +17,11 @@ from siniantrust.masking.exact._field import PRIME
 from siniantrust.masking.exact._pool import Pool
 
 NOT_FINITE, OUT_OF_RANGE = 1, 2
-# So many products of 51 bits stay below 2^63.
-BLOCK = 1 << 12
+# So many products of 53 bits stay below 2^63.
+BLOCK = 1 << 9
 WEIGHT_BITS = 21
+# What the compiled pass has room for: see ``_kernels.c``.
+MOST_TAPS, MOST_EDGE, MOST_WIDTH = 8, 8, 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +32,7 @@ class Unmasking:
         scale: float32, what one step of the result is worth: (width,) where ``by_column``, else (period,), by channel.
         bias: float32, as ``scale``.
         by_column: whether they go with the column.
-        across: int32 (repetitions, width), the check's weights, below 2^21.
+        across: int32 (repetitions, width), the check's weights, below 2^21; below 2^30 in magnitude for three limbs.
         down: int64 (repetitions, rows), its weights, residues.
         gather: int64 (repetitions, period), its weights, residues; so many channels make one sum.
         limbs: how many bytes a number has.
@@ -49,6 +51,21 @@ class Unmasking:
     most: int
     relu: bool = False
     inverse: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Moves:
+    """How the weights of a kernel's columns follow from one row of weights, where these are powers of one number.
+
+    Attributes:
+        weights: int64 (repetitions, taps), residues: what the row is multiplied by.
+        head: int64 (taps,), how many columns at the beginning a tap does not see.
+        tail: int64 (taps,), how many at the end.
+    """
+
+    weights: np.ndarray
+    head: np.ndarray
+    tail: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,15 +137,17 @@ class Passes(Protocol):
         """
         ...
 
-    def weigher(self, across: np.ndarray, down: np.ndarray, factors: np.ndarray) -> Weigh:
+    def weigher(self, across: np.ndarray, down: np.ndarray, factors: np.ndarray, moves: Moves | None = None) -> Weigh:
         """Return the pass that sums up quantised inputs, int8 (items, channels, rows, width), with weights.
 
         It returns int64 residues (items, repetitions).
 
         Args:
-            across: int32 (repetitions, across taps, width), below 2^21.
+            across: int32 (repetitions, across taps, width), below 2^21; with ``moves`` of one tap, and below 2^30 in
+                magnitude.
             down: int64 (repetitions, down taps, rows), residues.
             factors: int64 (channels, repetitions, down taps, across taps), residues.
+            moves: how the other taps' weights follow from the first one's.
         """
         ...
 
@@ -212,10 +231,11 @@ class NumpyPasses:
 
         return unmask
 
-    def weigher(self, across: np.ndarray, down: np.ndarray, factors: np.ndarray) -> Weigh:
+    def weigher(self, across: np.ndarray, down: np.ndarray, factors: np.ndarray, moves: Moves | None = None) -> Weigh:
         """See ``Passes``."""
-        repetitions, taps, width = across.shape
-        weights = across.reshape(-1, width).T.astype(np.int64)
+        whole = across if moves is None else _moved(across[:, 0], moves)
+        repetitions, taps, width = whole.shape
+        weights = whole.reshape(-1, width).T.astype(np.int64)
 
         def weigh(steps: np.ndarray) -> np.ndarray:
             sums = np.empty((len(steps), repetitions), np.int64)
@@ -227,6 +247,14 @@ class NumpyPasses:
             return sums
 
         return weigh
+
+
+def _moved(across: np.ndarray, moves: Moves) -> np.ndarray:
+    """Return every tap's weights (repetitions, taps, width), residues, of one row's (repetitions, width)."""
+    whole = across[:, None].astype(np.int64) * moves.weights[..., None] % PRIME
+    columns = np.arange(across.shape[1])
+    seen = (columns >= moves.head[:, None]) & (columns < len(columns) - moves.tail[:, None])
+    return np.where(seen, whole, 0)
 
 
 def _quantise(values: np.ndarray, inverse: float, steps: np.ndarray) -> None:

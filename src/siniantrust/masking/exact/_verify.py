@@ -9,12 +9,16 @@ For a convolution this would cost as many multiplications a position as a kernel
 positions are drawn from as well: one number for each row of positions (a) and one for each column (b), and what is
 compared is the sum of s_m a_i b_j Z[m, i, j] over everything. Of a result it takes one multiplication for each number,
 of an input as many as the kernel is wide, and the sums s W stay as they were. Small images are one long row, with one
-random number for each position.
+random number for each position. Where a kernel moves over wide images by single columns, the b are the powers of one
+random number: the weights of all its columns are then the same row, times a number each, and an input takes one
+multiplication, but for what lies at the edges.
 
 An answer that is wrong differs from the right one by residues that are not all zero, and the comparison is a
 polynomial in s, a and b that has each of them once in every term. It misses only a root of it. The b are drawn from
 2^21 values, s and a from all residues (no value of them comes more often than with 2^-30), so that one comparison
 misses with a probability of at most 2^-21 + 2^-30 + 2^-30 (Schwartz and Zippel), and each further one multiplies it.
+Powers of one number are at most of degree 1,023, and it is drawn from all residues but zero, so that it makes no more
+than 2^-21 of that either.
 """
 
 from __future__ import annotations
@@ -29,7 +33,19 @@ from siniantrust.errors import PlanError
 from siniantrust.masking.exact._field import HALF, PRIME
 from siniantrust.masking.exact._layer import Layer, Window
 from siniantrust.masking.exact._pads import SHARE
-from siniantrust.masking.exact._passes import BLOCK, WEIGHT_BITS, Passes, Results, Share, Unmasking
+from siniantrust.masking.exact._passes import (
+    BLOCK,
+    MOST_EDGE,
+    MOST_TAPS,
+    MOST_WIDTH,
+    WEIGHT_BITS,
+    Moves,
+    Passes,
+    Results,
+    Share,
+    Unmasking,
+)
+from siniantrust.masking.exact._ring import NARROW
 
 DEFAULT_SOUNDNESS_BITS = 40
 # Of one comparison: 2^-21 + 2^-30 + 2^-30 is below 2^-20.
@@ -37,7 +53,9 @@ _COMPARISON_BITS = 20
 _MOST_COMPARISONS = 8
 # Up to this size an image is one row of positions. An input then costs a multiplication for each weight of the kernel,
 # which is less than starting many short rows.
-_ONE_ROW = BLOCK
+_ONE_ROW = 1 << 12
+# Rows that are shorter cost more to start than their columns' weights to multiply.
+_LEAST_WIDTH = 48
 
 
 class LayerCheck:
@@ -91,9 +109,15 @@ class LayerCheck:
             gather = np.ones((count, 1), np.int64)
             self._products = _by_column(across.astype(np.int64), layer)
         else:
-            across, down, taps, down_taps = _positions(layer.window, count, entry[2:], exit_[2:])
+            moves = None
+            if limbs == NARROW and may_move(layer.window, entry[2:], exit_[2:]):
+                across, down, taps, down_taps, moves = _powers(layer.window, count, entry[2:], exit_[2:])
+            else:
+                across, down, taps, down_taps = _positions(layer.window, count, entry[2:], exit_[2:])
             gather = _residues(count, layer.rows)
-            self._weigh = passes.weigher(taps, down_taps, _by_tap(gather, layer, down_taps.shape[1], taps.shape[1]))
+            columns = taps.shape[1] if moves is None else moves.weights.shape[1]
+            factors = _by_tap(gather, layer, down_taps.shape[1], columns)
+            self._weigh = passes.weigher(taps, down_taps, factors, moves)
             self._entry_form = (-1, layer.weight.shape[1], down_taps.shape[2], taps.shape[2])
         self.each = down.shape[1] * across.shape[1]
         self.channels = math.prod(exit_[1:]) // self.each
@@ -170,24 +194,71 @@ def _positions(
     taps = np.zeros((count, window.kernel[1], entry[1]), np.int32)
     for column, (column_out, column_in) in enumerate(wide):
         taps[:, column, column_in] = across[:, column_out]
-    down_taps = np.zeros((count, window.kernel[0], entry[0]), np.int64)
-    for row, (row_out, row_in) in enumerate(high):
-        down_taps[:, row, row_in] = down[:, row_out]
-    return across, down, taps, down_taps
+    return across, down, taps, _down_taps(window, down, entry[0], exit_[0])
+
+
+def _down_taps(window: Window, down: np.ndarray, size_in: int, size_out: int) -> np.ndarray:
+    """Carry rows' numbers (count, rows) over to an input's: (count, down taps, rows)."""
+    taps = np.zeros((len(down), window.kernel[0], size_in), np.int64)
+    for row, (row_out, row_in) in enumerate(_moves(window, 0, size_in, size_out)):
+        taps[:, row, row_in] = down[:, row_out]
+    return taps
+
+
+def may_move(window: Window, entry: Sequence[int], exit_: Sequence[int]) -> bool:
+    """Return whether the columns of a kernel may have the powers of one number as weights, and gain by it."""
+    head, tail = _edges(window, entry[1], exit_[1])
+    return (
+        1 < window.kernel[1] <= MOST_TAPS
+        and window.kernel[0] <= MOST_TAPS
+        and window.strides[1] == 1
+        and min(entry[1], exit_[1]) >= _LEAST_WIDTH
+        and max(entry[1], exit_[1]) <= MOST_WIDTH
+        and max(head.max(), tail.max()) <= MOST_EDGE
+    )
+
+
+def _edges(window: Window, size_in: int, size_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many columns of an input each column of the kernel does not see at the beginning and at the end."""
+    shifts = np.arange(window.kernel[1]) * window.dilations[1] - window.pads[1]
+    return np.maximum(shifts, 0), np.maximum(size_in - np.minimum(size_in, size_out + shifts), 0)
+
+
+def _powers(
+    window: Window, count: int, entry: Sequence[int], exit_: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Moves]:
+    """Draw numbers for positions as ``_positions``, those of columns the powers of one number for each comparison."""
+    bases = [secrets.randbelow(PRIME - 1) + 1 for _ in range(count)]
+    width = max(entry[1], exit_[1])
+    powers = np.array([[pow(base, column, PRIME) for column in range(width)] for base in bases])
+    centred = np.where(powers > HALF, powers - PRIME, powers).astype(np.int32)
+    down = _residues(count, exit_[0])
+    shifts = [column * window.dilations[1] - window.pads[1] for column in range(window.kernel[1])]
+    weights = np.array([[pow(base, -shift, PRIME) for shift in shifts] for base in bases], np.int64)
+    moves = Moves(weights, *_edges(window, entry[1], exit_[1]))
+    across, taps = np.ascontiguousarray(centred[:, : exit_[1]]), np.ascontiguousarray(centred[:, None, : entry[1]])
+    return across, down, taps, _down_taps(window, down, entry[0], exit_[0]), moves
 
 
 def _is_one_row(kernel: Sequence[int], entry: Sequence[int], exit_: Sequence[int]) -> bool:
     return tuple(kernel) == (1, 1) or max(math.prod(entry), math.prod(exit_)) <= _ONE_ROW
 
 
-def taps(kernel: Sequence[int], entry: Sequence[int], exit_: Sequence[int]) -> int:
-    """Return with how many numbers a convolution's input is weighed in each comparison: its kernel's size, or width.
+def taps(kernel: Sequence[int], strides: Sequence[int], entry: Sequence[int], exit_: Sequence[int]) -> int:
+    """Return with how many numbers a convolution's input is weighed in each comparison.
+
+    Its kernel's size, or width, or, where it moves over wide images by single columns, one.
 
     Args:
         kernel: its kernel (height, width).
+        strides: its strides.
         entry: its input's height and width.
         exit_: its result's.
     """
+    pads = (kernel[0] // 2, kernel[1] // 2) * 2
+    window = Window((kernel[0], kernel[1]), (strides[0], strides[1]), (1, 1), (pads[0], pads[1], pads[2], pads[3]))
+    if may_move(window, entry, exit_):
+        return 1
     return math.prod(kernel) if _is_one_row(kernel, entry, exit_) else kernel[1]
 
 

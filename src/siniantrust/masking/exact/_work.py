@@ -138,7 +138,7 @@ def _work(
         added=added,
         entered=entry.elements,
         reads=reads,
-        taps=taps(kernel, entry.shape[2:], result.shape[2:]) if convolves else 1,
+        taps=taps(kernel, strides, entry.shape[2:], result.shape[2:]) if convolves else 1,
         received=result.elements,
         products=result.elements * math.prod(weight.dims) // result.shape[1 if convolves else -1],
         is_point=kernel == (1, 1),
