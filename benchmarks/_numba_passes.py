@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 from siniantrust.masking.exact._field import PRIME
-from siniantrust.masking.exact._passes import BLOCK, OUT_OF_RANGE, Mask, Results, Share, Unmask, Unmasking, Weigh
+from siniantrust.masking.exact._passes import BLOCK, OUT_OF_RANGE, Mask, Moves, Results, Share, Unmask, Unmasking, Weigh
 from siniantrust.masking.exact._pool import Pool
 from siniantrust.masking.exact._ring import NARROW_MOST
 
@@ -109,8 +109,10 @@ class NumbaPasses:
 
         return unmask
 
-    def weigher(self, across: np.ndarray, down: np.ndarray, factors: np.ndarray) -> Weigh:
+    def weigher(self, across: np.ndarray, down: np.ndarray, factors: np.ndarray, moves: Moves | None = None) -> Weigh:
         """See ``Passes``."""
+        if moves is not None:
+            raise NotImplementedError
 
         def weigh(steps: np.ndarray) -> np.ndarray:
             sums = np.empty((len(steps), len(across)), np.int64)
