@@ -143,6 +143,7 @@ def test_pictures_show_the_same_items(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {"audit.json", *strips}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
     """Two audits with one seed agree; another seed splits the data otherwise."""
     model, data = _load(tmp_path, small_network()), Data(photo_tiles(300), None, "x")

@@ -85,6 +85,7 @@ def test_first_weights_depend_on_the_seed_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+@pytest.mark.slow
 def test_cuts_attacked_together_give_the_figures_of_one_by_one(tmp_path: Path) -> None:
     """An audit gives the same figures with one worker and with two."""
     model = load_model(write_network(tmp_path / "model.onnx", small_network()))

@@ -34,7 +34,9 @@ def _score(name: str, values: np.ndarray) -> ScreenScore:
     return found
 
 
-@pytest.mark.parametrize("name", AGAINST_NOISE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "gan_discriminator")) for name in AGAINST_NOISE]
+)
 def test_the_input_itself_scores_above_noise(name: str) -> None:
     """Every screen gives features that are the input a higher score than features that are noise."""
     noise = np.random.default_rng(0).normal(size=(120, 3, 16, 16)).astype(np.float32)

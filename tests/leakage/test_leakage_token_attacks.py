@@ -139,6 +139,7 @@ def test_noise_gives_no_token_away(name: str) -> None:
     assert _share(name, problem, truth) < _common(problem, truth) + 0.03
 
 
+@pytest.mark.slow
 def test_a_transformer_reads_what_no_linear_classifier_can() -> None:
     """Where the sign of each embedding is drawn anew, the trained transformer is what reads the token."""
     texts = _texts()

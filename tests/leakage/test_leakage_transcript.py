@@ -308,6 +308,7 @@ def _heard(count: int, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return sounds, values, texts
 
 
+@pytest.mark.slow
 @NEEDS_SPEECH
 def test_speech_is_understood_at_a_shallow_cut_and_not_behind_a_pad() -> None:
     """Behind one layer nearly every spoken word is recognised; behind a one-time pad, none beyond a blind guess."""

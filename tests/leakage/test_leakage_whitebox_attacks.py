@@ -188,6 +188,7 @@ def test_arrays_are_optimised_too() -> None:
     assert np.square(answer - truth).mean() < 0.5 * np.square(start - truth).mean()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_answer() -> None:
     """Every attack of this kind repeats itself."""
     problem, unhurried = _labelled_problem(), replace(BUDGET, attack_time_s=3600)
@@ -214,6 +215,7 @@ def test_a_training_that_the_clock_ends_says_so(attack: ModuleType) -> None:
         assert attack.run(replace(problem, memo={}), limits, 0).stopped == stopped
 
 
+@pytest.mark.slow
 def test_a_shadow_inverts_without_a_query() -> None:
     """From labels and the untrusted side alone, the error falls well below that of the mean image."""
     problem = _labelled_problem()

@@ -321,6 +321,7 @@ def _trained() -> Model:
     return load_model(retrain(model, items(800), cut=cut_at(model, "p1"), recipe=recipe).proto)
 
 
+@pytest.mark.slow
 def test_each_pass_is_followed_by_distillation() -> None:
     """Two passes make Part 1 and what crosses smaller, and accuracy comes back each time."""
     model = _trained()
