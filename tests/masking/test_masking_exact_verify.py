@@ -21,7 +21,7 @@ PASSES = [NumpyPasses(), best_passes()]
 NO_WINDOW = Window(kernel=(1, 1), strides=(1, 1), dilations=(1, 1), pads=(0, 0, 0, 0))
 # Beyond 4,096 positions the check draws numbers for rows and columns, below it for positions; from 48 columns on powers
 # of one number, where the kernel moves by single ones and three bytes are enough.
-SMALL, WIDE, LARGE = (9, 11), (5, 50), (67, 70)
+SMALL, WIDE, LARGE, VAST = (9, 11), (5, 50), (67, 70), (132, 128)
 SQUARE = (1, 1, 2, 2)
 
 
@@ -63,7 +63,7 @@ def _sums(check: LayerCheck, results: np.ndarray, limbs: int = 3) -> tuple[np.nd
 def test_right_results_pass_and_wrong_ones_do_not(data: st.DataObject) -> None:
     """For any kernel, stride, dilation and padding, on small images and large ones, in both forms of the passes."""
     passes = data.draw(st.sampled_from(PASSES), label="passes")
-    size = data.draw(st.sampled_from([SMALL, WIDE, LARGE]), label="size")
+    size = data.draw(st.sampled_from([SMALL, WIDE, LARGE, VAST]), label="size")
     pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
     kernel, strides, dilations = (data.draw(pair, label=each) for each in ("kernel", "strides", "dilations"))
     pads = data.draw(st.tuples(*[st.integers(0, 3)] * 4), label="pads")
@@ -91,7 +91,7 @@ def test_matrix_products_are_checked_by_position(passes: Passes, shape: tuple[in
     assert not _checked(layer, steps, results, passes)
 
 
-@pytest.mark.parametrize("size", [SMALL, WIDE, LARGE])
+@pytest.mark.parametrize("size", [SMALL, WIDE, LARGE, VAST])
 @pytest.mark.parametrize("axis", [0, 1, 2, 3])
 def test_errors_that_cancel_are_found(size: tuple[int, int], axis: int) -> None:
     """One too many here and one too few there is found, whether items, channels, rows or columns differ."""

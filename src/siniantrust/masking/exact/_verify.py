@@ -18,7 +18,7 @@ polynomial in s, a and b that has each of them once in every term. It misses onl
 2^21 values, s and a from all residues (no value of them comes more often than with 2^-30), so that one comparison
 misses with a probability of at most 2^-21 + 2^-30 + 2^-30 (Schwartz and Zippel), and each further one multiplies it.
 Powers of one number are at most of degree 1,023, and it is drawn from all residues but zero, so that it makes no more
-than 2^-21 of that either.
+than 2^-21 of that either; a row's number may then be a product of two of 2^-30 each.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from siniantrust.masking.exact._passes import (
 from siniantrust.masking.exact._ring import NARROW
 
 DEFAULT_SOUNDNESS_BITS = 40
-# Of one comparison: 2^-21 + 2^-30 + 2^-30 is below 2^-20.
+# Of one comparison: 2^-21 + 3 * 2^-30 is below 2^-20.
 _COMPARISON_BITS = 20
 _MOST_COMPARISONS = 8
 # Up to this size an image is one row of positions. An input then costs a multiplication for each weight of the kernel,
@@ -56,6 +56,8 @@ _MOST_COMPARISONS = 8
 _ONE_ROW = 1 << 12
 # Rows that are shorter cost more to start than their columns' weights to multiply.
 _LEAST_WIDTH = 48
+# So many positions have weights that a second-level cache holds beside what they are multiplied with.
+_CACHED = 1 << 14
 
 
 class LayerCheck:
@@ -227,17 +229,38 @@ def _edges(window: Window, size_in: int, size_out: int) -> tuple[np.ndarray, np.
 def _powers(
     window: Window, count: int, entry: Sequence[int], exit_: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Moves]:
-    """Draw numbers for positions as ``_positions``, those of columns the powers of one number for each comparison."""
+    """Draw numbers for positions as ``_positions``, those of columns the powers of one number for each comparison.
+
+    Results are weighed several rows at a time, as one row: a row's number is that of its group times that of its place.
+    """
     bases = [secrets.randbelow(PRIME - 1) + 1 for _ in range(count)]
     width = max(entry[1], exit_[1])
-    powers = np.array([[pow(base, column, PRIME) for column in range(width)] for base in bases])
-    centred = np.where(powers > HALF, powers - PRIME, powers).astype(np.int32)
-    down = _residues(count, exit_[0])
+    powers = np.array([[pow(base, column, PRIME) for column in range(width)] for base in bases], np.int64)
+    together = _together(exit_)
+    places, groups = _residues(count, together), _residues(count, exit_[0] // together)
+    if together == exit_[0]:
+        groups = np.ones((count, 1), np.int64)
+    across = places[:, :, None] * powers[:, None, : exit_[1]] % PRIME
+    down = (groups[:, :, None] * places[:, None] % PRIME).reshape(count, -1)
     shifts = [column * window.dilations[1] - window.pads[1] for column in range(window.kernel[1])]
     weights = np.array([[pow(base, -shift, PRIME) for shift in shifts] for base in bases], np.int64)
     moves = Moves(weights, *_edges(window, entry[1], exit_[1]))
-    across, taps = np.ascontiguousarray(centred[:, : exit_[1]]), np.ascontiguousarray(centred[:, None, : entry[1]])
-    return across, down, taps, _down_taps(window, down, entry[0], exit_[0]), moves
+    taps = _centred(np.ascontiguousarray(powers[:, None, : entry[1]]))
+    return _centred(across.reshape(count, -1)), groups, taps, _down_taps(window, down, entry[0], exit_[0]), moves
+
+
+def _together(exit_: Sequence[int]) -> int:
+    """Return how many rows of results to weigh at once: all, if a cache holds their weights, else a block full."""
+    if math.prod(exit_) <= _CACHED:
+        return exit_[0]
+    fitting = (rows for rows in range(2, exit_[0] + 1) if exit_[0] % rows == 0 and rows * exit_[1] <= MOST_WIDTH)
+    return max(fitting, default=1)
+
+
+def _centred(residues: np.ndarray) -> np.ndarray:
+    """Return residues of the least magnitude, int32."""
+    made: np.ndarray = (residues - np.where(residues > HALF, PRIME, 0)).astype(np.int32)
+    return made
 
 
 def _is_one_row(kernel: Sequence[int], entry: Sequence[int], exit_: Sequence[int]) -> bool:
