@@ -8,8 +8,18 @@ import numba
 import numpy as np
 
 from siniantrust.masking.exact._field import PRIME
-from siniantrust.masking.exact._passes import BLOCK, OUT_OF_RANGE, Mask, Moves, Results, Share, Unmask, Unmasking, Weigh
-from siniantrust.masking.exact._pool import Pool
+from siniantrust.masking.exact._passes import (
+    BLOCK,
+    OUT_OF_RANGE,
+    Mask,
+    Moves,
+    NumpyPasses,
+    Results,
+    Share,
+    Unmask,
+    Unmasking,
+    Weigh,
+)
 from siniantrust.masking.exact._ring import NARROW_MOST
 
 _jit: Any = numba.njit(boundscheck=False)
@@ -74,22 +84,10 @@ def _weigh(steps, across, down, factors, sums):  # type: ignore[no-untyped-def] 
                             sums[item, r] = (sums[item, r] + line * weight) % PRIME
 
 
-class NumbaPasses:
-    """One go over memory each; what the benchmark measures, and no more."""
+class NumbaPasses(NumpyPasses):
+    """One go over memory each, where the benchmark measures it; the rest in numpy."""
 
     name = "numba"
-
-    def quantise(self, values: np.ndarray, scale: float, steps: np.ndarray) -> int:
-        """See ``Passes``."""
-        raise NotImplementedError
-
-    def pool(self, steps: np.ndarray, pool: Pool, pooled: np.ndarray) -> None:
-        """See ``Passes``."""
-        raise NotImplementedError
-
-    def add(self, first: np.ndarray, second: np.ndarray, made: np.ndarray) -> None:
-        """See ``Passes``."""
-        raise NotImplementedError
 
     def masker(self, steps: np.ndarray, sent: np.ndarray) -> Mask:
         """See ``Passes``, for the whole of an array."""
@@ -112,7 +110,7 @@ class NumbaPasses:
     def weigher(self, across: np.ndarray, down: np.ndarray, factors: np.ndarray, moves: Moves | None = None) -> Weigh:
         """See ``Passes``."""
         if moves is not None:
-            raise NotImplementedError
+            return super().weigher(across, down, factors, moves)
 
         def weigh(steps: np.ndarray) -> np.ndarray:
             sums = np.empty((len(steps), len(across)), np.int64)

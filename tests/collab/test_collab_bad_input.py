@@ -164,9 +164,10 @@ def test_a_chunk_sent_again_is_kept_once_and_may_not_change(tmp_path: Path) -> N
             edge.call(_methods.UPLOAD, upload(2 * FEATURES, LABELS, chunks=2))
 
 
-def test_nan_in_split_learning_leaves_its_edge_out_and_the_others_go_back_and_go_on(tmp_path: Path) -> None:
-    """In synchronous steps too, an edge that sends NaN is left out by name, and the others finish without it."""
-    setup = Setup(tmp_path, edges=("a", "b", "c")).write()
+@contextmanager
+def beside_others(folder: Path, value: float) -> Iterator[tuple[Link, pb.StepRequest]]:
+    """Yield an edge and its first step, all features ``value``, in a run of three; the others must end without it."""
+    setup = Setup(folder, edges=("a", "b", "c")).write()
     here = Here(setup)
     here.start_cloud()
     here.start_edge("b")
@@ -174,12 +175,18 @@ def test_nan_in_split_learning_leaves_its_edge_out_and_the_others_go_back_and_go
     with link(here, "a") as rogue:
         joined = rogue.join([0])
         request = pb.StepRequest(generation=joined.generation, step=1, phase="forward")
-        to_messages({"pool": np.full_like(FEATURES, np.inf), "labels": LABELS}, request.tensors)
-        with pytest.raises(RefusedError, match=r"edge 'a', step 1: tensor 'pool': it holds NaN or infinity"):
-            rogue.call(_methods.STEP, request)
+        to_messages({"pool": np.full_like(FEATURES, value), "labels": LABELS}, request.tensors)
+        yield rogue, request
     here.wait("b", "c", "cloud")
     assert not here.faults
     assert setup.model("b") == setup.model("c") == setup.model("cloud")
+
+
+def test_nan_in_split_learning_leaves_its_edge_out_and_the_others_go_back_and_go_on(tmp_path: Path) -> None:
+    """In synchronous steps too, an edge that sends NaN is left out by name, and the others finish without it."""
+    refusal = r"edge 'a', step 1: tensor 'pool': it holds NaN or infinity"
+    with beside_others(tmp_path, np.inf) as (rogue, request), pytest.raises(RefusedError, match=refusal):
+        rogue.call(_methods.STEP, request)
 
 
 def test_an_edge_that_is_silent_for_too_long_is_left_out(tmp_path: Path) -> None:
@@ -227,22 +234,11 @@ def test_an_edge_that_keeps_many_calls_open_leaves_room_for_others(tmp_path: Pat
 
 def test_an_edge_whose_values_are_too_large_is_left_out_and_the_others_go_on(tmp_path: Path) -> None:
     """Finite features that no score stays finite for are their edge's fault, by name; nothing is learnt from them."""
-    setup = Setup(tmp_path, edges=("a", "b", "c")).write()
-    here = Here(setup)
-    here.start_cloud()
-    here.start_edge("b")
-    here.start_edge("c")
-    with link(here, "a") as rogue:
-        joined = rogue.join([0])
-        request = pb.StepRequest(generation=joined.generation, step=1, phase="forward")
-        to_messages({"pool": np.full_like(FEATURES, 3e38), "labels": LABELS}, request.tensors)
+    with beside_others(tmp_path, 3e38) as (rogue, request):
         with pytest.raises(JoinAgainError):
             rogue.call(_methods.STEP, request)
         with pytest.raises(RefusedError, match="edge 'a' was left out of this run: step 1: what Part 2 makes of"):
             rogue.join([0])
-    here.wait("b", "c", "cloud")
-    assert not here.faults
-    assert setup.model("b") == setup.model("c") == setup.model("cloud")
 
 
 @pytest.mark.parametrize(

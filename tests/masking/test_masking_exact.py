@@ -124,7 +124,7 @@ def _in_the_clear(model: Model, program: Program, x: np.ndarray) -> np.ndarray:
 def _begun(session: ExactSession, x: np.ndarray) -> Query:
     """Return a request whose corrections the session keeps."""
     query = session.trusted.begin({"x": x})
-    session._keep(query.prepared)
+    session.corrections.keep(query.prepared)
     return query
 
 

@@ -33,16 +33,19 @@ class Corrections:
         with self._lock:
             return sum(row.nbytes for row in self._kept.values())
 
-    def keep(self, items: Sequence[int], rows: np.ndarray) -> None:
-        """Keep what was prepared for items: uint8 (items, bytes), all layers' corrections one after the other.
+    def keep(self, rows: Mapping[int, np.ndarray]) -> None:
+        """Keep what was prepared, by item: uint8 (bytes,), all layers' corrections one after the other.
 
         Raises:
             TrustError: if a row has another size.
         """
-        if rows.shape != (len(items), self._ends[-1]):
-            raise TrustError(f"exact masks: expected {self._ends[-1]} bytes of corrections an item, found {rows.shape}")
+        for row in rows.values():
+            if row.shape != (self._ends[-1],):
+                raise TrustError(
+                    f"exact masks: expected {self._ends[-1]} bytes of corrections an item, found {row.shape}"
+                )
         with self._lock:
-            self._kept.update(zip(items, rows, strict=True))
+            self._kept.update(rows)
 
     def rows(self, exchange: int, items: Sequence[int]) -> np.ndarray:
         """Return one exchange's share of what is kept, uint8 (items, bytes).

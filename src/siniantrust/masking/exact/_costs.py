@@ -37,7 +37,7 @@ class Costs:
         mask_s: of each number that is sent: pad and sum.
         quantise_s: of each number that was made inside, when it goes to a layer under a pad.
         verify_s: of each number that is sent and each weight that it meets in the check.
-        unmask_s: of each number that comes back: its two pads, differences, the check's sums, conversion.
+        unmask_s: of each number that comes back: its pad, the check's sums, conversion.
         layer_s: of each layer under a pad, whatever its size.
         product_s: of each multiplication of a layer that stays inside.
         point_s: the same for kernels of one pixel and matrix products.
@@ -165,16 +165,16 @@ def _metered(model: Model, padded: Sequence[str], device: Device, repeats: int) 
             return stack.enter_context(closing(_opened(device, part))).run
 
         trusted = Trusted(program, open_part=open_here, key=os.urandom(KEY_BYTES), ledger=Count())
+        kept = Corrections([exchange.corrections for exchange in program.exchanges])
         meters, item = [], _item(model)
         for _ in range(repeats):
-            rows = trusted.prepare(1)
-            kept = Corrections([exchange.corrections for exchange in program.exchanges])
-            kept.keep(list(rows), np.stack(list(rows.values())))
+            kept.keep(trusted.prepare(1))
             trusted.meter = Meter()
             query = trusted.begin(item)
             while query.request is not None:
                 answers = {layer.exit: zeros[layer.exit] for layer in program.exchanges[query.exchange].layers}
                 query.accept(kept.added(query.exchange, query.queries, answers))
+            kept.forget(query.queries)
             meters.append(trusted.meter)
     return {
         kind: float(np.median([getattr(meter, kind) for meter in meters]))

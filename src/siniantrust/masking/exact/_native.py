@@ -175,49 +175,38 @@ class NativePasses:
 
     def weigher(self, across: np.ndarray, down: np.ndarray, factors: np.ndarray, moves: Moves | None = None) -> Weigh:
         """See ``Passes``."""
-        if moves is not None:
-            return self._mover(across, down, factors, moves)
-        repetitions, taps, _width = across.shape
-        high, low = _pieces(across, _LOW_BITS)
+        repetitions = len(across)
+        if moves is None:
+            function, low_bits, columns = self._weigh, _LOW_BITS, across.shape[1]
+        else:
+            function, low_bits, columns = self._weigh_moved, _HALF_BITS, ctypes.byref(_moving(across, down, moves))
+        high, low = _pieces(across, low_bits)
         constants = [high, low, np.ascontiguousarray(down), np.ascontiguousarray(factors)]
         at_high, at_low, at_down, at_factors = map(_at, constants)
 
         def weigh(steps: np.ndarray) -> np.ndarray:
             # Reading sizes from ``constants`` keeps alive what the pointers point to.
             sums = np.empty((len(steps), repetitions), np.int64)
-            self._weigh(
+            function(
                 *steps.shape,
                 *(_at(steps), repetitions, constants[2].shape[1], at_down),
-                *(taps, at_high, at_low, at_factors, _at(sums)),
+                *(columns, at_high, at_low, at_factors, _at(sums)),
             )
             return sums
 
         return weigh
 
-    def _mover(self, across: np.ndarray, down: np.ndarray, factors: np.ndarray, moves: Moves) -> Weigh:
-        repetitions, turns, _ = down.shape
-        taps, width = moves.weights.shape[1], across.shape[2]
-        edge = int(max(moves.head.max(initial=0), moves.tail.max(initial=0)))
-        if turns > MOST_TAPS or edge > min(MOST_EDGE, width) or width > MOST_WIDTH or repetitions > _MOST_REPETITIONS:
-            raise ValueError(f"expected at most {MOST_TAPS} taps, edges of {MOST_EDGE} and {MOST_WIDTH} columns")
-        high, low = _pieces(across, _HALF_BITS)
-        arrays = [np.ascontiguousarray(each) for each in (across[:, 0], moves.head, moves.tail, moves.weights)]
-        moving = _Moving(taps, *map(_at, arrays))
-        moving.arrays = arrays  # what the pointers point to
-        constants = [high, low, np.ascontiguousarray(down), np.ascontiguousarray(factors)]
-        at_high, at_low, at_down, at_factors = map(_at, constants)
 
-        def weigh(steps: np.ndarray) -> np.ndarray:
-            # Reading sizes from ``constants`` keeps alive what the pointers point to.
-            sums = np.empty((len(steps), repetitions), np.int64)
-            self._weigh_moved(
-                *steps.shape,
-                *(_at(steps), repetitions, constants[2].shape[1], at_down),
-                *(ctypes.byref(moving), at_high, at_low, at_factors, _at(sums)),
-            )
-            return sums
-
-        return weigh
+def _moving(across: np.ndarray, down: np.ndarray, moves: Moves) -> _Moving:
+    """Return how weights move, and see that the library has room for it."""
+    edge, width = int(max(moves.head.max(initial=0), moves.tail.max(initial=0))), across.shape[2]
+    repetitions, turns, _ = down.shape
+    if turns > MOST_TAPS or edge > min(MOST_EDGE, width) or width > MOST_WIDTH or repetitions > _MOST_REPETITIONS:
+        raise ValueError(f"expected at most {MOST_TAPS} taps, edges of {MOST_EDGE} and {MOST_WIDTH} columns")
+    arrays = [np.ascontiguousarray(each) for each in (across[:, 0], moves.head, moves.tail, moves.weights)]
+    moving = _Moving(moves.weights.shape[1], *map(_at, arrays))
+    moving.arrays = arrays  # what the pointers point to
+    return moving
 
 
 def _pieces(weights: np.ndarray, low_bits: int) -> tuple[np.ndarray, np.ndarray]:

@@ -98,7 +98,7 @@ class Relay:
     def prepare(self, count: int) -> Status:
         """Have pads prepared for so many items, and keep their corrections."""
         answer = self._call({PREPARE: np.array([count], np.uint64)})
-        self._corrections.keep(answer[PREPARED].tolist(), answer[STOCK])
+        self._keep(answer)
         return _status(answer)
 
     def status(self) -> Status:
@@ -130,9 +130,12 @@ class Relay:
         if QUERY not in answer:
             return answer
         if PREPARED in answer:
-            self._corrections.keep(answer[PREPARED].tolist(), answer[STOCK])
+            self._keep(answer)
         masked = {name: array for name, array in answer.items() if not name.startswith(RESERVED)}
         return Pending(answer[QUERY], answer[ITEMS], int(answer[EXCHANGE][0]), masked)
+
+    def _keep(self, answer: Arrays) -> None:
+        self._corrections.keep(dict(zip(answer[PREPARED].tolist(), answer[STOCK], strict=True)))
 
 
 def _status(answer: Arrays) -> Status:

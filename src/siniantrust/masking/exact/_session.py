@@ -80,11 +80,7 @@ class ExactSession:
         Raises:
             TrustError: if the ledger hands out no number.
         """
-        self._keep(self.trusted.prepare(count))
-
-    def _keep(self, rows: Mapping[int, np.ndarray]) -> None:
-        if rows:
-            self.corrections.keep(list(rows), np.stack(list(rows.values())))
+        self.corrections.keep(self.trusted.prepare(count))
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the model's outputs.
@@ -95,7 +91,7 @@ class ExactSession:
             TrustError: if the stock is dry or was tampered with, or the ledger fails.
         """
         query = self.trusted.begin(inputs)
-        self._keep(query.prepared)
+        self.corrections.keep(query.prepared)
         try:
             while query.request is not None:
                 self._exchange(query)

@@ -112,7 +112,7 @@ class LayerCheck:
             self._products = _by_column(across.astype(np.int64), layer)
         else:
             moves = None
-            if limbs == NARROW and may_move(layer.window, entry[2:], exit_[2:]):
+            if limbs == NARROW and _may_move(layer.window, entry[2:], exit_[2:]):
                 across, down, taps, down_taps, moves = _powers(layer.window, count, entry[2:], exit_[2:])
             else:
                 across, down, taps, down_taps = _positions(layer.window, count, entry[2:], exit_[2:])
@@ -207,7 +207,7 @@ def _down_taps(window: Window, down: np.ndarray, size_in: int, size_out: int) ->
     return taps
 
 
-def may_move(window: Window, entry: Sequence[int], exit_: Sequence[int]) -> bool:
+def _may_move(window: Window, entry: Sequence[int], exit_: Sequence[int]) -> bool:
     """Return whether the columns of a kernel may have the powers of one number as weights, and gain by it."""
     head, tail = _edges(window, entry[1], exit_[1])
     return (
@@ -280,7 +280,7 @@ def taps(kernel: Sequence[int], strides: Sequence[int], entry: Sequence[int], ex
     """
     pads = (kernel[0] // 2, kernel[1] // 2) * 2
     window = Window((kernel[0], kernel[1]), (strides[0], strides[1]), (1, 1), (pads[0], pads[1], pads[2], pads[3]))
-    if may_move(window, entry, exit_):
+    if _may_move(window, entry, exit_):
         return 1
     return math.prod(kernel) if _is_one_row(kernel, entry, exit_) else kernel[1]
 
