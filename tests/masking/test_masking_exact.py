@@ -30,11 +30,13 @@ from siniantrust.errors import DataError, IntegrityError, PlanError, TrustError
 from siniantrust.graph import Model
 from siniantrust.masking.exact import ExactSession, Program, build_program, offerable
 from siniantrust.masking.exact._affine import fold_affine
+from siniantrust.masking.exact._field import PRIME
 from siniantrust.masking.exact._finish import Finish
 from siniantrust.masking.exact._layer import Layer
 from siniantrust.masking.exact._offer import make_layer
 from siniantrust.masking.exact._pool import Pool
 from siniantrust.masking.exact._query import Query, _Made
+from siniantrust.masking.exact._ring import plus, to_limbs
 from siniantrust.masking.exact._uses import uses
 from siniantrust.odla import CheckedExecutable, DeviceSpec, open_part
 
@@ -470,6 +472,29 @@ def test_any_changed_byte_of_the_stock_is_caught(waiting: Waiting, data: st.Data
     with pytest.raises(TrustError, match=message):
         session._require_untouched(query)
     session.corrections._kept[number] = right
+
+
+def test_an_error_of_the_checks_prime_is_refused(tmp_path: Path) -> None:
+    """A device that adds the prime modulo which its work is checked is caught by the bound of the layer's results."""
+    weight = np.random.default_rng(0).choice([-1.0, 1.0], (1200, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="product")],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1200])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = loaded(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path)
+    program = build_program(model, ["product"], {"x": 0.01})
+    assert program.exchanges[0].limbs == 4
+    with ExactSession(program, [CPU]) as session:
+        query = _begun(session, weight[None, :, 0])
+        right = _corrected(session, query)
+        for error in (PRIME, -PRIME):
+            wrong = plus(right["y"][0], to_limbs(np.array([error, 0, 0]), 4, axis=0))
+            with pytest.raises(IntegrityError, match="is not what layer 'product' gives"):
+                query.accept({"y": wrong[None]})
+        query.accept(right)
 
 
 @pytest.mark.parametrize("fault", ["missing", "more", "shape", "dtype", "stale", "zero"])

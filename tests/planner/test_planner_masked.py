@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +29,7 @@ from siniantrust.planner import (
     parse_plan,
     solve_masked,
 )
+from siniantrust.planner._costs import MaskingProfile
 from siniantrust.planner._measure_masking import measure_masking
 from siniantrust.trust import Label
 
@@ -234,25 +236,27 @@ def test_a_device_that_refuses_the_arithmetic_computes_nothing_under_pads(model:
         _plan(model, "exact", costs=costs.model_copy(update={"masking": masking}), devices=("cloud", "spare"))
 
 
-class _InEightBits:
-    """A device that is one too high in the first value of what it computes in 8 bits."""
+class _Wrong:
+    """A device that is one too high in the first value of what it computes in some arithmetic, and slow in float64."""
 
-    def __init__(self, inner: Device) -> None:
+    def __init__(self, inner: Device, *arithmetics: str) -> None:
         self._inner = inner
+        self._arithmetics = arithmetics
         self.spec = inner.spec
 
     def compile(self, part: Part) -> Any:
         executable = self._inner.compile(part)
         run = executable.run
-        if any(node.op_type.endswith("Integer") for node in part.proto.graph.node):
+        in_bytes = any(node.op_type.endswith("Integer") for node in part.proto.graph.node)
+        is_wrong = ("int8" if in_bytes else "float64") in self._arithmetics
 
-            def wrong(inputs: Any) -> dict[str, np.ndarray]:
-                found = dict(run(inputs))
-                found[min(found)] = found[min(found)].copy()
-                found[min(found)].reshape(-1)[0] += 1
-                return found
+        def computed(inputs: Any) -> dict[str, np.ndarray]:
+            time.sleep(0 if in_bytes else 0.05)
+            found = {name: array.copy() for name, array in run(inputs).items()}
+            found[min(found)].reshape(-1)[0] += is_wrong
+            return found
 
-            executable.run = wrong  # type: ignore[method-assign]
+        executable.run = computed  # type: ignore[method-assign]
         return executable
 
 
@@ -262,9 +266,17 @@ def test_a_device_that_computes_wrongly_gets_another_arithmetic_or_nothing(model
         policy = make_policy(("cloud",))
         right = measure_masking(model, policy, {"cloud": honest})
         assert (right.refusing, set(right.device_s["cloud"])) == ({}, ALL)
-        wrong: Any = _InEightBits(honest)
-        found = measure_masking(model, policy, {"cloud": wrong})
+
+        def measured(*arithmetics: str) -> MaskingProfile:
+            wrong: Any = _Wrong(honest, *arithmetics)
+            return measure_masking(model, policy, {"cloud": wrong})
+
+        assert measured().arithmetic == "int8"
+        found = measured("int8")
         assert (found.arithmetic, found.refusing, set(found.device_s["cloud"])) == ("float64", {}, ALL)
+        found = measured("int8", "float64")
+        assert found.device_s == {}
+        assert "it computes 'c1' wrongly" in found.refusing["cloud"]
 
 
 def test_a_fixed_batch_of_several_is_refused() -> None:
