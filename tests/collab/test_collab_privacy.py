@@ -26,9 +26,9 @@ def test_noise_is_normal_and_the_same_for_a_step_done_again(tmp_path: Path) -> N
     noise = Noise(tmp_path)
     values = torch.ones(200, 101)
     drawn = noise.normal(values, "activations", 7)
-    assert abs(float(drawn.mean())) < 0.03
-    assert abs(float(drawn.std()) - 1) < 0.02
-    assert abs(float((drawn**4).mean()) - 3) < 0.2
+    assert abs(float(drawn.mean())) < 0.04
+    assert abs(float(drawn.std()) - 1) < 0.03
+    assert abs(float((drawn**4).mean()) - 3) < 0.4
     assert torch.equal(drawn, Noise(tmp_path).normal(values.clone(), "activations", 7))
     changed = values.clone()
     changed[-1, -1] += 1e-6
@@ -37,7 +37,7 @@ def test_noise_is_normal_and_the_same_for_a_step_done_again(tmp_path: Path) -> N
         noise.normal(values, "gradients", 7),
         noise.normal(changed, "activations", 7),
     ):
-        assert abs(float((drawn * other).mean())) < 0.03
+        assert abs(float((drawn * other).mean())) < 0.04
     assert (tmp_path / "noise.key").stat().st_mode & 0o077 == 0
 
 

@@ -27,6 +27,8 @@ FEW = {"bank": bank.COUNT, "shredder_bank": 8}
 ELEMENTS = 50
 CUT = Cut("s", ("s",), 1, 0, 0, fusable=False)
 MEAN, SPREAD = 3.0, 2.0
+# What is drawn anew at each run may fail a test of its law this often, and no more often.
+RARE = 1e-6
 
 
 def _values(items: int = 400, seed: int = 0) -> np.ndarray:
@@ -209,11 +211,11 @@ def test_quantisation_leaves_few_levels(strength: float, seed: int) -> None:
 
 @pytest.mark.parametrize("shift", [0.0, 5.0, -1000.0])
 def test_the_pad_is_even_whatever_the_value(shift: float) -> None:
-    """What leaves is even on 0..1 (Kolmogorov-Smirnov distance below 0.012), in and far out of the calibrated range."""
+    """What leaves is even on 0..1 (Kolmogorov-Smirnov), in and far out of the calibrated range."""
     found = _mask("one_time_pad", _values() + np.float32(shift)).ravel()
     assert found.min() >= 0
     assert found.max() < 1
-    assert stats.kstest(found, "uniform").statistic < 0.012
+    assert stats.kstest(found, "uniform").pvalue > RARE
 
 
 def test_the_pad_is_independent_of_the_value() -> None:
@@ -221,8 +223,8 @@ def test_the_pad_is_independent_of_the_value() -> None:
     values = _values()
     found = _mask("one_time_pad", values)
     low, middle, high = (found[(values > start) & (values < stop)] for start, stop in ((-9, 2), (2, 4), (4, 20)))
-    assert stats.ks_2samp(low, high).statistic < 0.03
-    assert stats.ks_2samp(low, middle).statistic < 0.03
+    assert stats.ks_2samp(low, high).pvalue > RARE
+    assert stats.ks_2samp(low, middle).pvalue > RARE
     assert abs(np.corrcoef(values.ravel(), found.ravel())[0, 1]) < 0.03
     assert abs(np.corrcoef(values.ravel(), np.cos(2 * np.pi * found).ravel())[0, 1]) < 0.03
 
@@ -252,7 +254,7 @@ def test_dropout_drops_as_many_as_it_says_and_keeps_the_mean(strength: float) ->
     """That share of the numbers is 0, and the others are as much larger as keeps the expectation."""
     values = _values()
     found = _mask("dropout", values, strength=strength)
-    assert (found == 0).mean() == pytest.approx(strength, abs=0.01)
+    assert (found == 0).mean() == pytest.approx(strength, abs=0.02)
     kept = found != 0
     np.testing.assert_allclose(found[kept], values[kept] / (1 - strength), rtol=1e-5)
 

@@ -6,6 +6,7 @@ import re
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event, Timer
 
 import pytest
 from runtime_deployments import Deployment
@@ -190,10 +191,16 @@ def test_a_dropped_stream_leaves_no_queue(vector_deployment: Deployment) -> None
     """Requests of a stream that is closed early are ended, and nothing waits any more."""
     lengths: dict[str, int] = {}
     ended: list[str | None] = []
+    is_closing = Event()
 
     class Watch(Observer):
         def on_queue(self, part: str, waiting: int) -> None:
             lengths[part] = waiting
+
+        def on_call(self, call: Call) -> None:
+            # The first answer comes; what follows it is still under way when the stream is closed.
+            if call.request:
+                is_closing.wait(30)
 
         def on_end(self, request: int, start_s: float, end_s: float, error: str | None) -> None:  # noqa: ARG002 - an observer's signature
             ended.append(error)
@@ -201,6 +208,8 @@ def test_a_dropped_stream_leaves_no_queue(vector_deployment: Deployment) -> None
     with _open(vector_deployment, [Watch()]) as session:
         stream = session.stream(vector_deployment.inputs(1, seed=seed) for seed in range(1000))
         next(stream)
+        # Closing waits for the calls under way, so another thread lets them go, when closing has begun.
+        Timer(1.0, is_closing.set).start()
         stream.close()
     assert set(lengths.values()) == {0}
     assert "Dropped" in ended
