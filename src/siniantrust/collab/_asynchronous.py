@@ -8,6 +8,7 @@ the cloud has applied, with the weights of its newest checkpoint. No step is app
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
@@ -57,6 +58,18 @@ class AsynchronousCloud(Coordinator):
         """Loss by steps; empty where labels stay at the edges, which alone know it."""
         return self._curve.points
 
+    def staffed(self) -> AbstractContextManager[None]:
+        """Return a block in which Part 2 is trained by the configured number of processes."""
+        return nullcontext() if self.is_done else self._middle.staffed(self.config, self.agreement)
+
+    def watch(self) -> None:
+        """Look after those processes.
+
+        Raises:
+            CollabError: if one is lost.
+        """
+        self._middle.watch()
+
     def join(self, edge: str, steps: set[int], is_wanted: Callable[[], bool]) -> tuple[int, int]:
         """Return the last step of this edge that was applied."""
         _ = steps, is_wanted
@@ -88,7 +101,7 @@ class AsynchronousCloud(Coordinator):
             wanted = phases(self._training, self.task, step)
             phase = wanted[self._phase[edge]]
             origin = f"edge '{edge}', step {request.step}"
-            if (request.step, request.phase) != (step, phase):
+            if self.is_done or (request.step, request.phase) != (step, phase):
                 raise RefusedError(f"{origin}: expected step {step}, {phase}; found {request.phase[:20]!r}")
             arrays = from_messages(request.tensors, self._middle.expected(phase), origin=origin)
             if LABELS in arrays:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,13 @@ def run_cloud(config: CloudConfig, on_ready: Callable[[Address], None]) -> Path:
             return config.folder / MODEL
         attestation = Attestation(config.attestation, read_certificate(config.certificate)[2])
         service = Service(coordinator, attestation)
-        server, address = _serve(grpc, config, service)
-        on_ready(address)
-        try:
-            coordinator.work()
+        with ExitStack() as stack:
+            with coordinator.staffed():
+                server, address = _serve(grpc, config, service)
+                stack.callback(lambda: server.stop(_GRACE_S).wait())
+                on_ready(address)
+                coordinator.work()
             coordinator.wait_for_edges()
-        finally:
-            server.stop(_GRACE_S).wait()
         write_record(
             config.folder,
             {

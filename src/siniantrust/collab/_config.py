@@ -129,11 +129,11 @@ class CloudConfig(_Side):
     """The cloud's whole file."""
 
     listen: str = Field(default="127.0.0.1:7460", description="HOST:PORT; port 0 takes a free one")
-    workers: int = Field(default=1, ge=1, description="upload: processes that train Part 2, by torchrun or Ray Train")
+    workers: int = Field(default=1, ge=1, description="processes that train Part 2, by torchrun or Ray Train")
     ray: str | None = Field(
         default=None,
         pattern=r"^[^\s/:]+:\d+$",
-        description="upload: HOST:PORT of a Ray cluster's head, for workers there",
+        description="HOST:PORT of a Ray cluster's head, for workers there",
     )
     edge: tuple[EdgeSection, ...] = Field(min_length=1)
     limits: LimitsSection = LimitsSection()
@@ -143,8 +143,8 @@ class CloudConfig(_Side):
         names = [each.name for each in self.edge]
         if len(set(names)) != len(names):
             raise ValueError("two edges have one name")
-        if (self.workers > 1 or self.ray) and self.training.mode != "upload":
-            raise ValueError("workers train Part 2 in mode 'upload' only")
+        if self.ray and self.workers == 1 and self.training.mode == "split":
+            raise ValueError("in mode 'split' the cloud is the first of the workers; with ray, ask for 2 or more")
         return self
 
 

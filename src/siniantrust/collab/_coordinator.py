@@ -7,6 +7,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from math import inf
 from typing import Any
 
@@ -85,6 +86,17 @@ class Coordinator(ABC):
     def on_left_out(self) -> None:  # noqa: B027 - nothing to do where nobody waits for anybody
         """Go on with those that are left; called with ``condition`` held."""
 
+    def staffed(self) -> AbstractContextManager[None]:
+        """Return a block in which the processes are there that steps need."""
+        return nullcontext()
+
+    def watch(self) -> None:  # noqa: B027 - nothing to do without such processes
+        """Look after those processes; called with ``condition`` held.
+
+        Raises:
+            CollabError: if one is lost.
+        """
+
     def work(self) -> None:
         """Do what is to be done outside of calls, until the result is there."""
         while not self.is_done:
@@ -100,6 +112,8 @@ class Coordinator(ABC):
             self.condition.wait(_TICK_S)
             if self._failure is not None:
                 raise self._failure
+            if not self.is_done:
+                self.watch()
             patience_s = self.config.limits.patience_s
             if patience_s is not None and not self.is_done:
                 for edge in self.members:

@@ -7,15 +7,19 @@ each edge takes steps of its own, and weights are averaged (McMahan et al. 2017)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
-from siniantrust.collab._config import TrainingSection
+from siniantrust.collab._agreement import Agreement
+from siniantrust.collab._config import CloudConfig, TrainingSection
 from siniantrust.collab._errors import DivergedError
+from siniantrust.collab._learner import Learner
 from siniantrust.collab._task import Task
+from siniantrust.collab._team import team_of
 from siniantrust.collab._trained_part import TrainedPart, shared_weights
 from siniantrust.collab._wire import LABELS, label_tensor
 from siniantrust.graph import Tensor
@@ -64,13 +68,34 @@ class Middle:
     """
 
     def __init__(self, task: Task, training: TrainingSection) -> None:
-        self.part = TrainedPart(task.parts[1], training, frozen=shared_weights(task.parts))
+        self._part = TrainedPart(task.parts[1], training, frozen=shared_weights(task.parts))
+        self._learner = Learner(self._part)
         self._task = task
         self._training = training
         self._edges = edge_parts(task, training)
         self._items: dict[str, int] = {}
-        self._features: torch.Tensor | None = None
-        self._answers: torch.Tensor | None = None
+
+    @contextmanager
+    def staffed(self, config: CloudConfig, agreement: Agreement) -> Iterator[None]:
+        """Have Part 2 trained by as many processes as the configuration says, until the block ends.
+
+        Raises:
+            CollabError: if Part 2 cannot be trained so, or if they do not start.
+        """
+        if config.workers == 1:
+            yield
+            return
+        with team_of(config, agreement, self._task, self._part) as team:
+            self._learner = team
+            yield
+
+    def watch(self) -> None:
+        """Look after the processes that train Part 2.
+
+        Raises:
+            CollabError: if one is lost.
+        """
+        self._learner.watch()
 
     def expected(self, phase: str) -> list[Tensor]:
         """Return the tensors of a request."""
@@ -110,34 +135,34 @@ class Middle:
 
     def state(self) -> dict[str, Any]:
         """Return everything that a checkpoint needs."""
-        return {"part": self.part.state(), "edges": [part.state() for part in self._edges]}
+        return {"part": self._part.state(), "edges": [part.state() for part in self._edges]}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take what ``state`` returned."""
-        for part, saved in zip((self.part, *self._edges), (state["part"], *state["edges"]), strict=True):
+        self._learner.restore(state["part"])
+        for part, saved in zip(self._edges, state["edges"], strict=True):
             part.restore(saved)
 
     def weights(self) -> Arrays:
         """Return all parts' trained numbers by the names that the ONNX model gives them."""
         found: Arrays = {}
-        for each in (*self._edges, self.part):
+        for each in (*self._edges, self._part):
             found |= each.weights()
         return found
 
     def _forward(self, given: Mapping[str, Arrays], step: int, steps: int) -> dict[str, Arrays]:
         name = self._task.features.name
         self._items = {edge: len(arrays[name]) for edge, arrays in given.items()}
-        self._features = torch.from_numpy(np.concatenate([arrays[name] for arrays in given.values()])).requires_grad_()
-        self._answers = self.part.forward(self._features, step)
-        self._require_finite(self._answers)
+        features = torch.from_numpy(np.concatenate([arrays[name] for arrays in given.values()]))
+        scores = self._learner.forward(features, step)
+        self._require_finite(scores)
         if self._task.labels_at_edge:
-            return self._shares({self._task.answers.name: self._answers.detach()}, scaled=False)
+            return self._shares({self._task.answers.name: scores}, scaled=False)
         labels = torch.from_numpy(np.concatenate([arrays[LABELS] for arrays in given.values()]))
-        losses = torch.nn.functional.cross_entropy(self._answers, labels, reduction="none")
+        losses = torch.nn.functional.cross_entropy(scores.requires_grad_(), labels, reduction="none")
         self._require_finite(losses)
-        losses.mean().backward()  # type: ignore[no-untyped-call]
-        self.part.update(step, steps)
-        answers = self._shares({name: _gradient(self._features)}, scaled=True)
+        (gradient,) = torch.autograd.grad(losses.mean(), scores)
+        answers = self._shares({name: self._learner.backward(gradient, step, steps)}, scaled=True)
         for edge, share in zip(given, torch.split(losses.detach(), list(self._items.values())), strict=True):
             answers[edge][LOSS] = share.mean().reshape(1).numpy()
         return answers
@@ -146,11 +171,8 @@ class Middle:
         name = self._task.answers.name
         total = sum(self._items.values())
         gradients = [torch.from_numpy(arrays[name]) * (self._items[edge] / total) for edge, arrays in given.items()]
-        assert self._answers is not None  # noqa: S101 - phases come in order
-        assert self._features is not None  # noqa: S101
-        self._answers.backward(torch.cat(gradients))  # type: ignore[no-untyped-call]
-        self.part.update(step, steps)
-        return self._shares({self._task.features.name: _gradient(self._features)}, scaled=True)
+        found = self._learner.backward(torch.cat(gradients), step, steps)
+        return self._shares({self._task.features.name: found}, scaled=True)
 
     def _require_finite(self, values: torch.Tensor) -> None:
         shares = torch.split(values, list(self._items.values()))
@@ -164,10 +186,6 @@ class Middle:
             for edge, share in zip(self._items, torch.split(tensor, list(self._items.values())), strict=True):
                 shares[edge][name] = (share * (total / self._items[edge]) if scaled else share).numpy()
         return shares
-
-
-def _gradient(values: torch.Tensor) -> torch.Tensor:
-    return torch.zeros_like(values) if values.grad is None else values.grad
 
 
 def to_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:

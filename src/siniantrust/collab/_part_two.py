@@ -9,8 +9,6 @@ from __future__ import annotations
 import fcntl
 import io
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -28,14 +26,13 @@ from siniantrust.collab._checkpoints import Checkpoints
 from siniantrust.collab._config import CloudConfig, MaskSection, TrainingSection
 from siniantrust.collab._errors import CollabError
 from siniantrust.collab._features import FeatureStore
+from siniantrust.collab._launch import launched, lost
 from siniantrust.collab._middle import Arrays, to_arrays, to_tensors
 from siniantrust.collab._task import load_task
 from siniantrust.collab._trained_part import TrainedPart, seed_of, shared_weights
 
 _MODULE = "siniantrust.collab._part_two"
 _OUTCOME = "outcome"
-# Before what an error of ours says, in a traceback.
-_RAISED = f"{CollabError.__module__}.{CollabError.__name__}: "
 
 
 class Job(BaseModel):
@@ -76,20 +73,9 @@ def run_job(job: Job, *, workers: int, ray: str | None) -> None:
         return
     path = job.folder / "job.json"
     write_atomic(path, job.model_dump_json().encode())
-    if ray is None:
-        command = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(workers), "-m", _MODULE, str(path)]
-    else:
-        command = ["siniantrust.collab._ray_train", str(path), ray, str(workers)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
-    ended = subprocess.run(
-        [sys.executable, "-m", *command], check=False, capture_output=True, text=True, env=environment
-    )
-    if ended.returncode:
-        log = job.folder / "workers.log"
-        write_atomic(log, ended.stderr.encode())
-        lines = ended.stderr.strip().splitlines() or ["nothing was said"]
-        ours = [line.partition(_RAISED)[2] for line in lines if _RAISED in line]
-        raise CollabError(f"training of Part 2 failed in its workers: {[*ours, lines[-1]][0]} (the whole is in {log})")
+    with launched(_MODULE, path, workers=workers, threads=job.threads, ray=ray) as running:
+        if running.wait():
+            raise lost(path)
 
 
 def read_outcome(job: Job) -> tuple[Arrays, list[dict[str, float]]]:

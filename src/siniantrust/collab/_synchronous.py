@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,6 +68,18 @@ class SynchronousCloud(Coordinator):
     def curve(self) -> list[dict[str, float]]:
         """Loss by steps; empty where labels stay at the edges, which alone know it."""
         return self._curve.points
+
+    def staffed(self) -> AbstractContextManager[None]:
+        """Return a block in which Part 2 is trained by the configured number of processes."""
+        return nullcontext() if self.is_done else self._middle.staffed(self.config, self.agreement)
+
+    def watch(self) -> None:
+        """Look after those processes.
+
+        Raises:
+            CollabError: if one is lost.
+        """
+        self._middle.watch()
 
     def join(self, edge: str, steps: set[int], is_wanted: Callable[[], bool]) -> tuple[int, int]:
         """Wait for all edges, and go back to the newest checkpoint that every side has.
@@ -169,7 +182,7 @@ class SynchronousCloud(Coordinator):
         step = self._done + 1
         phase = phases(self._training, self.task, step)[self._phase]
         origin = f"edge '{edge}', step {request.step}"
-        if (request.step, request.phase) != (step, phase):
+        if self.is_done or (request.step, request.phase) != (step, phase):
             raise RefusedError(f"{origin}: expected step {step}, {phase}; found {request.phase[:20]!r}")
         arrays = from_messages(request.tensors, self._middle.expected(phase), origin=origin)
         if LABELS in arrays:

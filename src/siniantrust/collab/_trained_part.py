@@ -37,6 +37,7 @@ class TrainedPart:
     def __init__(self, part: Part, training: TrainingSection, *, frozen: Collection[str]) -> None:
         own = {tensor.name for tensor in part.proto.graph.initializer}
         self.module = TrainableGraph(part.proto, frozen=own & set(frozen)).train()
+        self._run: torch.nn.Module = self.module
         self._name = part.name
         self._training = training
         parameters = list(self.module.parameters())
@@ -49,8 +50,16 @@ class TrainedPart:
     def forward(self, values: torch.Tensor, step: int, *, who: str = "") -> torch.Tensor:
         """Return the part's output for a step of training; what is random in it follows from the step and ``who``."""
         torch.manual_seed(seed_of(self._training.seed, self._name, who, step))
-        found: torch.Tensor = self.module(values)[0]
+        found: torch.Tensor = self._run(values)[0]
         return found
+
+    def distribute(self) -> None:
+        """From now on, let the gradients that a pass gathers be summed over all processes of torch's group."""
+        distributed = torch.nn.parallel.DistributedDataParallel(self.module)
+        # DDP alone would take the mean over processes, but each has the gradient of a mean over all items. A lambda, for
+        # DDP refuses annotations that are not evaluated.
+        distributed.register_comm_hook(None, lambda _, bucket: _summed(bucket.buffer()))
+        self._run = distributed
 
     def update(self, step: int, steps: int) -> None:
         """Apply the gradients that were gathered, with the learning rate of step ``step`` of ``steps``."""
@@ -124,6 +133,11 @@ class TrainedPart:
             if not weight.isfinite().all():
                 raise CollabError(f"weight '{name}' is not finite; start anew with a smaller learning_rate")
         return {t.name: onnx.numpy_helper.to_array(t) for t in self.module.to_proto().graph.initializer}
+
+
+def _summed(values: torch.Tensor) -> torch.futures.Future[torch.Tensor]:
+    done = torch.distributed.all_reduce(values, async_op=True).get_future()
+    return done.then(lambda found: found.value()[0])
 
 
 def shared_weights(parts: Collection[Part]) -> set[str]:
