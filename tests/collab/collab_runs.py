@@ -134,6 +134,10 @@ class Setup:
         found: dict[str, Any] = json.loads((self.folder / f"at-{side}" / "training.json").read_text())
         return found
 
+    def newest_checkpoint(self) -> int:
+        """Return the step of the cloud's newest checkpoint."""
+        return max((int(path.stem) for path in (self.folder / "at-cloud/checkpoints").glob("*.checkpoint")), default=0)
+
     def model(self, side: str) -> bytes:
         """Return the trained model that a side wrote."""
         return (self.folder / f"at-{side}" / "model.onnx").read_bytes()

@@ -10,7 +10,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from siniantrust.collab._agreement import agreement_of
 from siniantrust.collab._attest import Attestation
 from siniantrust.collab._checkpoints import Checkpoints
 from siniantrust.collab._link import Link
+from siniantrust.collab._middle import edge_parts
 from siniantrust.collab._service import CALLS_AT_A_TIME
 from siniantrust.collab._task import load_task
 from siniantrust.collab._tls import read_certificate
@@ -180,6 +181,31 @@ def beside_others(folder: Path, value: float) -> Iterator[tuple[Link, pb.StepReq
     here.wait("b", "c", "cloud")
     assert not here.faults
     assert setup.model("b") == setup.model("c") == setup.model("cloud")
+
+
+@pytest.mark.parametrize("arrivals", ["synchronous", "asynchronous"])
+def test_a_step_behind_the_last_one_is_refused(tmp_path: Path, arrivals: str) -> None:
+    """An edge that goes on when all steps are done is told so, and nothing is trained any more."""
+    setup = Setup(tmp_path, edges=("a",), training={"steps": 1, "arrivals": arrivals}).write()
+    here = Here(setup)
+    here.start_cloud()
+    training = load_config(tmp_path / "cloud.toml", CloudConfig).training
+    (part,) = edge_parts(load_task(training, None), training)
+    with link(here, "a") as edge:
+        joined = edge.join([0])
+        for step, phase, arrays in [
+            (1, "forward", {"pool": FEATURES, "labels": LABELS}),
+            (1, "average", part.values()),
+            (2, "forward", {"pool": FEATURES, "labels": LABELS}),
+        ]:
+            request = pb.StepRequest(generation=joined.generation, step=step, phase=phase)
+            to_messages(arrays, request.tensors)
+            refusal = pytest.raises(RefusedError, match="edge 'a', step 2: the run is over after 1 steps")
+            with nullcontext() if step == 1 else refusal:
+                edge.call(_methods.STEP, request)
+    here.start_edge("a")
+    here.wait("a", "cloud")
+    assert not here.faults
 
 
 def test_nan_in_split_learning_leaves_its_edge_out_and_the_others_go_back_and_go_on(tmp_path: Path) -> None:

@@ -26,11 +26,6 @@ def outcome(setup: Setup, sides: tuple[str, ...]) -> list[tuple[bytes, object]]:
     return [(setup.model(side), setup.record(side)["curve"]) for side in sides]
 
 
-def newest_checkpoint(setup: Setup) -> int:
-    """Return the step of the cloud's newest checkpoint."""
-    return max((int(path.stem) for path in (setup.folder / "at-cloud" / "checkpoints").glob("*.checkpoint")), default=0)
-
-
 def disturbed(
     folder: Path, edges: tuple[str, ...], training: dict[str, object], kills: Sequence[tuple[int, str, float]]
 ) -> Setup:
@@ -50,7 +45,7 @@ def disturbed(
         while any(each.poll() is None for each in running.values()):
             assert time.monotonic() < end_s, {name: each.poll() for name, each in running.items()}
             time.sleep(0.02)
-            if left and newest_checkpoint(setup) >= left[0][0]:
+            if left and setup.newest_checkpoint() >= left[0][0]:
                 _, name, wait_s = left.pop(0)
                 time.sleep(wait_s)
                 assert running[name].poll() is None, f"the kill of {name} came too late; make the run longer"

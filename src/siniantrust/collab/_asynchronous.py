@@ -97,11 +97,13 @@ class AsynchronousCloud(Coordinator):
             last = self._last.get(edge)
             if last is not None and last[:2] == (request.step, request.phase):
                 return last[2]
+            origin = f"edge '{edge}', step {request.step}"
+            if self.is_done:
+                raise RefusedError(f"{origin}: the run is over after {self._steps[edge]} steps")
             step = self._steps[edge] + 1
             wanted = phases(self._training, self.task, step)
             phase = wanted[self._phase[edge]]
-            origin = f"edge '{edge}', step {request.step}"
-            if self.is_done or (request.step, request.phase) != (step, phase):
+            if (request.step, request.phase) != (step, phase):
                 raise RefusedError(f"{origin}: expected step {step}, {phase}; found {request.phase[:20]!r}")
             arrays = from_messages(request.tensors, self._middle.expected(phase), origin=origin)
             if LABELS in arrays:

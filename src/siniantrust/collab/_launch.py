@@ -59,5 +59,5 @@ def lost(job: Path, *, seen: str = "") -> CollabError:
     said = log.read_text(errors="replace").strip()
     lines = said.splitlines()
     ours = [line.partition(_RAISED)[2] for line in lines if _RAISED in line]
-    why = next(filter(None, [*ours, *_KILLED.findall(said), seen, *lines[-1:]]), "nothing was said")
+    why = next(filter(None, [*ours, *_KILLED.findall(said)[-1:], seen, *lines[-1:]]), "nothing was said")
     return CollabError(f"training of Part 2 failed in its workers: {why} (the whole is in {log})")

@@ -179,10 +179,12 @@ class SynchronousCloud(Coordinator):
         )
 
     def _take(self, edge: str, request: pb.StepRequest) -> None:
+        origin = f"edge '{edge}', step {request.step}"
+        if self.is_done:
+            raise RefusedError(f"{origin}: the run is over after {self._done} steps")
         step = self._done + 1
         phase = phases(self._training, self.task, step)[self._phase]
-        origin = f"edge '{edge}', step {request.step}"
-        if self.is_done or (request.step, request.phase) != (step, phase):
+        if (request.step, request.phase) != (step, phase):
             raise RefusedError(f"{origin}: expected step {step}, {phase}; found {request.phase[:20]!r}")
         arrays = from_messages(request.tensors, self._middle.expected(phase), origin=origin)
         if LABELS in arrays:

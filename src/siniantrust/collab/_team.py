@@ -36,8 +36,9 @@ _REST_S = 30.0
 _END_S = 10.0
 _POLL_S = 0.1
 # What these make of an item depends on the other items of its share, or on which process draws.
-_NOT_BY_SHARES = {"BatchNormalization", "Dropout", "Bernoulli", "Multinomial"}
-_DRAWS = "Random"
+_NOT_BY_SHARES = frozenset(
+    ("BatchNormalization", "Dropout", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+)
 
 
 class Team(Learner):
@@ -139,7 +140,7 @@ def team_of(config: CloudConfig, agreement: Agreement, task: Task, part: Trained
     Raises:
         CollabError: if Part 2 cannot be trained in shares, or if the workers do not start.
     """
-    _require_shares(task.parts[1], part)
+    _require_shares(task.parts[1])
     host = "127.0.0.1" if config.ray is None else _own_host(config.ray)
     listener = socket.create_server((host, 0))
     port = listener.getsockname()[1]
@@ -169,15 +170,13 @@ def team_of(config: CloudConfig, agreement: Agreement, task: Task, part: Trained
             team.end()
 
 
-def _require_shares(part: Part, trained: TrainedPart) -> None:
+def _require_shares(part: Part) -> None:
     for node in part.proto.graph.node:
-        if node.op_type in _NOT_BY_SHARES or node.op_type.startswith(_DRAWS):
+        if node.op_type in _NOT_BY_SHARES:
             raise CollabError(
                 f"node '{node.name}' ({node.op_type}) of Part 2 goes by all items of a step, or draws: several workers "
                 "would each make something else of it; set workers = 1, or cut so that it is at the edge"
             )
-    if not any(True for _ in trained.module.parameters()):
-        raise CollabError("Part 2 has nothing to train for several workers; set workers = 1")
 
 
 def _own_host(other: str) -> str:

@@ -56,7 +56,7 @@ class TrainedPart:
     def distribute(self) -> None:
         """From now on, let the gradients that a pass gathers be summed over all processes of torch's group."""
         distributed = torch.nn.parallel.DistributedDataParallel(self.module)
-        # DDP alone would take the mean over processes, but each has the gradient of a mean over all items. A lambda, for
+        # DDP alone takes the mean over processes, but each has the gradient of a mean over all items. A lambda, since
         # DDP refuses annotations that are not evaluated.
         distributed.register_comm_hook(None, lambda _, bucket: _summed(bucket.buffer()))
         self._run = distributed
