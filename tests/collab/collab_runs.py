@@ -183,7 +183,7 @@ class Here:
                 ready.set()
 
         self._start("cloud", serve)
-        assert ready.wait(60)
+        assert ready.wait(self.limit_s)
         return self.address
 
     def start_edge(self, name: str, **changes: Any) -> None:

@@ -41,7 +41,7 @@ def test_two_processes_take_the_steps_of_one(
     two = Setup(tmp_path / "two", edges=one.edges, training=one.training, edge=one.edge, cloud={"workers": 2})
     if cluster == "ray":
         two.cloud["ray"] = request.getfixturevalue("ray_cluster").address
-    Here(two.write()).run()
+    Here(two.write(), limit_s=300.0).run()
     assert (tmp_path / "two/at-cloud/workers.log").exists()
     assert (tmp_path / "two/at-cloud/ray").exists() == (cluster == "ray")
     expected = weights(one)
@@ -78,7 +78,7 @@ def test_a_killed_worker_ends_the_cloud_and_the_same_command_goes_on_exactly(tmp
         del proto.graph.initializer[:]
         proto.graph.initializer.extend([*kept[2:4][::-1], *kept[4:], *kept[:2]])
         onnx.save(proto, tmp_path / name / "model.onnx")
-        here = Here(setup)
+        here = Here(setup, limit_s=300.0)
         setup.cloud["listen"] = here.start_cloud()
         setup.write_cloud()
         here.start_edge("a")

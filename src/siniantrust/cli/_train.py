@@ -30,7 +30,10 @@ def edge(config: ConfigFile) -> None:
 
 @train_app.command()
 def cloud(config: ConfigFile) -> None:
-    """Serve a run until every edge has the result, or go on where an interrupted one stopped."""
+    """Serve a run until every edge has the result, or go on where an interrupted one stopped.
+
+    With `workers = N` in CONFIG, N processes train the cloud's part: by torchrun, or with `ray` by Ray Train.
+    """
     from siniantrust.collab import CloudConfig, load_config, run_cloud
 
     path = run_cloud(load_config(config, CloudConfig), lambda address: show_line(f"training at {address}"))

@@ -53,6 +53,8 @@ def run_cloud(config: CloudConfig, on_ready: Callable[[Address], None]) -> Path:
         service = Service(coordinator, attestation)
         with ExitStack() as stack:
             with coordinator.staffed():
+                for edge in coordinator.members:  # none could come before
+                    coordinator.seen(edge)
                 server, address = _serve(grpc, config, service)
                 stack.callback(lambda: server.stop(_GRACE_S).wait())
                 on_ready(address)

@@ -107,7 +107,7 @@ class Team(Learner):
         mine = torch.empty_like(whole[:each])
         self._tell(order, each, step, steps)
         with self._sure():
-            distributed.scatter(mine, list(whole.split(each)), src=LEADER)
+            distributed.scatter(mine, list(torch.split(whole, each)), src=LEADER)
         return mine
 
     def _gathered(self, mine: torch.Tensor) -> torch.Tensor:
@@ -130,7 +130,7 @@ class Team(Learner):
             # What has started them says more than a connection that broke.
             with suppress(subprocess.TimeoutExpired):
                 self._running.wait(_END_S)
-            raise lost(self._job, seen=str(fault).partition("\n")[0]) from fault
+            raise lost(self._job, seen=f"one is lost: {str(fault).partition(chr(10))[0]}") from fault
 
 
 @contextmanager
@@ -144,7 +144,7 @@ def team_of(config: CloudConfig, agreement: Agreement, task: Task, part: Trained
     host = "127.0.0.1" if config.ray is None else _own_host(config.ray)
     listener = socket.create_server((host, 0))
     port = listener.getsockname()[1]
-    store = distributed.TCPStore(
+    store = distributed.TCPStore(  # type: ignore[attr-defined]
         host, port, config.workers, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
     )
     job = Job(

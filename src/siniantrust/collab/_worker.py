@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -65,7 +66,7 @@ def follow(path: Path, rank: int) -> None:
     if agreement_of(job.training, task).sha256 != job.agreement:
         raise CollabError("the model has changed since the run began")
     part = TrainedPart(task.parts[1], job.training, frozen=shared_weights(task.parts))
-    store = distributed.TCPStore(job.host, job.port, job.processes, is_master=False)
+    store = distributed.TCPStore(job.host, job.port, job.processes, is_master=False)  # type: ignore[attr-defined]
     store.set(ready(rank), "")
     with group(store, rank, job):
         distribute(part, task)
@@ -107,7 +108,7 @@ def distribute(part: TrainedPart, task: Task) -> None:
 
 
 @contextmanager
-def group(store: distributed.TCPStore, rank: int, job: Job) -> Iterator[None]:
+def group(store: Any, rank: int, job: Job) -> Iterator[None]:
     """Be one of the processes of torch's group while the block lasts."""
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=job.processes, timeout=_SILENCE)
     try:
