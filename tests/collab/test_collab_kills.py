@@ -14,9 +14,9 @@ from collab_runs import LAST_CUT, Here, Setup, address_of, process
 _LIMIT_S = 3000.0
 
 
-def undisturbed(folder: Path, edges: tuple[str, ...], training: dict[str, object]) -> Setup:
+def undisturbed(folder: Path, edges: tuple[str, ...], training: dict[str, object], **cloud: int) -> Setup:
     """Do a run that nobody kills."""
-    setup = Setup(folder, edges=edges, training=training).write()
+    setup = Setup(folder, edges=edges, training=training, cloud={**cloud}).write()
     Here(setup).run()
     return setup
 
@@ -27,10 +27,14 @@ def outcome(setup: Setup, sides: tuple[str, ...]) -> list[tuple[bytes, object]]:
 
 
 def disturbed(
-    folder: Path, edges: tuple[str, ...], training: dict[str, object], kills: Sequence[tuple[int, str, float]]
+    folder: Path,
+    edges: tuple[str, ...],
+    training: dict[str, object],
+    kills: Sequence[tuple[int, str, float]],
+    **cloud: int,
 ) -> Setup:
     """Run sides by the command line; at each of ``kills`` (step, side, seconds after it) kill one and restart it."""
-    setup = Setup(folder, edges=edges, training=training).write()
+    setup = Setup(folder, edges=edges, training=training, cloud={**cloud}).write()
     left = list(kills)
     end_s = time.monotonic() + _LIMIT_S
     with ExitStack() as stack:
@@ -68,6 +72,15 @@ def test_a_killed_cloud_and_a_killed_edge_change_nothing(tmp_path: Path) -> None
     expected = undisturbed(tmp_path / "whole", ("a",), training)
     assert outcome(setup, ("cloud", "a")) == outcome(expected, ("cloud", "a"))
     assert len(expected.record("cloud")["curve"]) == 200
+
+
+@pytest.mark.slow
+def test_a_killed_cloud_with_workers_changes_nothing(tmp_path: Path) -> None:
+    """A kill -9 of a cloud that has a worker, and one of its edge, leave an undisturbed run's weights and curves."""
+    training: dict[str, object] = {"steps": 300, "checkpoint_every": 20, "last_cut": LAST_CUT}
+    setup = disturbed(tmp_path / "killed", ("a",), training, [(20, "cloud", 0.0), (60, "a", 0.0)], workers=2)
+    expected = undisturbed(tmp_path / "whole", ("a",), training, workers=2)
+    assert outcome(setup, ("cloud", "a")) == outcome(expected, ("cloud", "a"))
 
 
 @pytest.mark.slow

@@ -137,7 +137,8 @@ class TrainedPart:
 
 def _summed(values: torch.Tensor) -> torch.futures.Future[torch.Tensor]:
     done = torch.distributed.all_reduce(values, async_op=True).get_future()
-    return done.then(lambda found: found.value()[0])
+    summed: torch.futures.Future[torch.Tensor] = done.then(lambda found: found.value()[0])
+    return summed
 
 
 def shared_weights(parts: Collection[Part]) -> set[str]:
