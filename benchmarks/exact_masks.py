@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -14,10 +17,12 @@ from timing import ratio_interval
 
 from siniantrust import graph
 from siniantrust.masking.exact import (
+    Corrections,
     Costs,
-    ExactSession,
     Meter,
     Program,
+    Query,
+    Trusted,
     best_passes,
     build_program,
     calibrate,
@@ -25,7 +30,8 @@ from siniantrust.masking.exact import (
     measure_costs,
     offerable,
 )
-from siniantrust.odla import DeviceSpec, open_part
+from siniantrust.masking.exact.resident import Count
+from siniantrust.odla import CheckedExecutable, DeviceSpec, open_part
 
 _NETWORKS = ("vgg16", "resnet50", "mobilenet_v2")
 _RATIO_BARS = {"vgg16": 8.0, "resnet50": 3.0}
@@ -138,30 +144,94 @@ def _program(model: graph.Model, offered: list[str], samples: np.ndarray) -> Pro
     return build_program(model, offered, calibrate(model, entries, {model.inputs[0].name: samples}))
 
 
+class _Device(AbstractContextManager["_Device"]):
+    """The untrusted side, in a thread on a core of its own, as an enclave that has its core to itself sees it."""
+
+    def __init__(self, program: Program, core: int) -> None:
+        self._corrections = Corrections([exchange.corrections for exchange in program.exchanges])
+        self._thread = ThreadPoolExecutor(1, initializer=os.sched_setaffinity, initargs=(0, {core}))
+        with ExitStack() as stack:
+            stack.callback(self._thread.shutdown)
+            self._opened = [_opened(exchange.part, stack) for exchange in program.exchanges]
+            self._stack = stack.pop_all()
+        self.taken_s = 0.0
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of corrections that lie here."""
+        return self._corrections.kept_bytes
+
+    def keep(self, rows: Mapping[int, np.ndarray]) -> None:
+        """Keep what the trusted side prepared."""
+        self._corrections.keep(rows)
+
+    def answer(self, query: Query) -> dict[str, np.ndarray]:
+        """Return the answers to what a query has to ask next, corrections added."""
+        return self._thread.submit(self._answer, query.exchange, query.queries, query.request).result()
+
+    def _answer(self, exchange: int, queries: list[int], request: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        start = time.thread_time()
+        answers = self._corrections.added(exchange, queries, self._opened[exchange].run(request))
+        self.taken_s += time.thread_time() - start
+        return answers
+
+    def forget(self, query: Query) -> None:
+        """Drop what is kept for a query, and what it took."""
+        self._corrections.forget(query.queries)
+        self.taken_s = 0.0
+
+    def __exit__(self, *_: object) -> None:
+        """End the thread and free what it ran."""
+        self._stack.close()
+
+
 def _in_turns(model: graph.Model, program: Program, x: np.ndarray, *, turns: int) -> tuple[_Turns, int]:
     """Run the whole network and a masked query by turns; return what each took, and the stock of one query."""
     name = model.inputs[0].name
     (whole,) = graph.split(model, ())
-    device, executable = open_part(DeviceSpec("whole", options=_ONE_THREAD), whole)
     whole_s, device_s, metered = [], [], []
-    with ExactSession(program, [DeviceSpec("device", options=_ONE_THREAD)]) as session:
-        stock_bytes = 0
+    stock_bytes = 0
+    with ExitStack() as stack:
+        here, there = stack.enter_context(_two_cores())
+        executable = _opened(whole, stack)
+        trusted = Trusted(
+            program, open_part=lambda part: _opened(part, stack).run, key=os.urandom(32), ledger=Count()
+        )
+        device = stack.enter_context(_Device(program, there))
         for turn in range(-1, turns):
             spent_s = _seconds(lambda: executable.run({name: x})) if turn % 2 else 0.0
-            session.trusted.meter = meter = Meter()
-            session.prepare(1)
-            stock_bytes = session.corrections.kept_bytes
-            masked_s = _seconds(lambda: session.run({name: x}))
-            spent_s = spent_s or _seconds(lambda: executable.run({name: x}))
+            trusted.meter = meter = Meter()
+            device.keep(trusted.prepare(1))
+            stock_bytes = device.kept_bytes
+            query = trusted.begin({name: x})
+            while query.request is not None:
+                query.accept(device.answer(query))
             if turn >= 0:
-                figures = {each.name: float(getattr(meter, each.name)) for each in fields(meter)}
-                whole_s.append(spent_s)
-                metered.append(figures)
-                device_s.append(masked_s - sum(figures[kind] for kind in _KINDS))
-    executable.close()
-    device.close()
+                metered.append({each.name: float(getattr(meter, each.name)) for each in fields(meter)})
+                device_s.append(device.taken_s)
+                whole_s.append(spent_s or _seconds(lambda: executable.run({name: x})))
+            device.forget(query)
     columns = {kind: np.array([each[kind] for each in metered]) for kind in metered[0]}
     return _Turns(np.array(whole_s), np.array(device_s), columns), stock_bytes
+
+
+def _opened(part: graph.Part, stack: ExitStack) -> CheckedExecutable:
+    device, executable = open_part(DeviceSpec("one thread", options=_ONE_THREAD), part)
+    stack.callback(device.close)
+    stack.callback(executable.close)
+    return executable
+
+
+@contextmanager
+def _two_cores() -> Iterator[tuple[int, int]]:
+    """Keep this thread on one core; yield that core and another one, the same where there is no other."""
+    all_cores = os.sched_getaffinity(0)
+    here, there = min(all_cores), max(all_cores)
+    os.sched_setaffinity(0, {here})
+    try:
+        yield here, there
+    finally:
+        os.sched_setaffinity(0, all_cores)
 
 
 def _seconds(function: Callable[[], object]) -> float:
