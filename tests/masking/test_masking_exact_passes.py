@@ -65,7 +65,9 @@ def _numbers(raw: np.ndarray) -> np.ndarray:
 
 
 @settings(max_examples=200, deadline=None)
-@given(LIMBS, st.lists(st.tuples(st.integers(-127, 127), WORDS), min_size=1, max_size=70), st.integers(1, 40), st.data())
+@given(
+    LIMBS, st.lists(st.tuples(st.integers(-127, 127), WORDS), min_size=1, max_size=70), st.integers(1, 40), st.data()
+)
 def test_masking_is_the_same_in_both(
     native: NativePasses, limbs: int, numbers: list[tuple[int, int]], times: int, data: st.DataObject
 ) -> None:

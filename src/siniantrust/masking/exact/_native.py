@@ -222,7 +222,7 @@ def _at(array: np.ndarray) -> int:
         raise ValueError("expected an array that is contiguous in memory")
     # Four times as fast as numpy's own way, where it works.
     if array.flags.writeable and array.size:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type] # it is one
     return array.ctypes.data
 
 
