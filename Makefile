@@ -60,7 +60,7 @@ setup: $(STAMP)
 system:
 	@sh tools/system_packages.sh
 
-$(STAMP): $(LOCKS) pyproject.toml setup.py $(PASSES).c | system
+$(STAMP): $(LOCKS) pyproject.toml setup.py $(PASSES).c $(PASSES)_avx2.h | system
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "make: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)

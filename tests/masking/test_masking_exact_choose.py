@@ -136,6 +136,33 @@ def test_no_other_set_of_layers_is_cheaper(residual: Model, costs: Costs) -> Non
     assert _total_s(residual, chosen, costs) == pytest.approx(least_s, rel=1e-6, abs=1e-12)
 
 
+def test_layers_that_would_save_little_are_not_offered(residual: Model) -> None:
+    """Of what is done inside, the chosen layers save some share: where more is asked for, none is offered."""
+    costs, names = replace(CHEAP, product_s=1e-9, point_s=1e-9), ("stem", "body", "shortcut", "dense")
+
+    def chosen(least_saved: float, inside_s: dict[str, float] | None = None) -> list[str]:
+        found = choose_layers(residual, costs, inside_s, least_saved=least_saved)
+        assert set(names) <= found.keys()
+        return [name for name, choice in found.items() if choice.offered]
+
+    offered, inside_s = chosen(0.0), _total_s(residual, (), costs)
+    saved_s = inside_s - _total_s(residual, offered, costs)
+    assert offered
+    assert chosen(0.999 * saved_s / inside_s) == offered
+    assert chosen(1.001 * saved_s / inside_s) == []
+    # Other nodes take as long again.
+    assert chosen(0.499 * saved_s / inside_s, {"other": 2 * inside_s}) == offered
+    assert chosen(0.501 * saved_s / inside_s, {"other": 2 * inside_s}) == []
+
+
+def test_a_measured_layer_counts_as_it_was_measured(residual: Model) -> None:
+    """Seconds of a profile stand in place of fitted ones, but where the profiler says nothing of a node."""
+    dear, costs = {"stem": 1.0, "body": 0.0}, replace(FREE, mask_s=1e-6)
+    found = choose_layers(residual, costs, dear)
+    assert found["stem"].inside_s >= 1.0
+    assert [name for name, choice in found.items() if choice.offered] == ["stem"]
+
+
 @given(mask_s=COST, unmask_s=COST, product_s=st.floats(0, 1e-7), point_s=st.floats(0, 1e-7))
 def test_what_one_reader_skips_is_paid_for_by_another(
     strided: Model, mask_s: float, unmask_s: float, product_s: float, point_s: float

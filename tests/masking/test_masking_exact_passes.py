@@ -65,11 +65,14 @@ def _numbers(raw: np.ndarray) -> np.ndarray:
 
 
 @settings(max_examples=200, deadline=None)
-@given(LIMBS, st.lists(st.tuples(st.integers(-127, 127), WORDS), min_size=1, max_size=70), st.data())
+@given(
+    LIMBS, st.lists(st.tuples(st.integers(-127, 127), WORDS), min_size=1, max_size=70), st.integers(1, 40), st.data()
+)
 def test_masking_is_the_same_in_both(
-    native: NativePasses, limbs: int, numbers: list[tuple[int, int]], data: st.DataObject
+    native: NativePasses, limbs: int, numbers: list[tuple[int, int]], times: int, data: st.DataObject
 ) -> None:
     """Steps plus pads agree to the bit with Python's integers, for any share, and nothing beside it is written."""
+    numbers = numbers * times  # more than a vector has room for
     start = data.draw(st.integers(0, len(numbers) - 1), label="start")
     share = slice(start, data.draw(st.integers(start + 1, len(numbers)), label="stop"))
     steps, pads = np.array([a for a, _ in numbers], np.int8), _limbs([b for _, b in numbers[share]], limbs)
@@ -117,13 +120,21 @@ def _residues(generator: np.random.Generator, *shape: int) -> np.ndarray:
     return generator.integers(0, PRIME, shape)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [*FORMS, (5, 2, 49), (4, 1, 32)])
+@pytest.mark.parametrize("repetitions", [2, 3])
 @pytest.mark.parametrize("by_column", [False, True])
 @pytest.mark.parametrize("added", [None, np.float32, np.int8])
 @pytest.mark.parametrize("made", ["values", "steps", "both"])
 @pytest.mark.parametrize("limbs", [3, 4])
 def test_unmasking_is_the_same_in_both(
-    native: NativePasses, *, form: tuple[int, int, int], by_column: bool, added: type | None, made: str, limbs: int
+    native: NativePasses,
+    *,
+    form: tuple[int, int, int],
+    repetitions: int,
+    by_column: bool,
+    added: type | None,
+    made: str,
+    limbs: int,
 ) -> None:
     """Floats and steps agree to the bit, and sums are those of integers of any size, for all numbers of a host."""
     generator = np.random.default_rng(sum(form))
@@ -133,20 +144,20 @@ def test_unmasking_is_the_same_in_both(
     answers[-1, :1] = 127
     period = 1 if by_column or channels % 3 else 3
     scale, bias = generator.normal(size=(2, width if by_column else period)).astype(np.float32)
-    across = generator.integers(0, 1 << 21, (3, width)).astype(np.int32)
+    across = generator.integers(0, 1 << 21, (repetitions, width)).astype(np.int32)
     across[0] = (1 << 21) - 1
     if limbs == NARROW:
         across[:2] = [[HALF], [-HALF]]
-    down, gather = _residues(generator, 3, rows), _residues(generator, 3, period)
+    down, gather = _residues(generator, repetitions, rows), _residues(generator, repetitions, period)
     addend: np.ndarray | None = None if added is None else (3 * generator.normal(size=form)).astype(added)
-    relu = made == "both"
+    relu, inverse = made == "both" or added is np.int8, 1e-4 if limbs == NARROW else 1e-7
     most = (1 << (8 * limbs - 1)) - 1
-    whole = Unmasking(scale, bias, by_column, across, down, gather, limbs, most, relu, inverse=1e-8)
+    whole = Unmasking(scale, bias, by_column, across, down, gather, limbs, most, relu, inverse=inverse)
     found = []
     for passes in (NUMPY, native):
         values = np.full(form, np.nan, np.float32) if made != "steps" else None
         steps = np.full(form, 99, np.int8) if made != "values" else None
-        sums = np.zeros((channels // period, 3), np.int64)
+        sums = np.zeros((channels // period, repetitions), np.int64)
         unmask = passes.unmasker(whole)(Results(answers, sums, addend, 0.25, values, steps))
         cuts = [0, channels // 2, channels]  # in two shares
         assert [unmask(a, pads[:, a:b].copy()) for a, b in pairwise(cuts)] == [0, 0]
@@ -156,7 +167,7 @@ def test_unmasking_is_the_same_in_both(
     words = (_numbers(answers) - _numbers(pads)) % (1 << (8 * limbs))
     results = np.where(words >> (8 * limbs - 1), words - (1 << (8 * limbs)), words)
     lines = np.einsum("crw,tw->ctr", results, across.astype(object))
-    each = np.einsum("ctr,tr->ct", lines, down.astype(object)).reshape(-1, period, 3)
+    each = np.einsum("ctr,tr->ct", lines, down.astype(object)).reshape(-1, period, repetitions)
     wanted = (each * gather.T).sum(axis=1) % PRIME
     np.testing.assert_array_equal(found[0][2], wanted.astype(np.int64))
     signed = results.astype(np.float32)
@@ -168,7 +179,7 @@ def test_unmasking_is_the_same_in_both(
     if made != "steps":
         np.testing.assert_array_equal(found[0][0], floats)
     if made != "values":
-        np.testing.assert_array_equal(found[0][1], np.clip(np.rint(floats * np.float32(1e-8)), -127, 127))
+        np.testing.assert_array_equal(found[0][1], np.clip(np.rint(floats * np.float32(inverse)), -127, 127))
 
 
 @pytest.mark.parametrize("limbs", [3, 4])

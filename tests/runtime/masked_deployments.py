@@ -16,6 +16,7 @@ from siniantrust.graph import Model, enumerate_cuts
 from siniantrust.leakage import Data
 from siniantrust.leakage._audit_file import audit_bytes, sealed
 from siniantrust.masking.exact import QuantisedModel, build_program, calibrate, offerable
+from siniantrust.masking.exact._work import layer_works
 from siniantrust.odla import DeviceSpec
 from siniantrust.planner import AffineCost, CostProfile, MaskingProfile, Plan, Policy, solve_masked
 from siniantrust.runtime import Observer, Session, open_session
@@ -79,7 +80,10 @@ def masked_costs(model: Model, *devices: str, product_s: float = 1e-6) -> CostPr
     )
     free = AffineCost(base_s=0.0, seconds_per_byte_in=0.0, seconds_per_byte_out=0.0, basis="made up")
     moves = {"crossing": free, "transfers": dict.fromkeys(devices, free)}
-    return make_costs(model, devices).model_copy(update={"masking": masking, **moves})
+    made = make_costs(model, devices)
+    inside_s = {name: product_s * work.products for name, work in layer_works(model, {}).items()}
+    trusted = made.trusted.model_copy(update={"latency_s": {**made.trusted.latency_s, **inside_s}})
+    return made.model_copy(update={"masking": masking, "trusted": trusted, **moves})
 
 
 def deploy_masked(

@@ -13,6 +13,8 @@ from siniantrust.planner._policy import Policy
 from siniantrust.trust import Label, may_see
 
 RESIDUE_BYTES = 4
+# What pads are predicted to save has errors of this size.
+_LEAST_SAVED = 0.1
 _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _STATELESS = {"optee": "it runs parts lowered to C and keeps nothing between calls, so that it cannot hold pads"}
 
@@ -109,7 +111,9 @@ def choose_padding(model: Model, policy: Policy, costs: CostProfile, *, count_fi
             f"masks: {lines[0]}, and the policy refuses what cannot be padded (masking.not_offerable)", lines
         )
     known = Costs(**costs.masking.model_dump(include=set(Costs.__dataclass_fields__)))
-    choices = choose_layers(model, known if count_fixed else replace(known, layer_s=0.0, handover_s=0.0))
+    counted = known if count_fixed else replace(known, layer_s=0.0, handover_s=0.0)
+    least = _LEAST_SAVED if count_fixed else 0.0
+    choices = choose_layers(model, counted, costs.trusted.latency_s, least_saved=least)
     wanted = {name: choice for name, choice in choices.items() if choice.offered and name not in kept}
     kept |= {name: choice.reason for name, choice in choices.items() if choice.masked_s and name not in wanted | kept}
     fixed_s = 0.0 if count_fixed else known.layer_s

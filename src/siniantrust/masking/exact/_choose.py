@@ -29,7 +29,9 @@ class Choice:
     inside_s: float = 0.0
 
 
-def choose_layers(model: Model, costs: Costs) -> dict[str, Choice]:
+def choose_layers(
+    model: Model, costs: Costs, inside_s: Mapping[str, float] | None = None, *, least_saved: float = 0.0
+) -> dict[str, Choice]:
     """Choose the set of nodes under pads with which the trusted side takes the least time.
 
     Nodes that read the same value share its pad, and what passes between layers under pads and layers inside costs the
@@ -38,12 +40,17 @@ def choose_layers(model: Model, costs: Costs) -> dict[str, Choice]:
     Args:
         model: the model.
         costs: what work costs on the trusted side.
+        inside_s: what nodes take inside, by name, where that was measured; by ``costs`` where it was not.
+        least_saved: no node is offered where all together would save less than this share of what is done inside.
 
     Returns:
         A choice for every node, by its name.
     """
-    works = layer_works(model)
+    works = layer_works(model, inside_s or {})
     offered = _cheapest(works, costs)
+    none_s = total_s(works, (), costs)
+    if none_s - total_s(works, offered, costs) < least_saved * max(none_s, sum((inside_s or {}).values())):
+        offered = frozenset()
     least_s = total_s(works, offered, costs)
     chosen: dict[str, Choice] = {}
     for node in model.nodes:

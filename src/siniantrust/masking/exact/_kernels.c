@@ -83,12 +83,12 @@ void sinian_add(int64_t count, int64_t limbs, const uint8_t *first, const uint8_
     }
 }
 
-/* Add pads to steps. Limbs of pads lie ``count`` bytes apart, those that are sent ``apart``. */
+/* Add pads to steps from number ``first`` on. Limbs of pads lie ``count`` bytes apart, those that are sent ``apart``. */
 EVERY_PROCESSOR
-void sinian_mask(int64_t count, int64_t limbs, const int8_t *steps, const uint8_t *pads, int64_t apart,
-                 uint8_t *sent) {
+static void mask_from(int64_t first, int64_t count, int64_t limbs, const int8_t *steps, const uint8_t *pads,
+                      int64_t apart, uint8_t *sent) {
     uint8_t carries[BLOCK];
-    for (int64_t start = 0; start < count; start += BLOCK) {
+    for (int64_t start = first; start < count; start += BLOCK) {
         int64_t size = count - start < BLOCK ? count - start : BLOCK;
         const int8_t *restrict from = steps + start;
         const uint8_t *restrict pad = pads + start;
@@ -271,11 +271,10 @@ struct item {
     float added_scale;
 };
 
-/* Take pads off ``channels`` channels of (rows, width) from ``channel`` on, add up what the check of a device's work
- * needs, and make floats, steps, or both of the results. ``words`` are of these channels alone. */
+/* As ``sinian_unmask``, in every form. */
 EVERY_PROCESSOR
-int32_t sinian_unmask(const struct unmasking *form, const struct item *item, int64_t channel, int64_t channels,
-                      const uint8_t *words) {
+static int32_t unmask_any(const struct unmasking *form, const struct item *item, int64_t channel, int64_t channels,
+                          const uint8_t *words) {
     int32_t results[2][BLOCK];
     int64_t size = form->rows * form->width;
     uint32_t largest = 0, bad = 0, most = (uint32_t)form->most;
@@ -322,6 +321,33 @@ int32_t sinian_unmask(const struct unmasking *form, const struct item *item, int
             }
     }
     return (bad >> 31 ? NOT_FINITE : 0) | (largest > 2 * most ? OUT_OF_RANGE : 0);
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include "_kernels_avx2.h"
+#define HAS_AVX2 __builtin_cpu_supports("avx2")
+#else
+#define HAS_AVX2 0
+#define LANES 32
+#define mask_most(...) 0
+#define unmask_common(...) 0
+#endif
+
+/* Add pads to steps. Limbs of pads lie ``count`` bytes apart, those that are sent ``apart``. */
+void sinian_mask(int64_t count, int64_t limbs, const int8_t *steps, const uint8_t *pads, int64_t apart,
+                 uint8_t *sent) {
+    int64_t first = HAS_AVX2 && limbs == 3 ? mask_most(count, steps, pads, apart, sent) : 0;
+    mask_from(first, count, limbs, steps, pads, apart, sent);
+}
+
+/* Take pads off ``channels`` channels of (rows, width) from ``channel`` on, add up what the check of a device's work
+ * needs, and make floats, steps, or both of the results. ``words`` are of these channels alone. */
+int32_t sinian_unmask(const struct unmasking *form, const struct item *item, int64_t channel, int64_t channels,
+                      const uint8_t *words) {
+    int is_common = form->limbs == 3 && form->repetitions == 2 && !form->by_column && form->width >= LANES &&
+                    item->steps && !item->values && !item->added;
+    return HAS_AVX2 && is_common ? unmask_common(form, item, channel, channels, words)
+                                 : unmask_any(form, item, channel, channels, words);
 }
 
 /* Sums over one row of each of CHANNELS channels with one weight, in two pieces: reading weights costs more than

@@ -39,6 +39,7 @@ class LayerWork:
         products: multiplications; ``is_point`` where the kernel has one pixel, or it is a matrix product.
         weights: numbers in its weights.
         is_read_inside: whether something that stays inside reads its result, activations and sums aside.
+        known_s: what it takes inside, where that was measured.
     """
 
     node: Node
@@ -53,6 +54,7 @@ class LayerWork:
     is_point: bool
     weights: int
     is_read_inside: bool
+    known_s: float | None
 
     @property
     def sources(self) -> frozenset[str]:
@@ -65,6 +67,8 @@ class LayerWork:
 
     def inside_s(self, costs: Costs) -> float:
         """Return what it takes inside, but for what passes between it and its neighbours."""
+        if self.known_s is not None:
+            return self.known_s
         each_s = costs.point_s if self.is_point else costs.product_s
         return self.products * each_s + self.weights * costs.weight_s
 
@@ -77,8 +81,13 @@ class LayerWork:
         return self.received * costs.pass_s + costs.handover_s
 
 
-def layer_works(model: Model) -> dict[str, LayerWork]:
-    """Return every offerable layer of ``model``, by name, in the model's order."""
+def layer_works(model: Model, inside_s: Mapping[str, float]) -> dict[str, LayerWork]:
+    """Return every offerable layer of ``model``, by name, in the model's order.
+
+    Args:
+        model: the model.
+        inside_s: what layers take inside, by name, as far as it was measured.
+    """
     offerable = [node for node in model.nodes if why_not(model, node) is None]
     names = {node.index: node.name for node in offerable}
     source: dict[str, int | None] = {}
@@ -109,6 +118,8 @@ def layer_works(model: Model) -> dict[str, LayerWork]:
             source=None if origin is None else names[origin],
             added=frozenset(added.get(node.name, ())),
             is_read_inside=node.name in read_inside,
+            # Nothing is what a profiler says of a node that the runtime took into another one.
+            known_s=inside_s.get(node.name) or None,
         )
     return works
 
@@ -121,6 +132,7 @@ def _work(
     source: str | None,
     added: frozenset[str],
     is_read_inside: bool,
+    known_s: float | None,
 ) -> LayerWork:
     proto = model.proto.graph.node[node.index]
     entry, result = model.tensors[proto.input[0]], model.tensors[proto.output[0]]
@@ -144,6 +156,7 @@ def _work(
         is_point=kernel == (1, 1),
         weights=math.prod(weight.dims),
         is_read_inside=is_read_inside,
+        known_s=known_s,
     )
 
 
