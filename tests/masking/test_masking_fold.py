@@ -140,7 +140,7 @@ def test_what_clips_takes_the_place_of_a_relu_and_its_offset_that_of_a_bias(
     spread: float,
     seed: int,
 ) -> None:
-    """The same level crosses, but where rounding decides between two; before the cut stand Conv, Clip, Mul, Floor."""
+    """The same level crosses, but where rounding decides between two; before the cut stand Conv, Mul, Clip, Floor."""
     model = _model(*between, bias=bias, seed=seed)
     sample = {"t": spread * np.random.default_rng(1).normal(size=(64, *model.tensors["t"].shape[1:]))}
     strength = 0.5 if name == "quantise" else 0.0
@@ -155,7 +155,7 @@ def test_what_clips_takes_the_place_of_a_relu_and_its_offset_that_of_a_bias(
     assert len(np.unique(first)) > 2
     before = load_model(folded)
     kinds = [before.nodes[index].op_type for index in prefix_nodes(before, _cut(before, "t_masked"))]
-    assert kinds == ["Conv", "Clip", "Mul", "Floor"]
+    assert kinds == ["Conv", "Mul", "Clip", "Floor"]
 
 
 @pytest.mark.parametrize(

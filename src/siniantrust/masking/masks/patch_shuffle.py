@@ -17,11 +17,12 @@ def build(site: Site) -> None:
     if site.item_axis != 0 or len(shape) != _RANK or shape[2] % side or shape[3] % side:
         raise site.refuse(f"patches of {side} x {side} need an image with items first and sides that {side} divides")
     channels, height, width = shape[1:]
-    places = np.arange(site.item_elements).reshape(channels, height // side, side, width // side, side)
-    patches = places.transpose(1, 3, 0, 2, 4).reshape(-1, channels, side, side)
-    mixed = patches[site.generator.permutation(len(patches))].reshape(height // side, width // side, channels, side, -1)
-    order = mixed.transpose(2, 0, 3, 1, 4).reshape(-1)
-    site.unrolled(site.add("Gather", site.rows(site.value), site.indices(order), axis=1))
+    # A patch's row lies together in memory, and is moved at once.
+    runs = np.arange(site.item_elements // side).reshape(channels, height // side, side, width // side)
+    patches = runs.transpose(1, 3, 0, 2).reshape(-1, channels, side)
+    mixed = patches[site.generator.permutation(len(patches))].reshape(height // side, width // side, channels, side)
+    order = mixed.transpose(2, 0, 3, 1).reshape(-1)
+    site.unrolled(site.add("Gather", site.rows(site.value, len(order), side), site.indices(order), axis=1))
 
 
 MASK = Mask(

@@ -12,62 +12,69 @@ _MOST_WEIGHTS = 1 << 26
 
 
 def build(site: Site) -> None:
-    """Centre an item, turn its numbers by a random orthogonal map, send some of them, and turn them back with zeros.
+    """Turn an item's numbers by a random orthogonal map, send some of them, and turn them back with zeros.
 
-    ``structured`` 0 is a dense matrix of orthonormal random rows. 1 is S H D: random signs D, Walsh and Hadamard's
-    transform H over the next power of two, and a random choice S of its outputs. H is the Kronecker product of two
-    smaller ones, so that two products of about the square root's size do it.
+    What was dropped is restored as if it were the calibration mean's. ``structured`` 0 is a dense matrix of orthonormal
+    random rows. 1 is S H D: random signs D, Walsh and Hadamard's transform H over the next power of two, and a random
+    choice S of its outputs. H is the Kronecker product of two smaller ones and S that of a choice for each, so that two
+    products of about the square root's size do it, on the item as a matrix.
     """
     dropped = site.require_share("the share of numbers that is dropped")
-    structured = site.parameters["structured"] != 0
-    width = 1 << (site.item_elements - 1).bit_length() if structured else site.item_elements
-    kept = max(round((1 - dropped) * site.item_elements), 1)
-    mean = site.constant(site.values.mean(axis=site.item_axis, keepdims=True))
-    rows = site.rows(site.add("Sub", site.value, mean))
-    restored = _hadamard(site, rows, width=width, kept=kept) if structured else _dense(site, rows, kept=kept)
-    site.add("Add", site.unrolled(restored), mean)
-    note_narrowing(site, kept)
+    wanted = max(round((1 - dropped) * site.item_elements), 1)
+    mean = site.values.mean(axis=site.item_axis, keepdims=True)
+    (_structured if site.parameters["structured"] else _dense)(site, mean, wanted)
 
 
-def _dense(site: Site, rows: str, *, kept: int) -> str:
+def _dense(site: Site, mean: np.ndarray, kept: int) -> None:
     size = site.item_elements
     if size * kept > _MOST_WEIGHTS:
         raise site.refuse(f"a dense projection to {kept} numbers has {size * kept:,} weights; take structured=1")
     basis = np.linalg.qr(site.generator.standard_normal((size, kept)))[0]
-    narrow = site.crosses(site.add("MatMul", rows, site.constant(basis)))
-    return site.add("MatMul", narrow, site.constant(basis.T))
+    narrow = site.crosses(site.add("MatMul", site.rows(site.value), site.constant(basis)))
+    restored = site.unrolled(site.add("MatMul", narrow, site.constant(basis.T)))
+    site.add("Add", restored, site.constant(mean - (mean.reshape(1, -1) @ basis @ basis.T).reshape(mean.shape)))
+    note_narrowing(site, kept)
 
 
-def _hadamard(site: Site, rows: str, *, width: int, kept: int) -> str:
+def _structured(site: Site, mean: np.ndarray, wanted: int) -> None:
     size = site.item_elements
-    signs = site.constant(site.generator.choice([-1.0, 1.0], size))
-    chosen = np.sort(site.generator.permutation(width)[:kept])
-    turned = _transform(site, _padded(site, site.add("Mul", rows, signs), np.arange(size), width), width)
-    narrow = site.crosses(site.add("Gather", turned, site.indices(chosen), axis=1))
-    turned = _transform(site, _padded(site, narrow, chosen, width), width)
-    kept_rows = turned if width == size else site.add("Gather", turned, site.indices(np.arange(size)), axis=1)
-    return site.add("Mul", kept_rows, signs)
+    power = (size - 1).bit_length()
+    height = 1 << power // 2
+    width = -(-size // height)  # the last row may be short of numbers
+    # Columns of Hadamard's matrix that zeros would meet are left out.
+    tall, wide = hadamard(height), hadamard(1 << (power - power // 2))[:, :width]
+    rows, columns = _choice(wanted, len(tall), len(wide))
+    tall, wide = (
+        each[np.sort(site.generator.permutation(len(each))[:count])] for each, count in ((tall, rows), (wide, columns))
+    )
+    signs = site.generator.choice([-1.0, 1.0], mean.shape)
+    turned = _grid(site, site.add("Mul", site.value, site.constant(signs)), height, width)
+    narrow = site.crosses(site.add("MatMul", site.add("MatMul", site.constant(tall), turned), site.constant(wide.T)))
+    back = site.add("MatMul", site.add("MatMul", site.constant(tall.T), narrow), site.constant(wide))
+    if height * width > size:
+        back = site.add("Reshape", back, site.indices([-1, height * width]))
+        back = site.add("Gather", back, site.indices(np.arange(size)), axis=1)
+    padded = np.pad((signs * mean).reshape(-1), (0, height * width - size)).reshape(height, width)
+    crossed = (tall.T @ (tall @ padded @ wide.T) @ wide).reshape(-1)[:size].reshape(mean.shape)
+    restored = site.add("Mul", site.unrolled(back), site.constant(signs))
+    site.add("Add", restored, site.constant(mean - signs * crossed))
+    note_narrowing(site, rows * columns)
 
 
-def _padded(site: Site, rows: str, places: np.ndarray, width: int) -> str:
-    """Add nodes that put the numbers of each row at ``places`` of a longer one, with zeros elsewhere."""
-    if len(places) == width:
-        return rows
-    nothing = site.add("Mul", site.add("Gather", rows, site.indices([0]), axis=1), site.constant(0.0))
-    source = np.full(width, len(places))
-    source[places] = np.arange(len(places))
-    return site.add("Gather", site.add("Concat", rows, nothing, axis=1), site.indices(source), axis=1)
+def _choice(wanted: int, height: int, width: int) -> tuple[int, int]:
+    """Return how many rows and columns to keep: nearest to what is wanted, and of equals the least work."""
+    every = ((rows, min(max(round(wanted / rows), 1), width)) for rows in range(1, height + 1))
+    return min(every, key=lambda each: (abs(each[0] * each[1] - wanted), each[0] * (height + each[1])))
 
 
-def _transform(site: Site, rows: str, width: int) -> str:
-    """Add nodes for the orthonormal transform of Walsh and Hadamard, its own inverse."""
-    power = width.bit_length() - 1
-    left, right = 1 << (power // 2), 1 << (power - power // 2)
-    grid = site.add("Reshape", rows, site.indices([-1, right]))
-    once = site.add("MatMul", grid, site.constant(hadamard(right)))
-    tall = site.add("Reshape", once, site.indices([-1, left, right]))
-    twice = site.add("MatMul", site.constant(hadamard(left)), tall)
-    return site.add("Reshape", twice, site.indices([-1, width]))
+def _grid(site: Site, value: str, height: int, width: int) -> str:
+    """Add nodes that give every item as a matrix, with zeros at the end where it has too few numbers."""
+    missing = height * width - site.item_elements
+    if not missing:
+        return site.rows(value, height, width)
+    rows = site.rows(value)
+    nothing = site.add("Mul", site.add("Gather", rows, site.indices([0] * missing), axis=1), site.constant(0.0))
+    return site.add("Reshape", site.add("Concat", rows, nothing, axis=1), site.indices([-1, height, width]))
 
 
 def hadamard(width: int) -> np.ndarray:
