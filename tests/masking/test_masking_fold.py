@@ -185,3 +185,14 @@ def test_a_value_that_others_read_stays() -> None:
     before = proto.SerializeToString(deterministic=True)
     fold_linear_masks(proto)
     assert proto.SerializeToString(deterministic=True) == before
+
+
+def test_a_clip_that_a_relu_would_change_stays() -> None:
+    """Where all that a clip lets through is below zero, the ReLU before it stays, and the same level crosses."""
+    model = _model("Relu")
+    sample = {"t": np.linspace(-9, -1, 64 * 8 * SIDE * SIDE).reshape(64, 8, SIDE, SIDE)}
+    plain = apply_mask(model, _cut(model, "t"), "quantise", strength=0.5, seed=0, sample=sample)
+    folded = onnx.ModelProto()
+    folded.CopyFrom(plain)
+    fold_linear_masks(folded)
+    assert plain == folded

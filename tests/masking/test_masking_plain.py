@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,10 +12,10 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
-from siniantrust.graph import Cut, feed_noise, load_model, noise_inputs
-from siniantrust.masking import apply_mask, read_records
+from siniantrust.graph import Cut, feed_noise, load_model, noise_inputs, split, take_prelude
+from siniantrust.masking import apply_mask, apply_masks, find_cut, parse_mask, read_records
 
 CUT = Cut("s", ("s",), 1, 0, 0, fusable=False)
 ITEMS = 6
@@ -161,3 +162,51 @@ def test_patches_moved_by_rows_are_patches_moved_by_numbers(sizes: tuple[int, in
     values = _values((channels, height, width), seed)
     expected = values.reshape(ITEMS, -1)[:, order].reshape(values.shape)
     np.testing.assert_array_equal(_run(proto, values)[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("mask", "left"),
+    [
+        ("gaussian", ["Add"]),
+        ("laplace", ["Add"]),
+        ("shredder_bank:steps=0", ["Add"]),
+        ("shredder_distribution:steps=0", ["Add"]),
+        ("dropout", ["Mul"]),
+        ("bank", ["Add"]),
+        ("quantise", ["Floor"]),
+        ("randomised_response", ["Floor", "Min", "Abs"]),
+        ("budgeted_gaussian", ["Sub", "ReduceL2", "Max", "Div", "Add"]),
+        ("random_projection", ["Mul", "Reshape", "MatMul", "MatMul"]),
+        ("patch_shuffle", ["Reshape", "Gather", "Reshape"]),
+        ("channel_pruning", []),
+        ("pooling", ["AveragePool"]),
+    ],
+)
+def test_what_is_left_for_a_request(mask: str, left: list[str], tmp_path: Path) -> None:
+    """Behind a convolution and a ReLU, a request waits for these nodes of the mask and for no others."""
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.normal(size=(16, 3, 3, 3)), "v": rng.normal(size=(16 * 64, 5))}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", ["c"], ["s"]),
+            helper.make_node("Flatten", ["s"], ["f"]),
+            helper.make_node("MatMul", ["f", "v"], ["y"]),
+        ],
+        "network",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])],
+        [numpy_helper.from_array(values.astype(np.float32), name) for name, values in weights.items()],
+    )
+    model = load_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    inputs = {"x": rng.normal(size=(40, 3, 8, 8)).astype(np.float32)}
+    masked, cut = apply_masks(model, find_cut(model, ["s"]), [parse_mask(mask)], seed=0, inputs=inputs)
+    part = onnx.ModelProto.FromString(split(masked, (cut,))[0].proto.SerializeToString())
+    feed_noise(part, origin="part")
+    take_prelude(part)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3  # the file that it writes is for this machine alone, which it warns of
+    onnxruntime.InferenceSession(part.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert [kind for kind in found if kind not in ("Conv", "FusedConv", "ReorderInput", "ReorderOutput")] == left
