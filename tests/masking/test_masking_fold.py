@@ -196,3 +196,14 @@ def test_a_clip_that_a_relu_would_change_stays() -> None:
     folded.CopyFrom(plain)
     fold_linear_masks(folded)
     assert plain == folded
+
+
+def test_a_clip_behind_a_product_that_turns_around_stays() -> None:
+    """A number below zero makes the least of a ReLU's values the most: the ReLU stays."""
+    plain, _ = _masked(_model("Relu"), "quantise", 0.5)
+    scale = next(node.input[1] for node in plain.graph.node if node.op_type == "Mul" and "t_mask" in node.name)
+    (tensor,) = (tensor for tensor in plain.graph.initializer if tensor.name == scale)
+    tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), scale))
+    folded = onnx.ModelProto.FromString(plain.SerializeToString())
+    fold_linear_masks(folded)
+    assert plain == folded
