@@ -133,6 +133,6 @@ def _part(part: graph.Part, inputs: Mapping[str, np.ndarray]) -> _Part:
     opened = session(proto.SerializeToString(), threads=1)
     before = None if prelude is None else session(prelude.SerializeToString(), threads=1)
     one = {each.name: inputs[each.name][:1] for each in part.inputs}
-    draw = partial(noise_feed(part.name, opened, before, NoiseSource()).draw, {part.batch_symbol: 1})
+    draw = partial(noise_feed(part.name, opened, before, NoiseSource()).draw, {part.batch_symbol or "": 1})
     names = [each.name for each in part.outputs]
     return _Part(partial(opened.run, names, {**one, **draw()}), draw, sum(each.size_bytes for each in part.outputs))

@@ -132,13 +132,21 @@ def _branches() -> dict[str, onnx.GraphProto]:
     "nodes",
     [
         [_node("Add", "x u", "y")],
-        [_node("Constant", "", "c", value=helper.make_tensor("t", 9, [], [True])), _node("If", "c", "y", **_branches())],
+        [
+            _node("Constant", "", "c", value=helper.make_tensor("t", 9, [], [True])),
+            _node("If", "c", "y", **_branches()),
+        ],
         [
             helper.make_node("Split", ["u"], ["a", "b", "d"], axis=1, name="cut"),
             helper.make_node("Concat", ["d", "b", "a"], ["c"], axis=1, name="join"),
             _node("Add", "x c", "y"),
         ],
-        [_node("NonZero", "u", "a"), _node("Cast", "a", "b", to=1), _node("ReduceSum", "b", "c"), _node("Add", "x c", "y")],
+        [
+            _node("NonZero", "u", "a"),
+            _node("Cast", "a", "b", to=1),
+            _node("ReduceSum", "b", "c"),
+            _node("Add", "x c", "y"),
+        ],
     ],
     ids=["nothing to move", "a graph inside", "several outputs", "an undeclared shape"],
 )

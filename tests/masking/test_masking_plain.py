@@ -35,9 +35,9 @@ def _masked(
     opset: int = 17,
 ) -> onnx.ModelProto:
     """Return a model that gives s = -x and y = -s with a mask at it, calibrated on 40 items, its noise an input."""
-    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape])] for name in ("x", "y")]
+    x, y = (helper.make_tensor_value_info(end, TensorProto.FLOAT, ["n", *shape]) for end in ("x", "y"))
     nodes = [helper.make_node("Neg", ["x"], ["s"]), helper.make_node("Neg", ["s"], ["y"])]
-    graph = helper.make_graph(nodes, "alone", *ends)
+    graph = helper.make_graph(nodes, "alone", [x], [y])
     model = load_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8))
     sample = {"s": _values(shape, 7, items=40)}
     proto = apply_mask(model, CUT, name, strength=strength, seed=seed, sample=sample, parameters=parameters)

@@ -39,7 +39,7 @@ def _part() -> Part:
         helper.make_node("Add", ["x", "scaled"], ["z"], name="z"),
     ]
     shape: list[int | str] = ["n", WIDTH]
-    weights = {"first": np.asarray(0, np.int64), "bank": BANK, "scale": SCALE}
+    weights: dict[str, np.ndarray] = {"first": np.zeros((), np.int64), "bank": BANK, "scale": SCALE}
     part = build_part(nodes, [("x", _FLOAT, shape)], [("y", _FLOAT, shape), ("z", _FLOAT, shape)], weights)
     part.proto.CopyFrom(shape_inference.infer_shapes(part.proto))
     return part
@@ -73,8 +73,9 @@ def _resealed(change: Callable[[onnx.ModelProto], None]) -> tuple[SealedPart, by
 
 
 def _prelude(weights: onnx.ModelProto) -> onnx.ModelProto:
-    (entry,) = weights.metadata_props
-    return onnx.ModelProto.FromString(base64.b64decode(entry.value))
+    prelude = onnx.ModelProto()
+    prelude.ParseFromString(base64.b64decode(weights.metadata_props[0].value))
+    return prelude
 
 
 def _put(weights: onnx.ModelProto, prelude: onnx.ModelProto) -> None:
@@ -120,7 +121,8 @@ def test_what_is_prepared_is_used_once(launched: Launch, load_part: LoadPart, ba
 
 def test_preparing_ahead_gives_the_next_run_its_numbers_and_no_other() -> None:
     """After preparing ahead twice, a run takes one set, and the next one has another."""
-    sealed, key = _resealed(lambda weights: None)
+    key = secrets.token_bytes(32)
+    sealed = seal_part(_part(), key=key, context=CONTEXT)
     part, zeros = _open(sealed, key), np.zeros((1, WIDTH), np.float32)
     found = [part.run({"x": zeros})["z"]]
     part.draw_ahead()

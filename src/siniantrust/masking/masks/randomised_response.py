@@ -11,12 +11,13 @@ from siniantrust.masking._site import Site
 def build(site: Site) -> None:
     """Round x to one of 2^bits levels of the calibrated range; with probability p give a level drawn evenly instead.
 
-    The level's number crosses, counted from 1; the other side makes the level of it. One uniform draw u does both: below
-    p, u / p is even on [0, 1) and chooses the level. What is to be sent instead is its negative number, which is the
-    lesser one whatever x is, and a number beyond all levels where x's own is to be sent: that needs no x, and is made
-    when u is drawn. Whatever x is, each number is locally differentially private with epsilon =
-    ln(1 + L (1 - p) / p) for L levels, and an item of d numbers with d times that; q queries of one item with q times
-    more.
+    The level's number crosses, counted from 1; the other side makes the level of it. One uniform draw u does both:
+    below p, u / p is even on [0, 1) and chooses the level. Of u alone a number is made that is held against that of x's
+    level: below p the negative of the number to be sent, which is the lesser one whatever x is; else one beyond all
+    levels. What crosses is the lesser of the two, without its sign.
+
+    Whatever x is, each number is locally differentially private with epsilon = ln(1 + L (1 - p) / p) for L levels, and
+    an item of d numbers with d times that; q queries of one item with q times more.
     """
     replaced = site.strength
     if not 0 <= replaced <= 1:
