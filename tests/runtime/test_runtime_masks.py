@@ -21,7 +21,9 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     model = images()
     cut = next(each for each in enumerate_cuts(model).cuts if each.tensors == ("r0",))
     inputs = {"image": np.random.default_rng(5).standard_normal((40, 3, 12, 12)).astype(np.float32)}
-    masks = [parse_mask(text) for text in ("pooling", "gaussian:strength=0.3", "shredder_bank:strength=0.3,count=3,steps=0")]
+    masks = [
+        parse_mask(text) for text in ("pooling", "gaussian:strength=0.3", "shredder_bank:strength=0.3,count=3,steps=0")
+    ]
     masked, crossing = apply_masks(model, cut, masks, seed=0, inputs=inputs)
     return deploy(masked, tmp_path_factory.mktemp("masked"), cut=crossing.tensors[0])
 
@@ -68,4 +70,6 @@ def test_other_tools_see_the_noise_as_an_input(deployment: Deployment) -> None:
     assert not [node for node in annotated.graph.node if node.op_type.startswith("Random")]
     reserved = [value.name for value in annotated.graph.input if value.name.startswith(NOISE_PREFIX)]
     assert [name.startswith(PREPARED_PREFIX) for name in reserved] == [False, True]
-    assert not [tensor.name for tensor in annotated.graph.initializer if tensor.name.startswith("r0_masked_masked_mask_")]
+    assert not [
+        tensor.name for tensor in annotated.graph.initializer if tensor.name.startswith("r0_masked_masked_mask_")
+    ]
