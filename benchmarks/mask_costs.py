@@ -53,7 +53,7 @@ def run(*, quick: bool) -> Outcome:
     rows: list[dict[str, Any]] = []
     bars: list[Bar] = []
     for name, model, tensor in _subjects(quick=quick):
-        found = _at(name, model, tensor, turns=5 if quick else 400 if name == "demo" else 40)
+        found = _at(name, model, tensor, turns=5 if quick else 400 if name == "demo" else 120)
         rows += found
         bars += [
             Bar(f"{row['network']}, {row['mask']}: added to Part 1 per request, %", _BAR_PERCENT, row["added, %"])
