@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as some
 from onnx import TensorProto, helper, numpy_helper
 
@@ -19,7 +19,8 @@ from siniantrust.masking import apply_mask, apply_masks, find_cut, parse_mask, r
 
 CUT = Cut("s", ("s",), 1, 0, 0, fusable=False)
 ITEMS = 6
-SHAPES = [(50,), (64,), (3, 4, 6), (7,), (1,), (4, 8, 8)]
+SHAPES = [(50,), (35,), (64,), (3, 4, 6), (7,), (1,), (4, 8, 8)]
+_LARGE = 1000
 
 
 def _values(shape: tuple[int, ...], seed: int, *, spread: float = 2.0, items: int = ITEMS) -> np.ndarray:
@@ -123,15 +124,20 @@ def test_a_level_is_that_of_clipping_first(shape: tuple[int, ...], strength: flo
 
 
 @pytest.mark.parametrize("structured", [0, 1])
-@given(shape=some.sampled_from(SHAPES), share=some.sampled_from([0.0, 0.3, 0.5, 0.9]), seed=some.integers(0, 99))
+@given(
+    shape=some.sampled_from([*SHAPES, (33, 16, 8), (4111,)]),
+    share=some.sampled_from([0.0, 0.3, 0.5, 0.9]),
+    seed=some.integers(0, 99),
+)
 @settings(max_examples=15, deadline=None)
 def test_a_projection_is_one_matrix(structured: int, shape: tuple[int, ...], share: float, seed: int) -> None:
     """What crosses is M x for one matrix M, and what is restored mean + M'M (x - mean).
 
     A structured M has numbers of one size and all signs: rows of Hadamard's matrix, its columns with random signs.
     """
-    proto = _masked("random_projection", shape, share, seed, {"structured": structured})
     size = math.prod(shape)
+    assume(structured or size < _LARGE)
+    proto = _masked("random_projection", shape, share, seed, {"structured": structured})
     values, mean = _values(shape, seed), _values(shape, 7, items=40).mean(axis=0, dtype=np.float64)
     columns = _run(proto, np.eye(size, dtype=np.float32).reshape(size, *shape))[0]
     matrix = columns.reshape(size, -1).T.astype(np.float64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from siniantrust.masking._channels import note_narrowing
@@ -9,6 +11,8 @@ from siniantrust.masking._registry import Mask, Parameter
 from siniantrust.masking._site import Site
 
 _MOST_WEIGHTS = 1 << 26
+# Items of up to this power of two are matrices; larger ones have three sides, which takes more nodes and less work.
+_TWO_FACTORS = 12
 
 
 def build(site: Site) -> None:
@@ -16,8 +20,8 @@ def build(site: Site) -> None:
 
     What was dropped is restored as if it were the calibration mean's. ``structured`` 0 is a dense matrix of orthonormal
     random rows. 1 is S H D: random signs D, Walsh and Hadamard's transform H over the next power of two, and a random
-    choice S of its outputs. H is the Kronecker product of two smaller ones and S that of a choice for each, so that two
-    products of about the square root's size do it, on the item as a matrix.
+    choice S of its outputs. H is the Kronecker product of two or three smaller ones and S that of a choice for each, so
+    that products of about that root of the size do it, on the item as a matrix.
     """
     dropped = site.require_share("the share of numbers that is dropped")
     wanted = max(round((1 - dropped) * site.item_elements), 1)
@@ -38,37 +42,62 @@ def _dense(site: Site, mean: np.ndarray, kept: int) -> None:
 
 def _structured(site: Site, mean: np.ndarray, wanted: int) -> None:
     size = site.item_elements
-    power = (size - 1).bit_length()
-    height = 1 << power // 2
-    width = -(-size // height)  # the last row may be short of numbers
-    # Columns of Hadamard's matrix that zeros would meet are left out.
-    tall, wide = hadamard(height), hadamard(1 << (power - power // 2))[:, :width]
-    rows, columns = _choice(wanted, len(tall), len(wide))
-    tall, wide = (
-        each[np.sort(site.generator.permutation(len(each))[:count])] for each, count in ((tall, rows), (wide, columns))
-    )
+    sides, whole = _sides(size)
+    counts = _counts(wanted, [len(each) for each in whole])
+    factors = [
+        each[np.sort(site.generator.permutation(len(each))[:count])] for each, count in zip(whole, counts, strict=True)
+    ]
+    first, last = factors[0], factors[-1]
     signs = site.generator.choice([-1.0, 1.0], mean.shape)
-    turned = _grid(site, site.add("Mul", site.value, site.constant(signs)), height, width)
-    narrow = site.crosses(site.add("MatMul", site.add("MatMul", site.constant(tall), turned), site.constant(wide.T)))
-    back = site.add("MatMul", site.add("MatMul", site.constant(tall.T), narrow), site.constant(wide))
-    if height * width > size:
-        back = site.add("Reshape", back, site.indices([-1, height * width]))
+    turned = _grid(site, site.add("Mul", site.value, site.constant(signs)), sides)
+    turned = site.add("MatMul", site.constant(first), turned)
+    for between in factors[1:-1]:
+        turned = site.add("Reshape", turned, site.indices([-1, counts[0], *sides[1:]]))
+        turned = site.add("MatMul", site.constant(between), turned)
+    back = site.crosses(site.add("MatMul", turned, site.constant(last.T)))
+    back = site.add("MatMul", back, site.constant(last))
+    for between in factors[1:-1]:
+        back = site.add("MatMul", site.constant(between.T), back)
+        back = site.add("Reshape", back, site.indices([-1, counts[0], math.prod(sides[1:])]))
+    back = site.add("MatMul", site.constant(first.T), back)
+    if math.prod(sides) > size:
+        back = site.add("Reshape", back, site.indices([-1, math.prod(sides)]))
         back = site.add("Gather", back, site.indices(np.arange(size)), axis=1)
-    padded = np.pad((signs * mean).reshape(-1), (0, height * width - size)).reshape(height, width)
-    crossed = (tall.T @ (tall @ padded @ wide.T) @ wide).reshape(-1)[:size].reshape(mean.shape)
+    crossed = np.pad((signs * mean).reshape(-1), (0, math.prod(sides) - size)).reshape(sides)
+    for axis, factor in enumerate(factors):
+        crossed = np.moveaxis(np.tensordot(factor.T @ factor, crossed, axes=(1, axis)), 0, axis)
     restored = site.add("Mul", site.unrolled(back), site.constant(signs))
-    site.add("Add", restored, site.constant(mean - signs * crossed))
-    note_narrowing(site, rows * columns)
+    site.add("Add", restored, site.constant(mean - signs * crossed.reshape(-1)[:size].reshape(mean.shape)))
+    note_narrowing(site, math.prod(counts))
 
 
-def _choice(wanted: int, height: int, width: int) -> tuple[int, int]:
-    """Return how many rows and columns to keep: nearest to what is wanted, and of equals the least work."""
-    every = ((rows, min(max(round(wanted / rows), 1), width)) for rows in range(1, height + 1))
-    return min(every, key=lambda each: (abs(each[0] * each[1] - wanted), each[0] * (height + each[1])))
+def _sides(size: int) -> tuple[list[int], list[np.ndarray]]:
+    """Return the sides of a grid that holds an item, and the factor of Hadamard's matrix for each.
+
+    All but the last are powers of two, so that the last one alone may be short; columns of its factor that zeros would
+    meet are left out. Where they divide the size, nothing is to be filled up.
+    """
+    power = (size - 1).bit_length()
+    twos = (size & -size).bit_length() - 1
+    split = power // 2 if power <= _TWO_FACTORS else power * 2 // 3
+    split = twos if split - 2 <= twos < split else split
+    powers = [split] if power <= _TWO_FACTORS else [split // 2, split - split // 2]
+    last = -(-size // (1 << split))
+    factors = [*(hadamard(1 << each) for each in powers), hadamard(1 << (power - split))[:, :last]]
+    return [each.shape[1] for each in factors], factors
 
 
-def _grid(site: Site, value: str, height: int, width: int) -> str:
-    """Add nodes that give every item as a matrix, with zeros at the end where it has too few numbers."""
+def _counts(wanted: float, lengths: list[int]) -> list[int]:
+    """Return how many rows of each factor to keep: nearest to what is wanted, and few of the first to save work."""
+    if len(lengths) == 1:
+        return [min(max(round(wanted), 1), lengths[0])]
+    every = ([count, *_counts(wanted / count, lengths[1:])] for count in range(1, lengths[0] + 1))
+    return min(every, key=lambda each: (abs(math.prod(each) - wanted), each))
+
+
+def _grid(site: Site, value: str, sides: list[int]) -> str:
+    """Add nodes that give every item as a matrix of the first side, with zeros at the end where it is too short."""
+    height, width = sides[0], math.prod(sides[1:])
     missing = height * width - site.item_elements
     if not missing:
         return site.rows(value, height, width)
@@ -89,8 +118,8 @@ MASK = Mask(
     title="Random projection",
     source="Johnson and Lindenstrauss 1984; structured: Ailon and Chazelle 2006. A fixed linear map: regression from "
     "pairs undoes what was not dropped",
-    cost="dense: a product as large as the tensor squared; structured: two of its square root; answers get worse with "
-    "the share",
+    cost="dense: a product as large as the tensor squared; structured: two of its square root, or three of its "
+    "cube root; answers get worse with the share",
     strength="share of an item's numbers that is dropped",
     random=False,
     role="defence",
