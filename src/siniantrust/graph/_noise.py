@@ -35,7 +35,8 @@ def feed_noise(proto: onnx.ModelProto, *, origin: str) -> None:
     the operator's name stands in its place. ``seed`` is dropped: noise that can be drawn again is none.
 
     What the graph makes of drawn numbers alone becomes the reserved input where it has a law of its own
-    (``composed_laws``): nothing is left to compute of it when a request comes.
+    (``composed_laws``): nothing is left to compute of it when a request comes. Nodes that only gave an operator
+    its shape are gone too.
 
     Raises:
         ModelError: naming a random operator that cannot be fed so.
