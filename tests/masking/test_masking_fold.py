@@ -140,7 +140,7 @@ def test_what_clips_takes_the_place_of_a_relu_and_its_offset_that_of_a_bias(
     spread: float,
     seed: int,
 ) -> None:
-    """The same level crosses, but where rounding decides between two; before the cut stand Conv, Clip, Mul, Floor."""
+    """The same level crosses, but where rounding decides between two; before the cut stand Conv, Mul, Clip, Floor."""
     model = _model(*between, bias=bias, seed=seed)
     sample = {"t": spread * np.random.default_rng(1).normal(size=(64, *model.tensors["t"].shape[1:]))}
     strength = 0.5 if name == "quantise" else 0.0
@@ -155,7 +155,7 @@ def test_what_clips_takes_the_place_of_a_relu_and_its_offset_that_of_a_bias(
     assert len(np.unique(first)) > 2
     before = load_model(folded)
     kinds = [before.nodes[index].op_type for index in prefix_nodes(before, _cut(before, "t_masked"))]
-    assert kinds == ["Conv", "Clip", "Mul", "Floor"]
+    assert kinds == ["Conv", "Mul", "Clip", "Floor"]
 
 
 @pytest.mark.parametrize(
@@ -185,3 +185,25 @@ def test_a_value_that_others_read_stays() -> None:
     before = proto.SerializeToString(deterministic=True)
     fold_linear_masks(proto)
     assert proto.SerializeToString(deterministic=True) == before
+
+
+def test_a_clip_that_a_relu_would_change_stays() -> None:
+    """Where all that a clip lets through is below zero, the ReLU before it stays, and the same level crosses."""
+    model = _model("Relu")
+    sample = {"t": np.linspace(-9, -1, 64 * 8 * SIDE * SIDE).reshape(64, 8, SIDE, SIDE)}
+    plain = apply_mask(model, _cut(model, "t"), "quantise", strength=0.5, seed=0, sample=sample)
+    folded = onnx.ModelProto()
+    folded.CopyFrom(plain)
+    fold_linear_masks(folded)
+    assert plain == folded
+
+
+def test_a_clip_behind_a_product_that_turns_around_stays() -> None:
+    """A number below zero makes the least of a ReLU's values the most: the ReLU stays."""
+    plain, _ = _masked(_model("Relu"), "quantise", 0.5)
+    scale = next(node.input[1] for node in plain.graph.node if node.op_type == "Mul" and "t_mask" in node.name)
+    (tensor,) = (tensor for tensor in plain.graph.initializer if tensor.name == scale)
+    tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), scale))
+    folded = onnx.ModelProto.FromString(plain.SerializeToString())
+    fold_linear_masks(folded)
+    assert plain == folded

@@ -10,18 +10,20 @@ import onnx
 import pytest
 from runtime_deployments import Deployment, deploy, images
 
-from siniantrust.graph import NOISE_PREFIX, enumerate_cuts
+from siniantrust.graph import NOISE_PREFIX, PREPARED_PREFIX, enumerate_cuts
 from siniantrust.masking import apply_masks, parse_mask
 from siniantrust.runtime import Session, record_run
 
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
-    """Return a deployment whose first part pools its activation and adds noise to it."""
+    """Return a deployment whose first part pools its activation and adds noise to it, a fresh and a learned one."""
     model = images()
     cut = next(each for each in enumerate_cuts(model).cuts if each.tensors == ("r0",))
     inputs = {"image": np.random.default_rng(5).standard_normal((40, 3, 12, 12)).astype(np.float32)}
-    masks = [parse_mask(text) for text in ("pooling", "gaussian:strength=0.3")]
+    masks = [
+        parse_mask(text) for text in ("pooling", "gaussian:strength=0.3", "shredder_bank:strength=0.3,count=3,steps=0")
+    ]
     masked, crossing = apply_masks(model, cut, masks, seed=0, inputs=inputs)
     return deploy(masked, tmp_path_factory.mktemp("masked"), cut=crossing.tensors[0])
 
@@ -39,8 +41,8 @@ def test_only_the_masked_value_crosses(session: Session) -> None:
     assert (first.where, second.where) == ("enclave", "cloud")
     image = {"image": np.ones((2, 3, 12, 12), np.float32)}
     crossed = [first.run(image).outputs for _ in range(2)]
-    assert [list(each) for each in crossed] == [["r0_masked_masked"]] * 2
-    values = [each["r0_masked_masked"] for each in crossed]
+    assert [list(each) for each in crossed] == [["r0_masked_masked_masked"]] * 2
+    values = [each["r0_masked_masked_masked"] for each in crossed]
     assert values[0].shape == (2, 8, 6, 6)
     every = np.stack([*values[0], *values[1]])
     assert all(np.ptp(every[:, place].reshape(4, -1), axis=0).min() > 0 for place in range(8))
@@ -62,8 +64,12 @@ def test_it_is_measured_like_any_other(deployment: Deployment, session: Session)
 
 
 def test_other_tools_see_the_noise_as_an_input(deployment: Deployment) -> None:
-    """The annotated model is valid, holds no random operator, and names what the enclave fills."""
+    """The annotated model is valid, holds no random operator and no bank, and names what the enclave fills."""
     annotated = onnx.load(Path(deployment.path, "annotated.onnx"))
     onnx.checker.check_model(annotated)
     assert not [node for node in annotated.graph.node if node.op_type.startswith("Random")]
-    assert any(value.name.startswith(NOISE_PREFIX) for value in annotated.graph.input)
+    reserved = [value.name for value in annotated.graph.input if value.name.startswith(NOISE_PREFIX)]
+    assert [name.startswith(PREPARED_PREFIX) for name in reserved] == [False, True]
+    assert not [
+        tensor.name for tensor in annotated.graph.initializer if tensor.name.startswith("r0_masked_masked_mask_")
+    ]

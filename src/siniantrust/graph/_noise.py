@@ -11,7 +11,7 @@ from siniantrust.errors import ModelError
 from siniantrust.graph._noise_laws import composed_laws
 from siniantrust.graph._shapes import read_type
 from siniantrust.graph._types import Tensor
-from siniantrust.graph._uses import subgraphs
+from siniantrust.graph._uses import makes, subgraphs, uses
 
 NOISE_PREFIX = "siniantrust.noise."
 """How the reserved inputs' names begin; law, offset, factor and the value that is drawn follow, with colons."""
@@ -35,7 +35,8 @@ def feed_noise(proto: onnx.ModelProto, *, origin: str) -> None:
     the operator's name stands in its place. ``seed`` is dropped: noise that can be drawn again is none.
 
     What the graph makes of drawn numbers alone becomes the reserved input where it has a law of its own
-    (``composed_laws``): nothing is left to compute of it when a request comes.
+    (``composed_laws``): nothing is left to compute of it when a request comes. Nodes that only gave an operator
+    its shape are gone too.
 
     Raises:
         ModelError: naming a random operator that cannot be fed so.
@@ -50,9 +51,11 @@ def feed_noise(proto: onnx.ModelProto, *, origin: str) -> None:
     }
     gone = {name for found in laws.values() for name in found.inner} - laws.keys()
     nodes: list[onnx.NodeProto] = []
+    lost: set[str] = set()
     for node in proto.graph.node:
         law = laws.get(node.output[0]) if node.output else None
         if node.output and node.output[0] in gone:
+            lost.update(node.input)
             continue
         if law is None and node.op_type not in _LAWS:
             nodes.append(_copy(node))
@@ -62,8 +65,23 @@ def feed_noise(proto: onnx.ModelProto, *, origin: str) -> None:
         reserved = _reserved(node) if law is None else f"{NOISE_PREFIX}{law.law}:{node.output[0]}"
         proto.graph.input.add(name=reserved).type.CopyFrom(kind)
         nodes.append(helper.make_node("Identity", [reserved], [node.output[0]], name=node.name))
+        lost.update(node.input)
+    nodes = _still_read(nodes, lost, {value.name for value in proto.graph.output})
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
+
+
+def _still_read(nodes: list[onnx.NodeProto], lost: set[str], leaving: set[str]) -> list[onnx.NodeProto]:
+    """Return the nodes without those that only gave a random operator its shape: their values are in ``lost``."""
+    lost, read = set(lost), set(leaving)
+    kept = []
+    for node in reversed(nodes):
+        if lost.issuperset(makes(node)) and read.isdisjoint(makes(node)):
+            lost.update(uses(node))
+            continue
+        kept.append(node)
+        read.update(uses(node))
+    return kept[::-1]
 
 
 def unfed_noise(proto: onnx.ModelProto) -> dict[str, str]:

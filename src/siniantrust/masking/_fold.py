@@ -22,8 +22,8 @@ def fold_linear_masks(proto: onnx.ModelProto) -> None:
 
     A choice of channels leaves the others out of the convolution's weights, across activations and pooling in between.
     A mixture of channels right behind a convolution is multiplied into its weights. A clip takes the place of a ReLU
-    before it, and a number that is added right behind the clip goes into the convolution's bias and the clip's bounds,
-    as shifting and clipping commute. The masked values are the same up to rounding. What is left of the mask is the
+    before it, across sums and products with a number, and such a sum right behind a convolution goes into its bias. The
+    masked values are the same up to rounding. What is left of the mask is the
     other side's.
     """
     masked = [record.tensor for record in read_records(proto)]
@@ -38,8 +38,6 @@ def fold_linear_masks(proto: onnx.ModelProto) -> None:
                 _multiply(graph, node)
             elif node.op_type == "Clip":
                 _replace_relu(graph, node)
-            elif node.op_type == "Add":
-                _shift(graph, node)
 
 
 class _Graph:
@@ -116,28 +114,47 @@ def _multiply(graph: _Graph, mixture: onnx.NodeProto) -> None:
 
 
 def _replace_relu(graph: _Graph, clip: onnx.NodeProto) -> None:
-    """Let a clip that is nowhere below zero read what a ReLU before it reads."""
-    relu, bounds = graph.maker(clip.input[0]), _bounds(graph, clip)
-    if relu is None or relu.op_type != "Relu" or bounds is None or bounds[1] < 0:
+    """Let a clip take the place of a ReLU before it, and let a number that is added between go into a convolution."""
+    between = _between(graph, clip)
+    first = between[0] if between else clip
+    relu, bounds = graph.maker(first.input[0]), _bounds(graph, clip)
+    if bounds is None:
         return
-    clip.input[0] = relu.input[0]
-    clip.input[1] = graph.store(np.asarray(np.maximum(bounds[0], 0)), f"{clip.output[0]}_low")
-    graph.remove(relu, relu)
+    if relu is not None and relu.op_type == "Relu":
+        least = np.zeros_like(bounds[0])  # of what the ReLU gives, as it arrives at the clip
+        for node in between:
+            number = graph.numbers(node.input[1])
+            least = least + number if node.op_type == "Add" else least * number
+        if bounds[1] < least:
+            return
+        first.input[0] = relu.input[0]
+        clip.input[1] = graph.store(np.asarray(np.maximum(bounds[0], least)), f"{clip.output[0]}_low")
+        graph.remove(relu, relu)
+    if between and first.op_type == "Add":
+        _shift(graph, first)
+
+
+def _between(graph: _Graph, clip: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Return the sums with a number and products with one above 0 before a clip, in order, that nothing else reads."""
+    found: list[onnx.NodeProto] = []
+    node = graph.maker(clip.input[0])
+    while node is not None and node.op_type in ("Add", "Mul"):
+        number = graph.numbers(node.input[1])
+        if number is None or number.size != 1 or (node.op_type == "Mul" and number <= 0):
+            break
+        found.insert(0, node)
+        node = graph.maker(node.input[0])
+    return found
 
 
 def _shift(graph: _Graph, add: onnx.NodeProto) -> None:
-    """Put a number that is added behind a clip behind a convolution into the bias, and the bounds along with it."""
-    number, clip = graph.numbers(add.input[1]), graph.maker(add.input[0])
-    if number is None or number.size != 1 or clip is None or clip.op_type != "Clip":
-        return
-    bounds, conv = _bounds(graph, clip), graph.maker(clip.input[0])
+    """Put a number that is added behind a convolution into its bias."""
+    number, conv = graph.numbers(add.input[1]), graph.maker(add.input[0])
     found = _numbers_of(graph, conv)
-    if bounds is None or conv is None or found is None:
+    if conv is None or found is None or number is None:
         return
     graph.replace(conv, found[0], found[1] + number, add.output[0])
-    for place, bound in enumerate(bounds, start=1):
-        clip.input[place] = graph.store(np.asarray(bound + number.reshape(())), f"{add.output[0]}_bound_{place}")
-    graph.remove(add, clip)
+    graph.remove(add, conv)
 
 
 def _bounds(graph: _Graph, clip: onnx.NodeProto) -> tuple[np.ndarray, np.ndarray] | None:

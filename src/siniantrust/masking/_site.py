@@ -16,6 +16,8 @@ from siniantrust.graph import Model, Tensor
 
 # From here on Clip takes its bounds as inputs.
 _CLIP_OPSET = 11
+# From here on ReduceL2 takes its axes as an input.
+_AXES_OPSET = 18
 
 Fact = float | int | str
 """What a mask says of itself at one place, beyond its strength."""
@@ -157,10 +159,10 @@ class Site:
         """Add a constant of float32, as what is drawn is, and return its name."""
         return self._stored(np.asarray(values, dtype=np.float32))
 
-    def rows(self, value: str) -> str:
-        """Add nodes that give every item of ``value``, which has the tensor's shape, as one row of all its numbers."""
+    def rows(self, value: str, *shape: int) -> str:
+        """Add nodes that give every item of ``value``, which has the tensor's shape, another one; else as one row."""
         items = self.add("Transpose", value, perm=self._items_first) if self.item_axis else value
-        return self.add("Reshape", items, self.indices([-1, self.item_elements]))
+        return self.add("Reshape", items, self.indices([-1, *(shape or (self.item_elements,))]))
 
     def unrolled(self, rows: str) -> str:
         """Add nodes that bring rows back into the tensor's shape."""
@@ -183,30 +185,44 @@ class Site:
 
     def clipped(self, value: str, low: float, high: float) -> str:
         """Add nodes that bring ``value`` between ``low`` and ``high``: a single one where the opset has it."""
-        opset = next(entry.version for entry in self.model.proto.opset_import if not entry.domain)
-        if opset >= _CLIP_OPSET and self.tensor.dtype == "float32":
+        if self._opset >= _CLIP_OPSET and self.tensor.dtype == "float32":
             return self.add("Clip", value, self.constant(low), self.constant(high))
         return self.add("Min", self.add("Max", value, self.constant(low)), self.constant(high))
 
-    def nearest_level(self, step: float) -> str:
+    def distance(self, value: str) -> str:
+        """Add the node that gives the L2 norm of every item, with axes of length 1 in the place of all others."""
+        axes = [axis for axis in range(len(self.tensor.shape)) if axis != self.item_axis]
+        if self._opset >= _AXES_OPSET:
+            return self.add("ReduceL2", value, self.indices(axes))
+        return self.add("ReduceL2", value, axes=axes)
+
+    def nearest_level(self, step: float, *, first: int = 0) -> str:
         """Add nodes that clip the tensor to its range and give the number of the nearest level.
 
-        Levels are ``step`` apart from the lower end up, where the first one has number 0. The sum comes right behind
-        the clip, so that it can become part of what is before it (``fold_linear_masks``).
+        Levels are ``step`` apart from the lower end up, where that of the number ``first`` is. The clip comes last,
+        so that sum and product stand where they can become part of what is before them: the sum in the model
+        (``fold_linear_masks``), the product in ONNX Runtime, which leaves the model's weights to training as they were.
         """
-        above = self.add("Add", self.clipped(self.value, self.low, self.high), self.constant(step / 2 - self.low))
-        return self.add("Floor", self.add("Mul", above, self.constant(1 / step)))
+        above = self.add("Add", self.value, self.constant((first + 0.5) * step - self.low))
+        number = self.add("Mul", above, self.constant(1 / step))
+        last = first + (self.high - self.low) / step
+        return self.add("Floor", self.clipped(number, first + 0.5, last + 0.5))
 
-    def at_level(self, level: str, step: float) -> str:
+    def at_level(self, level: str, step: float, *, first: int = 0) -> str:
         """Let the number of a level cross, and add nodes of the other side that give the level itself."""
         self.crosses(level)
-        return self.add("Add", self.add("Mul", level, self.constant(step)), self.constant(self.low))
+        return self.add("Add", self.add("Mul", level, self.constant(step)), self.constant(self.low - first * step))
 
     def typed(self, noise: str) -> str:
         """Bring noise of float32 into the tensor's own type."""
         if self.tensor.dtype == "float32":
             return noise
         return self.add("Cast", noise, to=helper.np_dtype_to_tensor_dtype(np.dtype(self.tensor.dtype)))
+
+    @property
+    def _opset(self) -> int:
+        found: int = next(entry.version for entry in self.model.proto.opset_import if not entry.domain)
+        return found
 
     def _stored(self, values: np.ndarray) -> str:
         name = f"{self.value}_mask_constant_{len(self.constants)}"

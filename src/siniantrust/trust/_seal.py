@@ -8,11 +8,12 @@ small attributes (strides, axes, epsilon) and the declared types and shapes of i
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 
 import onnx
 
-from siniantrust.graph import Part, feed_noise
+from siniantrust.graph import Part, feed_noise, take_prelude
 from siniantrust.trust import _sealed
 from siniantrust.trust._take_out import take_out
 
@@ -29,6 +30,8 @@ def seal_part(part: Part, *, key: bytes, context: bytes) -> SealedPart:
     """Seal ``part`` under ``key`` (32 bytes), bound to ``context`` (what it is sealed for, for example a bundle's id).
 
     Its random operators become reserved inputs, which the enclave fills itself: the runtime inside it draws nothing.
+    What the part makes of noise and constants alone is sealed beside its weights as a model of its own, the prelude,
+    which the enclave runs when it draws (``graph.take_prelude``).
 
     Raises:
         TrustError: if the key has another length, or the part holds numbers that cannot be taken out of it.
@@ -37,7 +40,12 @@ def seal_part(part: Part, *, key: bytes, context: bytes) -> SealedPart:
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(part.proto)
     feed_noise(skeleton, origin=f"part '{part.name}'")
+    prelude = take_prelude(skeleton)
     weights = take_out(skeleton)
+    if prelude is not None:
+        weights.metadata_props.add(
+            key=_sealed.PRELUDE_KEY, value=base64.b64encode(prelude.SerializeToString()).decode("ascii")
+        )
     raw = skeleton.SerializeToString()
     sealed = _sealed.seal_bytes(weights.SerializeToString(), skeleton=raw, key=key, context=context)
     return SealedPart(raw, sealed)

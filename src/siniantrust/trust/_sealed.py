@@ -16,6 +16,8 @@ from siniantrust.errors import TrustError
 
 MAGIC = b"SNSEAL\x00\x01"
 KEY_BYTES = 32
+PRELUDE_KEY = "siniantrust.prelude"
+"""Metadata among the weights: in base64 the model that makes a part's prepared inputs of noise."""
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
 HEAD_BYTES = len(MAGIC) + _NONCE_BYTES

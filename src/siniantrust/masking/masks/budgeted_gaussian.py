@@ -17,7 +17,8 @@ def build(site: Site) -> None:
 
     C is ``clip`` times the median distance on the calibration items. Two inputs, whatever they are, then differ by at
     most 2 C, the sensitivity, so that every query is locally (epsilon, delta) differentially private as the Gaussian
-    mechanism of noise multiplier z; q queries of one item are together that of z / sqrt(q).
+    mechanism of noise multiplier z; q queries of one item are together that of z / sqrt(q). The sum crosses in units of
+    C, by which the other side multiplies.
     """
     multiplier, delta = site.strength, site.parameters["delta"]
     if multiplier <= 0 or not 0 < delta < 1 or site.parameters["clip"] <= 0:
@@ -26,15 +27,12 @@ def build(site: Site) -> None:
     mean = site.values.mean(axis=axis, keepdims=True)
     distances = np.sqrt(np.square(np.moveaxis(site.values - mean, axis, 0)).reshape(site.values.shape[axis], -1).sum(1))
     bound = site.parameters["clip"] * (float(np.median(distances)) or 1.0)
-    rows = site.rows(site.add("Sub", site.value, site.constant(mean)))
-    ones = site.constant(np.ones((site.item_elements, 1)))
-    distance = site.add("Sqrt", site.add("MatMul", site.add("Mul", rows, rows), ones))
-    # At a distance of 0 the quotient is infinite, and the factor 1.
-    factor = site.add("Min", site.add("Div", site.constant(bound), distance), site.constant(1.0))
-    clipped = site.add("Add", site.unrolled(site.add("Mul", rows, factor)), site.constant(mean))
-    noise_std = 2 * bound * multiplier
-    site.add("Add", clipped, site.normal(std=noise_std))
-    site.note_noise(noise_std, information=1.0)
+    away = site.add("Sub", site.value, site.constant(mean))
+    clipped = site.add("Div", away, site.add("Max", site.distance(away), site.constant(bound)))
+    # The mean goes with the noise, so that one number is added to each.
+    fresh = site.add("Add", site.normal(std=2 * multiplier), site.constant(mean / bound))
+    site.add("Mul", site.crosses(site.add("Add", clipped, fresh)), site.constant(bound))
+    site.note_noise(2 * bound * multiplier, information=1.0)
     site.facts.update(clip_l2=bound, sensitivity_l2=2 * bound, delta=delta)
     site.facts["epsilon_per_query"] = epsilon(multiplier, delta=delta)
     site.facts.update(

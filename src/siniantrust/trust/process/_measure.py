@@ -60,6 +60,7 @@ PROGRAM: tuple[str, ...] = (
     "siniantrust.trust.process._namespaces",
     "siniantrust.trust.process._noise",
     "siniantrust.trust.process._parts",
+    "siniantrust.trust.process._prelude",
     "siniantrust.trust.process._program",
     "siniantrust.trust.process._sandbox",
     "siniantrust.trust.process._seccomp",

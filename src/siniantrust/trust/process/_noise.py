@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from siniantrust.errors import EnclaveError
 
 PREFIX = "siniantrust.noise."
+PREPARED = PREFIX + "prepared:"
 _KEY_BYTES = 32
 _BLOCK_BYTES = 16
 _PAIRS = 4096  # what is worked on at a time stays in the cache
@@ -119,11 +120,23 @@ class NoiseInput:
 
 
 class NoiseFeed:
-    """The reserved inputs of one part, each filled anew for every run, and drawn ahead where there is time."""
+    """The reserved inputs of one part, each filled anew for every run, and drawn ahead where there is time.
 
-    def __init__(self, inputs: Sequence[NoiseInput], source: NoiseSource) -> None:
+    Args:
+        inputs: what is drawn.
+        source: draws it.
+        prepare: makes of what was drawn, by name, what the part is fed; what is drawn is fed where there is none.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[NoiseInput],
+        source: NoiseSource,
+        prepare: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None,
+    ) -> None:
         self._inputs = tuple(inputs)
         self._source = source
+        self._prepare = prepare
         self._sizes: dict[str, int] | None = None
         self._ahead: dict[str, np.ndarray] | None = None
 
@@ -137,28 +150,28 @@ class NoiseFeed:
         if ahead is not None and sizes == self._sizes:
             return ahead
         self._sizes = dict(sizes)
-        return self._draw(sizes)
+        return self.draw(sizes)
 
     def draw_ahead(self) -> None:
         """Draw for a next run of the same sizes as the last one."""
         if self._inputs and self._sizes is not None and self._ahead is None:
-            self._ahead = self._draw(self._sizes)
+            self._ahead = self.draw(self._sizes)
 
-    def _draw(self, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
-        return {
+    def draw(self, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """Return fresh noise for a run in which the free sizes are ``sizes``."""
+        drawn = {
             each.name: self._source.draw(each.law, [_size(each.name, size, sizes) for size in each.shape], each.dtype)
             for each in self._inputs
         }
+        return drawn if self._prepare is None else self._prepare(drawn)
 
 
-def law_of(name: str) -> Law | None:
-    """Return the law of a reserved input, by its name; None for any other input.
+def law_of(name: str) -> Law:
+    """Return the law of a reserved input, by its name.
 
     Raises:
-        EnclaveError: if the name is reserved and says no law.
+        EnclaveError: if the name says no law.
     """
-    if not name.startswith(PREFIX):
-        return None
     law, *numbers = name.removeprefix(PREFIX).split(":", 3)
     try:
         offset, factor = (float(number) for number in numbers[:2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,8 @@ import onnxruntime
 from siniantrust.errors import DataError, EnclaveError
 from siniantrust.masking.exact import resident
 from siniantrust.trust import _sealed
-from siniantrust.trust.process._noise import NoiseFeed, NoiseInput, NoiseSource, law_of
+from siniantrust.trust.process._noise import PREFIX, PREPARED, NoiseFeed, NoiseInput, NoiseSource, law_of
+from siniantrust.trust.process._prelude import Prelude
 
 _PROVIDER = "CPUExecutionProvider"
 _SILENT = 4
@@ -62,15 +64,14 @@ class LoadedPart:
     def __init__(self, name: str, model: bytes, *, threads: int, noise: NoiseSource) -> None:
         self._name = name
         self._session = session(model, threads=threads)
-        self._inputs: dict[str, tuple[str | None, tuple[int | str, ...]]] = {}
-        reserved = []
-        for entry in self._session.get_inputs():
-            dtype, shape, law = _DTYPES.get(entry.type), tuple(entry.shape), law_of(entry.name)
-            if law is None:
-                self._inputs[entry.name] = (dtype, shape)
-            else:
-                reserved.append(NoiseInput(entry.name, law, str(dtype), shape))
-        self._noise = NoiseFeed(reserved, noise)
+        prelude = self._session.get_modelmeta().custom_metadata_map.get(_sealed.PRELUDE_KEY)
+        before = None if prelude is None else _prelude_session(name, base64.b64decode(prelude), threads)
+        self._noise = noise_feed(name, self._session, before, noise)
+        self._inputs = {
+            entry.name: (_DTYPES.get(entry.type), tuple(entry.shape))
+            for entry in self._session.get_inputs()
+            if not entry.name.startswith(PREFIX)
+        }
         self._outputs = [entry.name for entry in self._session.get_outputs()]
 
     def _check(self, inputs: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -138,11 +139,36 @@ def open_sealed(
     return _loaded(name, b"".join((skeleton, weights)), threads, noise)
 
 
+def noise_feed(name: str, part: Any, prelude: Any | None, source: NoiseSource) -> NoiseFeed:
+    """Return what fills the reserved inputs of a part, which is given as a session, as its prelude is.
+
+    Raises:
+        EnclaveError: if an input has a reserved name that says no law, or prelude and part do not fit.
+    """
+    entries = [entry for entry in part.get_inputs() if entry.name.startswith(PREFIX)]
+    made = Prelude(name, prelude, [entry.name for entry in entries])
+    drawn = {
+        entry.name: NoiseInput(entry.name, law_of(entry.name), _DTYPES[entry.type], tuple(entry.shape))
+        for entry in (*entries, *made.inputs)
+        if not entry.name.startswith(PREPARED)
+    }
+    return NoiseFeed(list(drawn.values()), source, made.prepare)
+
+
+def _prelude_session(name: str, model: bytes, threads: int) -> Any:
+    _refuse_random(name, model)
+    return session(model, threads=threads)
+
+
 def _loaded(name: str, model: bytes, threads: int, noise: NoiseSource) -> LoadedPart:
+    _refuse_random(name, model)
+    return LoadedPart(name, model, threads=threads, noise=noise)
+
+
+def _refuse_random(name: str, model: bytes) -> None:
     for operator in _RANDOM:
         if bytes((_OPERATOR_TAG, len(operator))) + operator.encode() in model:
             raise EnclaveError(
                 f"part {name}: it holds the operator {operator}, whose numbers ONNX Runtime would draw, not the "
                 "enclave; seal it again with this version"
             )
-    return LoadedPart(name, model, threads=threads, noise=noise)

@@ -105,7 +105,7 @@ class Server:
         """Draw the next run's noise while the client works on the answer."""
         part = self._parts.get(answered.text) if answered.operation is Operation.RUN else None
         if isinstance(part, LoadedPart):
-            with suppress(MemoryError):  # the next run draws it then, and can say that memory is short
+            with suppress(Exception):  # the next run draws it then, and can say what is wrong
                 part.draw_ahead()
 
     def _refuse(self, operation: Operation, fault: Exception) -> None:
