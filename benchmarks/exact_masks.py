@@ -190,7 +190,7 @@ class _Device(AbstractContextManager["_Device"]):
 
     def answer(self, query: Query) -> dict[str, np.ndarray]:
         """Return the answers to what a query has to ask next, corrections added."""
-        return self._thread.submit(self._answer, query.exchange, query.queries, query.request).result()
+        return self._thread.submit(self._answer, query.exchange, query.queries, query.request or {}).result()
 
     def _answer(self, exchange: int, queries: list[int], request: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         start = time.thread_time()

@@ -30,7 +30,7 @@ class Choice:
 
 
 def choose_layers(
-    model: Model, costs: Costs, inside_s: Mapping[str, float] | None = None, *, least_saved: float = 0.0
+    model: Model, costs: Costs, known_s: Mapping[str, float] | None = None, *, least_saved: float = 0.0
 ) -> dict[str, Choice]:
     """Choose the set of nodes under pads with which the trusted side takes the least time.
 
@@ -40,17 +40,19 @@ def choose_layers(
     Args:
         model: the model.
         costs: what work costs on the trusted side.
-        inside_s: what nodes take inside, by name, where that was measured; by ``costs`` where it was not.
+        known_s: what nodes take inside, by name, where that was measured; by ``costs`` where it was not.
         least_saved: no node is offered where all together would save less than this share of what is done inside.
 
     Returns:
         A choice for every node, by its name.
     """
-    works = layer_works(model, inside_s or {})
+    works = layer_works(model, known_s or {})
     offered = _cheapest(works, costs)
     none_s = total_s(works, (), costs)
-    if none_s - total_s(works, offered, costs) < least_saved * max(none_s, sum((inside_s or {}).values())):
-        offered = frozenset()
+    saved = (none_s - total_s(works, offered, costs)) / (max(none_s, sum((known_s or {}).values())) or 1.0)
+    too_little = ""
+    if offered and saved < least_saved:
+        offered, too_little = frozenset(), f"; pads would save {saved:.0%} of what is done inside, which is too little"
     least_s = total_s(works, offered, costs)
     chosen: dict[str, Choice] = {}
     for node in model.nodes:
@@ -64,7 +66,8 @@ def choose_layers(
         shared = sum(name in offered and each.entry == work.entry for name, each in works.items()) if is_offered else 1
         masked_s, inside_s = work.masked_s(costs) + work.reads * costs.mask_s / shared, work.inside_s(costs)
         masked_s, inside_s = (masked_s, masked_s + gain_s) if is_offered else (inside_s + gain_s, inside_s)
-        chosen[node.name] = Choice(is_offered, _in_words(work, masked_s, inside_s, shared), masked_s, inside_s)
+        reason = _in_words(work, masked_s, inside_s, shared) + too_little
+        chosen[node.name] = Choice(is_offered, reason, masked_s, inside_s)
     return chosen
 
 

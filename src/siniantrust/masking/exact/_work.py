@@ -81,12 +81,12 @@ class LayerWork:
         return self.received * costs.pass_s + costs.handover_s
 
 
-def layer_works(model: Model, inside_s: Mapping[str, float]) -> dict[str, LayerWork]:
+def layer_works(model: Model, known_s: Mapping[str, float]) -> dict[str, LayerWork]:
     """Return every offerable layer of ``model``, by name, in the model's order.
 
     Args:
         model: the model.
-        inside_s: what layers take inside, by name, as far as it was measured.
+        known_s: what layers take inside, by name, as far as it was measured.
     """
     offerable = [node for node in model.nodes if why_not(model, node) is None]
     names = {node.index: node.name for node in offerable}
@@ -119,7 +119,7 @@ def layer_works(model: Model, inside_s: Mapping[str, float]) -> dict[str, LayerW
             added=frozenset(added.get(node.name, ())),
             is_read_inside=node.name in read_inside,
             # Nothing is what a profiler says of a node that the runtime took into another one.
-            known_s=inside_s.get(node.name) or None,
+            known_s=known_s.get(node.name) or None,
         )
     return works
 
