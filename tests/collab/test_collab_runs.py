@@ -136,6 +136,7 @@ def test_two_workers_train_part_2_as_one_does(tmp_path: Path, request: pytest.Fi
         assert after == pytest.approx(before, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_more_workers_than_a_ray_cluster_has_room_for_are_refused(tmp_path: Path, ray_cluster: Any) -> None:
     """Where Ray would wait for ever, the cloud ends with what was asked for and what there is."""
     scale = {"workers": 99, "ray": ray_cluster.address}

@@ -155,7 +155,7 @@ class _Fold(_Blur):
         return [(means - 0.5).abs()]
 
 
-@pytest.mark.parametrize("name", ["inverter", "adversarial"])
+@pytest.mark.parametrize("name", ["inverter", pytest.param("adversarial", marks=pytest.mark.slow)])
 def test_a_narrower_network_answers_differently(name: str) -> None:
     """The budget's width is the network's, so that two widths can be compared."""
     tiles = photo_tiles()

@@ -126,7 +126,7 @@ def _warm(problem: Problem, answer: Reconstruction) -> np.ndarray:
     return start
 
 
-@pytest.mark.parametrize("attack", [optimisation, deep_image_prior])
+@pytest.mark.parametrize("attack", [optimisation, pytest.param(deep_image_prior, marks=pytest.mark.slow)])
 def test_an_invertible_layer_is_inverted(attack: ModuleType) -> None:
     """At an invertible convolution the start is almost exact already, and is the answer for all held-out items."""
     problem = _problem(small_network(), "mixed", inputs=_tiles())
@@ -137,7 +137,10 @@ def test_an_invertible_layer_is_inverted(attack: ModuleType) -> None:
     assert _similarity(answer.heldout, _truth(answer)) > 0.98
 
 
-@pytest.mark.parametrize(("attack", "items", "gain"), [(optimisation, 12, 0.05), (deep_image_prior, 3, 0.03)])
+@pytest.mark.parametrize(
+    ("attack", "items", "gain"),
+    [(optimisation, 12, 0.05), pytest.param(deep_image_prior, 3, 0.03, marks=pytest.mark.slow)],
+)
 def test_three_convolutions_deep_the_network_helps(attack: ModuleType, items: int, gain: float) -> None:
     """Behind three convolutions, one of them strided, who knows the network does better than regression."""
     problem = _problem(_conv_network(), "r2", inputs=_tiles())

@@ -169,6 +169,7 @@ def test_an_identity_and_an_invertible_convolution_leak_all() -> None:
         assert {metric for metric, figure in leakage.items() if figure.mean < 0.9} == set()
 
 
+@pytest.mark.slow
 def test_features_trained_to_be_unlike_the_input_leak_all_the_same() -> None:
     """Features trained for a low distance correlation with the input (NoPeek) leak as much to attacks as before."""
     tiles = torch.as_tensor(photo_tiles())

@@ -237,7 +237,7 @@ def _step_everywhere(
             array[state, band.rows] = np.where(worse, old, array[state, band.rows])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     shape=st.sampled_from(["chain", "random", "two inputs"]),

@@ -111,9 +111,10 @@ def choose_padding(model: Model, policy: Policy, costs: CostProfile, *, count_fi
             f"masks: {lines[0]}, and the policy refuses what cannot be padded (masking.not_offerable)", lines
         )
     known = Costs(**costs.masking.model_dump(include=set(Costs.__dataclass_fields__)))
-    counted = known if count_fixed else replace(known, layer_s=0.0, handover_s=0.0)
-    least = _LEAST_SAVED if count_fixed else 0.0
-    choices = choose_layers(model, counted, costs.trusted.latency_s, least_saved=least)
+    if count_fixed:
+        choices = choose_layers(model, known, costs.trusted.latency_s, least_saved=_LEAST_SAVED)
+    else:  # what was measured inside has its fixed part in it
+        choices = choose_layers(model, replace(known, layer_s=0.0, handover_s=0.0))
     wanted = {name: choice for name, choice in choices.items() if choice.offered and name not in kept}
     kept |= {name: choice.reason for name, choice in choices.items() if choice.masked_s and name not in wanted | kept}
     fixed_s = 0.0 if count_fixed else known.layer_s

@@ -190,6 +190,7 @@ AVX2 static int32_t unmask_common(const struct unmasking *form, const struct ite
                 }
                 for (int r = 0; r < PAIR; r++)
                     piece.across[r] = form->across + r * form->width + start;
+                /* A constant lets the compiler unroll its loops. */
                 if (together == PAIR)
                     unmask_block(&piece, count, PAIR, of, lines, &largest);
                 else
