@@ -8,16 +8,12 @@ the cloud has applied, with the weights of its newest checkpoint. No step is app
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
 from siniantrust.collab import collab_pb2 as pb
 from siniantrust.collab._agreement import Agreement
-from siniantrust.collab._checkpoints import Checkpoints
 from siniantrust.collab._config import CloudConfig
-from siniantrust.collab._coordinator import Coordinator
-from siniantrust.collab._curve import Curve
 from siniantrust.collab._errors import CollabError, DivergedError, RefusedError
 from siniantrust.collab._middle import (
     AVERAGE,
@@ -25,24 +21,20 @@ from siniantrust.collab._middle import (
     FORWARD,
     LOSS,
     Arrays,
-    Middle,
     phases,
     to_arrays,
     to_tensors,
 )
+from siniantrust.collab._split_cloud import SplitCloud
 from siniantrust.collab._task import Task
 from siniantrust.collab._wire import LABELS, check_labels, from_messages
 
 
-class AsynchronousCloud(Coordinator):
+class AsynchronousCloud(SplitCloud):
     """Coordinates edges that do not wait for each other."""
 
     def __init__(self, config: CloudConfig, task: Task, agreement: Agreement) -> None:
-        super().__init__(config, task, agreement)
-        self._training = config.training
-        self._middle = Middle(task, config.training)
-        self._curve = Curve(config.training.steps * len(config.edge))
-        self._checkpoints = Checkpoints(config.folder / "checkpoints", agreement.sha256)
+        super().__init__(config, task, agreement, steps=config.training.steps * len(config.edge))
         self._applied = 0
         self._steps: dict[str, int] = dict.fromkeys((edge.name for edge in config.edge), 0)
         self._phase: dict[str, int] = dict.fromkeys(self._steps, 0)
@@ -52,23 +44,6 @@ class AsynchronousCloud(Coordinator):
         if self._checkpoints.steps():
             self._restore(self._checkpoints.steps()[-1])
         self._finish_if_done()
-
-    @property
-    def curve(self) -> list[dict[str, float]]:
-        """Loss by steps; empty where labels stay at the edges, which alone know it."""
-        return self._curve.points
-
-    def staffed(self) -> AbstractContextManager[None]:
-        """Return a block in which Part 2 is trained by the configured number of processes."""
-        return nullcontext() if self.is_done else self._middle.staffed(self.config, self.agreement)
-
-    def watch(self) -> None:
-        """Look after those processes.
-
-        Raises:
-            CollabError: if one is lost.
-        """
-        self._middle.watch()
 
     def join(self, edge: str, steps: set[int], is_wanted: Callable[[], bool]) -> tuple[int, int]:
         """Return the last step of this edge that was applied."""
@@ -121,14 +96,6 @@ class AsynchronousCloud(Coordinator):
                 self._phase[edge], self._steps[edge] = 0, step
                 self._complete()
             return answer
-
-    def upload(self, edge: str, request: pb.UploadRequest) -> int:
-        """Refuse: features are not sent once here.
-
-        Raises:
-            RefusedError: always.
-        """
-        raise RefusedError(f"edge '{edge}': chunk {request.chunk} came, but this run is split learning")
 
     def on_left_out(self) -> None:
         """Finish if those that are left have."""

@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from siniantrust.collab import collab_pb2 as pb
 from siniantrust.collab._agreement import Agreement
-from siniantrust.collab._checkpoints import Checkpoints
 from siniantrust.collab._config import CloudConfig
-from siniantrust.collab._coordinator import Coordinator
-from siniantrust.collab._curve import Curve
 from siniantrust.collab._errors import CollabError, DivergedError, JoinAgainError, RefusedError
-from siniantrust.collab._middle import FORWARD, LOSS, Arrays, Middle, phases
+from siniantrust.collab._middle import FORWARD, LOSS, Arrays, phases
+from siniantrust.collab._split_cloud import SplitCloud
 from siniantrust.collab._task import Task
 from siniantrust.collab._wire import LABELS, check_labels, from_messages
 
@@ -44,15 +41,11 @@ class _Round:
     start: int | None = None
 
 
-class SynchronousCloud(Coordinator):
+class SynchronousCloud(SplitCloud):
     """Coordinates edges that wait for each other."""
 
     def __init__(self, config: CloudConfig, task: Task, agreement: Agreement) -> None:
-        super().__init__(config, task, agreement)
-        self._training = config.training
-        self._middle = Middle(task, config.training)
-        self._curve = Curve(config.training.steps)
-        self._checkpoints = Checkpoints(config.folder / "checkpoints", agreement.sha256)
+        super().__init__(config, task, agreement, steps=config.training.steps)
         self._round = _Round()
         self._done = 0
         self._phase = 0
@@ -63,23 +56,6 @@ class SynchronousCloud(Coordinator):
         self._restore(self._checkpoints.steps()[-1])
         if self._done == self._training.steps and not self.is_done:
             self.finish(self._middle.weights())
-
-    @property
-    def curve(self) -> list[dict[str, float]]:
-        """Loss by steps; empty where labels stay at the edges, which alone know it."""
-        return self._curve.points
-
-    def staffed(self) -> AbstractContextManager[None]:
-        """Return a block in which Part 2 is trained by the configured number of processes."""
-        return nullcontext() if self.is_done else self._middle.staffed(self.config, self.agreement)
-
-    def watch(self) -> None:
-        """Look after those processes.
-
-        Raises:
-            CollabError: if one is lost.
-        """
-        self._middle.watch()
 
     def join(self, edge: str, steps: set[int], is_wanted: Callable[[], bool]) -> tuple[int, int]:
         """Wait for all edges, and go back to the newest checkpoint that every side has.
@@ -125,14 +101,6 @@ class SynchronousCloud(Coordinator):
                 if self._round is not current:
                     raise JoinAgainError(f"edge '{edge}': somebody has come back; join again")
             return self._answers[key]
-
-    def upload(self, edge: str, request: pb.UploadRequest) -> int:
-        """Refuse: features are not sent once here.
-
-        Raises:
-            RefusedError: always.
-        """
-        raise RefusedError(f"edge '{edge}': chunk {request.chunk} came, but this run is split learning")
 
     def pause(self, edge: str, is_wanted: Callable[[], bool]) -> None:
         """Wait for news while the edge's call is still open; ``condition`` is held.

@@ -58,7 +58,7 @@ def feed_noise(proto: onnx.ModelProto, *, origin: str) -> None:
             lost.update(node.input)
             continue
         if law is None and node.op_type not in _LAWS:
-            nodes.append(_copy(node))
+            nodes.append(copied(node))
             continue
         kind = _drawn(node if law is None else law.draws[0], values)
         assert kind is not None  # noqa: S101 - or it would have been refused
@@ -66,13 +66,13 @@ def feed_noise(proto: onnx.ModelProto, *, origin: str) -> None:
         proto.graph.input.add(name=reserved).type.CopyFrom(kind)
         nodes.append(helper.make_node("Identity", [reserved], [node.output[0]], name=node.name))
         lost.update(node.input)
-    nodes = _still_read(nodes, lost, {value.name for value in proto.graph.output})
+    nodes = still_read(nodes, lost, {value.name for value in proto.graph.output})
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
 
 
-def _still_read(nodes: list[onnx.NodeProto], lost: set[str], leaving: set[str]) -> list[onnx.NodeProto]:
-    """Return the nodes without those that only gave a random operator its shape: their values are in ``lost``."""
+def still_read(nodes: list[onnx.NodeProto], lost: set[str], leaving: set[str]) -> list[onnx.NodeProto]:
+    """Return the nodes without those that make only values in ``lost``, or what these are made of, and are not read."""
     lost, read = set(lost), set(leaving)
     kept = []
     for node in reversed(nodes):
@@ -160,7 +160,8 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
 
 
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
+def copied(node: onnx.NodeProto) -> onnx.NodeProto:
+    """Return a copy of a node, which may go into another graph."""
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     return copy

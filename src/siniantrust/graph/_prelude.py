@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import onnx
 from onnx import helper
 
-from siniantrust.graph._noise import NOISE_PREFIX
-from siniantrust.graph._uses import makes, subgraphs, uses
+from siniantrust.graph._noise import NOISE_PREFIX, copied, still_read
+from siniantrust.graph._uses import subgraphs, uses
 
 PREPARED_PREFIX = NOISE_PREFIX + "prepared:"
 """How the reserved inputs' names begin that hold what the prelude made; the value's name follows."""
@@ -42,7 +42,7 @@ def take_prelude(proto: onnx.ModelProto) -> onnx.ModelProto | None:
     for node in graph.node:
         name = node.output[0]
         if name not in found.moved:
-            nodes.append(_copy(node))
+            nodes.append(copied(node))
         elif name in read:
             nodes.append(helper.make_node("Identity", [PREPARED_PREFIX + name], [name], name=node.name))
             graph.input.add(name=PREPARED_PREFIX + name).type.CopyFrom(found.types[name])
@@ -86,7 +86,7 @@ def _prelude(proto: onnx.ModelProto, found: _Early, crossing: Iterable[str]) -> 
     nodes = []
     for made, node in reversed(found.nodes.items()):
         if made in wanted:
-            nodes.append(_copy(node))
+            nodes.append(copied(node))
             wanted.update(uses(node))
     prelude = onnx.ModelProto(ir_version=proto.ir_version)
     prelude.opset_import.extend(proto.opset_import)
@@ -102,15 +102,10 @@ def _prelude(proto: onnx.ModelProto, found: _Early, crossing: Iterable[str]) -> 
 def _keep(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], *, gone: Iterable[str]) -> None:
     """Let a graph have ``nodes``, without what is in ``gone`` and without noise where nothing reads it any more."""
     may_go = set(gone) | {value.name for value in graph.input if value.name.startswith(NOISE_PREFIX)}
-    kept: list[onnx.NodeProto] = []
-    read = _read(graph, ())
-    for node in reversed(nodes):
-        if may_go.issuperset(makes(node)) and read.isdisjoint(makes(node)):
-            continue
-        kept.append(node)
-        read.update(uses(node))
+    kept = still_read(nodes, may_go, _read(graph, ()))
     del graph.node[:]
-    graph.node.extend(reversed(kept))
+    graph.node.extend(kept)
+    read = _read(graph, kept)
     for entries in (graph.initializer, graph.input):
         for entry in [each for each in entries if each.name in may_go and each.name not in read]:
             entries.remove(entry)
@@ -125,9 +120,3 @@ def _is_declared(kind: onnx.TypeProto | None) -> bool:
     if kind is None or not kind.tensor_type.HasField("shape"):
         return False
     return all(dim.dim_param or dim.HasField("dim_value") for dim in kind.tensor_type.shape.dim)
-
-
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy
