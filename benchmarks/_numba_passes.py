@@ -10,7 +10,6 @@ import numpy as np
 from siniantrust.masking.exact._field import PRIME
 from siniantrust.masking.exact._passes import (
     BLOCK,
-    OUT_OF_RANGE,
     Mask,
     Moves,
     NumpyPasses,
@@ -35,13 +34,12 @@ def _mask(steps, pads, sent):  # type: ignore[no-untyped-def] # noqa: ANN001, AN
 
 
 @_jit
-def _unmask(answers, pads, most, affine, weights, steps, sums):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - numba infers
+def _unmask(answers, pads, affine, weights, steps, sums):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - numba infers
     _, channels, rows, width = answers.shape
-    scale, bias, inverse = affine
+    scale, bias = affine
     across, down, gather = weights
     results = np.empty(width, np.int32)
     low, high = np.float32(0), np.float32(127)
-    beyond = False
     for channel in range(channels):
         for row in range(rows):
             for i in range(width):
@@ -51,10 +49,9 @@ def _unmask(answers, pads, most, affine, weights, steps, sums):  # type: ignore[
                     result += apart << (8 * limb)
                 result &= 2 * NARROW_MOST + 1
                 result -= 2 * (NARROW_MOST + 1) if result > NARROW_MOST else 0
-                beyond |= abs(result) > most
                 results[i] = result
                 value = np.float32(result) * scale[channel] + bias[channel]
-                steps[channel, row, i] = np.int8(np.rint(min(max(value * inverse, low), high)))
+                steps[channel, row, i] = np.int8(np.rint(min(max(value, low), high)))
             for r in range(len(across)):
                 for start in range(0, width, BLOCK):
                     total = np.int64(0)
@@ -62,7 +59,6 @@ def _unmask(answers, pads, most, affine, weights, steps, sums):  # type: ignore[
                         total += np.int64(across[r, i]) * np.int64(results[i])
                     line = total % PRIME * down[r, row] % PRIME
                     sums[0, r] = (sums[0, r] + line * gather[r, channel]) % PRIME
-    return beyond
 
 
 @_jit
@@ -91,17 +87,18 @@ class NumbaPasses(NumpyPasses):
 
     def masker(self, steps: np.ndarray, sent: np.ndarray) -> Mask:
         """See ``Passes``, for the whole of an array."""
-        return lambda _, pads: _mask(steps, pads, sent)
+        return lambda item, _, pads: _mask(steps[item], pads, sent[item])
 
     def unmasker(self, form: Unmasking) -> Unmask:
         """See ``Passes``; a whole array, steps of values above zero, scaled by channel, with no sum."""
         weights = form.across, form.down, form.gather
 
         def unmask(of: Results) -> Share:
-            def share(_: int, pads: np.ndarray) -> int:
-                arrays, affine = (of.answers, pads.reshape(of.answers.shape)), (form.scale, form.bias, form.inverse)
-                last = (*affine[:2], np.float32(affine[2])), weights, of.steps, of.sums
-                return OUT_OF_RANGE if _unmask(*arrays, form.most, *last) else 0
+            def share(item: int, _: int, pads: np.ndarray) -> int:
+                answers, steps = of.answers[item], None if of.steps is None else of.steps[item]
+                affine = form.step_scale, form.step_bias
+                _unmask(answers, pads.reshape(answers.shape), affine, weights, steps, of.sums[item])
+                return 0
 
             return share
 

@@ -63,17 +63,17 @@ class _Work:
 
     def passes(self, passes: Passes) -> dict[str, Callable[[], tuple[Any, ...]]]:
         """Return each pass, ready to run; what it returns is all that it computed."""
-        sent, made, sums = np.empty_like(self.pads), np.empty_like(self.steps), np.zeros((1, 2), np.int64)
-        mask = passes.masker(self.steps.reshape(-1), sent)
-        unmask = passes.unmasker(self.form)(Results(self.answers, sums, steps=made))
+        sent, made, sums = np.empty_like(self.pads), np.empty_like(self.steps), np.zeros((1, 1, 2), np.int64)
+        mask = passes.masker(self.steps.reshape(1, -1), sent[None])
+        unmask = passes.unmasker(self.form)(Results(self.answers[None], sums, steps=made[None]))
         weigh = passes.weigher(self.taps, self.form.down[:, None], self.factors)
 
         def unmasked() -> tuple[Any, ...]:
             sums[:] = 0
-            return unmask(0, self.pads), sums, made
+            return unmask(0, 0, self.pads), sums, made
 
         return {
-            "mask": lambda: (mask(0, self.pads), sent)[1:],
+            "mask": lambda: (mask(0, 0, self.pads), sent)[1:],
             "unmask": unmasked,
             "weigh, 3 x 3": lambda: (weigh(self.steps[None]),),
         }
@@ -104,7 +104,7 @@ def run(*, quick: bool) -> Outcome:
         title="Passes of exact masks",
         method=(
             "One thread each, three bytes a number, without drawing pads. *mask*: add pads to steps. *unmask*: take "
-            "pads off, look whether results are in range, add up two comparisons, scale, zero what is below zero, "
+            "pads off, add up two comparisons, scale, zero what is below zero, "
             "quantise. *weigh*: the input's side of two comparisons of a 3 x 3 convolution."
         ),
         rows=rows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -21,6 +22,7 @@ from siniantrust.masking.exact._ring import NARROW
 NUMPY = NumpyPasses()
 WORDS = st.sampled_from([0, 1, 255, 256, (1 << 24) - 1, 1 << 24, (1 << 32) - 1]) | st.integers(0, (1 << 32) - 1)
 LIMBS = st.sampled_from([3, 4])
+ITEMS = 2
 FORMS = [(3, 1, 1), (1, 1, 4095), (5, 7, 13), (2, 3, 4097), (9, 4, 16), (1, 1, 9000)]
 
 
@@ -77,11 +79,12 @@ def test_masking_is_the_same_in_both(
     share = slice(start, data.draw(st.integers(start + 1, len(numbers)), label="stop"))
     steps, pads = np.array([a for a, _ in numbers], np.int8), _limbs([b for _, b in numbers[share]], limbs)
     for passes in (NUMPY, native):
-        sent = np.full((limbs, len(numbers)), 99, np.uint8)
-        passes.masker(steps, sent)(share.start, pads)
+        sent = np.full((3, limbs, len(numbers)), 99, np.uint8)
+        passes.masker(np.stack([steps - 1, steps, steps + 1]), sent)(1, share.start, pads)
         wanted = [(a + b) % (1 << (8 * limbs)) for a, b in numbers[share]]
-        assert _numbers(sent[:, share]).tolist() == wanted
-        assert (np.delete(sent, np.r_[share], axis=1) == 99).all()
+        assert _numbers(sent[1, :, share]).tolist() == wanted
+        sent[1, :, share] = 99
+        assert (sent == 99).all()
 
 
 @settings(max_examples=200, deadline=None)
@@ -103,11 +106,11 @@ def test_values_that_are_not_finite_are_told(native: NativePasses, bad: float, p
     nothing, steps = np.zeros((3, 1, 1, 100), np.uint8), np.zeros((1, 1, 100), np.int8)
     for passes in (NUMPY, native):
         values = np.full(100, np.finfo(np.float32).max)
-        added = Results(nothing, np.zeros((1, 2), np.int64), values.reshape(steps.shape), steps=steps)
-        unmask = passes.unmasker(form)(added)
-        assert _quantised(passes, values, 1.0)[0] == unmask(0, nothing) == 0
+        sums, added = np.zeros((1, 1, 2), np.int64), values.reshape(1, *steps.shape)
+        unmask = passes.unmasker(form)(Results(nothing[None], sums, added, steps=steps[None]))
+        assert _quantised(passes, values, 1.0)[0] == unmask(0, 0, nothing) == 0
         values[place] = bad
-        assert _quantised(passes, values, 1.0)[0] == unmask(0, nothing) == NOT_FINITE
+        assert _quantised(passes, values, 1.0)[0] == unmask(0, 0, nothing) == NOT_FINITE
 
 
 def _plain(width: int, limbs: int = 3, most: int = 1000) -> Unmasking:
@@ -120,7 +123,7 @@ def _residues(generator: np.random.Generator, *shape: int) -> np.ndarray:
     return generator.integers(0, PRIME, shape)
 
 
-@pytest.mark.parametrize("form", [*FORMS, (5, 2, 49), (4, 1, 32)])
+@pytest.mark.parametrize("form", [*FORMS, (5, 2, 49), (4, 1, 32), (3, 2, 1030)])
 @pytest.mark.parametrize("repetitions", [2, 3])
 @pytest.mark.parametrize("by_column", [False, True])
 @pytest.mark.parametrize("added", [None, np.float32, np.int8])
@@ -139,53 +142,74 @@ def test_unmasking_is_the_same_in_both(
     """Floats and steps agree to the bit, and sums are those of integers of any size, for all numbers of a host."""
     generator = np.random.default_rng(sum(form))
     channels, rows, width = form
-    answers, pads = generator.integers(0, 256, (2, limbs, *form), dtype=np.uint8)
-    answers[:, :1], pads[:, :1] = 255, 0  # the largest number, with the largest weights
-    answers[-1, :1] = 127
-    period = 1 if by_column or channels % 3 else 3
+    answers, pads = generator.integers(0, 256, (2, ITEMS, limbs, *form), dtype=np.uint8)
+    answers[0, :, :1], pads[0, :, :1] = 255, 0  # the largest number, with the largest weights
+    answers[0, -1, :1] = 127
+    period = 1 if by_column else 3 if channels == 9 else channels
     scale, bias = generator.normal(size=(2, width if by_column else period)).astype(np.float32)
     across = generator.integers(0, 1 << 21, (repetitions, width)).astype(np.int32)
     across[0] = (1 << 21) - 1
     if limbs == NARROW:
         across[:2] = [[HALF], [-HALF]]
     down, gather = _residues(generator, repetitions, rows), _residues(generator, repetitions, period)
-    addend: np.ndarray | None = None if added is None else (3 * generator.normal(size=form)).astype(added)
+    addend: np.ndarray | None = None if added is None else (3 * generator.normal(size=(ITEMS, *form))).astype(added)
     relu, inverse = made == "both" or added is np.int8, 1e-4 if limbs == NARROW else 1e-7
     most = (1 << (8 * limbs - 1)) - 1
     whole = Unmasking(scale, bias, by_column, across, down, gather, limbs, most, relu, inverse=inverse)
     found = []
     for passes in (NUMPY, native):
-        values = np.full(form, np.nan, np.float32) if made != "steps" else None
-        steps = np.full(form, 99, np.int8) if made != "values" else None
-        sums = np.zeros((channels // period, repetitions), np.int64)
+        values = np.full((ITEMS, *form), np.nan, np.float32) if made != "steps" else None
+        steps = np.full((ITEMS, *form), 99, np.int8) if made != "values" else None
+        sums = np.zeros((ITEMS, channels // period, repetitions), np.int64)
         unmask = passes.unmasker(whole)(Results(answers, sums, addend, 0.25, values, steps))
-        cuts = [0, channels // 2, channels]  # in two shares
-        assert [unmask(a, pads[:, a:b].copy()) for a, b in pairwise(cuts)] == [0, 0]
+        shares = list(pairwise([0, channels // 2, channels]))
+        assert not any(unmask(item, a, pads[item, :, a:b].copy()) for item in range(ITEMS) for a, b in shares)
         found.append((values, steps, sums))
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
-    words = (_numbers(answers) - _numbers(pads)) % (1 << (8 * limbs))
+    words = (_numbers(answers.swapaxes(0, 1)) - _numbers(pads.swapaxes(0, 1))) % (1 << (8 * limbs))
     results = np.where(words >> (8 * limbs - 1), words - (1 << (8 * limbs)), words)
-    lines = np.einsum("crw,tw->ctr", results, across.astype(object))
-    each = np.einsum("ctr,tr->ct", lines, down.astype(object)).reshape(-1, period, repetitions)
-    wanted = (each * gather.T).sum(axis=1) % PRIME
+    lines = np.einsum("ncrw,tw->nctr", results, across.astype(object))
+    each = np.einsum("nctr,tr->nct", lines, down.astype(object)).reshape(ITEMS, -1, period, repetitions)
+    wanted = (each * gather.T).sum(axis=2) % PRIME
     np.testing.assert_array_equal(found[0][2], wanted.astype(np.int64))
     signed = results.astype(np.float32)
     shape = (-1,) if by_column else (-1, 1, 1)
     repeat = 1 if by_column else channels // period
-    floats = signed * np.tile(scale, repeat).reshape(shape) + np.tile(bias, repeat).reshape(shape)
-    floats = floats if addend is None else floats + addend * np.float32(1 if added is np.float32 else 0.25)
+    unit = np.float32(inverse if made == "steps" else 1)  # what is wanted as steps alone is worked out in steps
+    floats = signed * np.tile(scale * unit, repeat).reshape(shape) + np.tile(bias * unit, repeat).reshape(shape)
+    floats = floats if addend is None else floats + addend * (np.float32(0.25) * unit)
     floats = np.maximum(floats, 0) if relu else floats
     if made != "steps":
         np.testing.assert_array_equal(found[0][0], floats)
     if made != "values":
-        np.testing.assert_array_equal(found[0][1], np.clip(np.rint(floats * np.float32(inverse)), -127, 127))
+        wanted_steps = np.rint(floats * (np.float32(inverse) / unit))
+        np.testing.assert_array_equal(found[0][1], np.clip(wanted_steps, -127, 127))
+
+
+@pytest.mark.parametrize("inverse", [1.0, 64.0, 1e3, 1e9, 1e30])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("added", [None, np.int8])
+def test_steps_end_at_the_largest(native: NativePasses, *, inverse: float, relu: bool, added: type | None) -> None:
+    """A value of any number of steps, more than 32 bits hold too, is the largest step of its sign."""
+    numbers = [-(1 << 23), -(1 << 22), -3, -1, 0, 1, 2, 1 << 22, (1 << 23) - 1] * 8
+    answers = _limbs([number % (1 << 32) for number in numbers], 3).reshape(3, 1, 1, -1)
+    form = replace(_plain(len(numbers)), relu=relu, inverse=inverse)
+    addend = np.full(answers.shape[1:], 2, added) if added else None
+    values = np.array(numbers) + (2 if added else 0)
+    wanted = np.clip(np.sign(values) * np.minimum(np.abs(values) * inverse, 127), 0 if relu else -127, 127)
+    for passes in (NUMPY, native):
+        steps = np.zeros(answers.shape[1:], np.int8)
+        added_to = None if addend is None else addend[None]
+        results = Results(answers[None], np.zeros((1, 1, 2), np.int64), added_to, steps=steps[None])
+        assert passes.unmasker(form)(results)(0, 0, np.zeros_like(answers)) == 0
+        np.testing.assert_array_equal(steps.reshape(-1), wanted)
 
 
 @pytest.mark.parametrize("limbs", [3, 4])
 @pytest.mark.parametrize("place", [0, 40, 76])
 def test_results_beyond_the_bound_are_told(native: NativePasses, limbs: int, place: int) -> None:
-    """The bound and its negative are results, one more is told, and so is the smallest number there is."""
+    """Of four bytes the bound and its negative are results, one more is told, and so is the smallest number."""
     form = _plain(77, limbs, most=1000)
     nothing, steps = np.zeros((limbs, 1, 1, 77), np.uint8), np.zeros((1, 1, 77), np.int8)
     least = -(1 << (8 * limbs - 1))
@@ -193,8 +217,10 @@ def test_results_beyond_the_bound_are_told(native: NativePasses, limbs: int, pla
         for result in (1000, -1000, 1001, -1001, least):
             answers = nothing.copy()
             answers[:, 0, 0, place] = _limbs([result % (1 << 32)], limbs)[:, 0]
-            unmask = passes.unmasker(form)(Results(answers, np.zeros((1, 2), np.int64), steps=steps))
-            assert unmask(0, nothing) == (OUT_OF_RANGE if abs(result) > 1000 else 0)
+            results = Results(answers[None], np.zeros((1, 1, 2), np.int64), steps=steps[None])
+            assert passes.unmasker(form)(results)(0, 0, nothing) == (
+                OUT_OF_RANGE if limbs == 4 and abs(result) > 1000 else 0
+            )
 
 
 @pytest.mark.parametrize("form", FORMS)

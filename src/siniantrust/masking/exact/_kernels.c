@@ -14,6 +14,8 @@
 #define MOST_REPETITIONS 8
 #define NOT_FINITE 1
 #define OUT_OF_RANGE 2
+/* So many steps are an integer of 32 bits, however they were rounded before. */
+#define MOST_REACH 1073741824.0f
 
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
 #define EVERY_PROCESSOR __attribute__((target_clones("arch=x86-64-v3", "default")))
@@ -152,14 +154,17 @@ void sinian_pool(int64_t channels, int64_t high, int64_t wide, int64_t kernel_hi
 }
 
 /* What unmasking does in one layer. ``scale`` and ``bias`` go with the column where ``by_column``, else with the
- * channel modulo ``period``. ``across`` (repetitions, width; below 2^21), ``down`` (repetitions, rows; residues) and
- * ``gather`` (repetitions, period; residues) are the check's weights. No right result is beyond ``most``. */
+ * channel modulo ``period``; ``step_scale`` and ``step_bias`` are the same in steps of 1 / ``inverse``, and nothing is
+ * more than ``reach`` of them. ``across`` (repetitions, width; below 2^21, for three limbs 2^30 in magnitude), ``down``
+ * (repetitions, rows; residues) and ``gather`` (repetitions, period; residues) are the check's weights, ``lanes`` those
+ * across as _kernels_avx2.h wants them. No right result is beyond ``most``, which is looked at where there are four
+ * limbs. */
 struct unmasking {
     int64_t rows, width, period, by_column, repetitions, limbs, most;
-    const float *scale, *bias;
-    const int32_t *across;
+    const float *scale, *bias, *step_scale, *step_bias;
+    const int32_t *across, *lanes;
     const int64_t *down, *gather;
-    float floor, inverse;
+    float floor, inverse, reach;
 };
 
 /* Take one limb of pads off, with what the limb below borrowed. */
@@ -220,16 +225,18 @@ INLINE void weigh_pair(int64_t count, const int32_t *restrict first, const int32
 
 enum addend { NO_ADDEND, FLOATS, STEPS };
 
+/* Values that nothing keeps are worked out in steps. */
 INLINE uint32_t finish(int64_t count, const int32_t *restrict results, const float *restrict scale,
                        const float *restrict bias, int by_column, const struct unmasking *form, enum addend kind,
                        const float *restrict added, const int8_t *restrict added_steps, float added_scale, int keep,
                        float *restrict values, int quantise, int8_t *restrict steps) {
-    float floor = form->floor, inverse = form->inverse, low = floor < 0.0f ? -127.0f : 0.0f;
+    float floor = form->floor, inverse = keep ? form->inverse : 1.0f, low = floor < 0.0f ? -127.0f : 0.0f;
+    added_scale *= keep ? 1.0f : form->inverse;
     uint32_t bad = 0;
     for (int64_t i = 0; i < count; i++) {
         float value = (float)results[i] * scale[by_column ? i : 0] + bias[by_column ? i : 0];
         if (kind == FLOATS) {
-            value += added[i];
+            value += added[i] * added_scale;
             bad |= told(value);
         }
         if (kind == STEPS)
@@ -258,10 +265,10 @@ INLINE uint32_t finish_as(int64_t count, const int32_t *results, const float *sc
 #undef FINISH
 }
 
-/* The arrays of one item; limbs of answers lie ``apart`` bytes apart. Of values and steps one may be none, of what is
- * added both. ``sums`` (channels / period, repetitions) are added to. */
-struct item {
-    int64_t apart;
+/* The arrays of items of so many numbers each, which is how many bytes limbs of answers lie apart. Of values and steps one
+ * may be none, of what is added both. ``sums`` (items, channels / period, repetitions) are added to. */
+struct items {
+    int64_t numbers;
     const uint8_t *answers;
     const float *added;
     const int8_t *added_steps;
@@ -273,7 +280,7 @@ struct item {
 
 /* As ``sinian_unmask``, in every form. */
 EVERY_PROCESSOR
-static int32_t unmask_any(const struct unmasking *form, const struct item *item, int64_t channel, int64_t channels,
+static int32_t unmask_any(const struct unmasking *form, const struct items *item, int64_t channel, int64_t channels,
                           const uint8_t *words) {
     int32_t results[2][BLOCK];
     int64_t size = form->rows * form->width;
@@ -290,10 +297,11 @@ static int32_t unmask_any(const struct unmasking *form, const struct item *item,
                     int64_t number = form->by_column ? start : (begun + k) % form->period;
                     const uint8_t *from = item->answers + place, *pads = words + place - channel * size;
                     uint32_t found =
-                        form->limbs == 3 ? unmask(count, 0, from, item->apart, pads, channels * size, most, results[k])
-                                         : unmask(count, 1, from, item->apart, pads, channels * size, most, results[k]);
+                        form->limbs == 3 ? unmask(count, 0, from, item->numbers, pads, channels * size, most, results[k])
+                                         : unmask(count, 1, from, item->numbers, pads, channels * size, most, results[k]);
                     largest = found > largest ? found : largest;
-                    const float *scale = form->scale + number, *bias = form->bias + number;
+                    const float *scale = (item->values ? form->scale : form->step_scale) + number;
+                    const float *bias = (item->values ? form->bias : form->step_bias) + number;
                     const float *added = item->added ? item->added + place : 0;
                     const int8_t *added_steps = item->added_steps ? item->added_steps + place : 0;
                     float *values = item->values ? item->values + place : 0;
@@ -320,7 +328,7 @@ static int32_t unmask_any(const struct unmasking *form, const struct item *item,
                 *sum = residue(*sum + residue(totals[k][r]) * weight);
             }
     }
-    return (bad >> 31 ? NOT_FINITE : 0) | (largest > 2 * most ? OUT_OF_RANGE : 0);
+    return (bad >> 31 ? NOT_FINITE : 0) | (form->limbs > 3 && largest > 2 * most ? OUT_OF_RANGE : 0);
 }
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -340,14 +348,36 @@ void sinian_mask(int64_t count, int64_t limbs, const int8_t *steps, const uint8_
     mask_from(first, count, limbs, steps, pads, apart, sent);
 }
 
-/* Take pads off ``channels`` channels of (rows, width) from ``channel`` on, add up what the check of a device's work
- * needs, and make floats, steps, or both of the results. ``words`` are of these channels alone. */
-int32_t sinian_unmask(const struct unmasking *form, const struct item *item, int64_t channel, int64_t channels,
-                      const uint8_t *words) {
-    int is_common = form->limbs == 3 && form->repetitions == 2 && !form->by_column && form->width >= LANES &&
-                    item->steps && !item->values && !item->added;
-    return HAS_AVX2 && is_common ? unmask_common(form, item, channel, channels, words)
-                                 : unmask_any(form, item, channel, channels, words);
+/* The arrays of one of them. */
+static struct items one_of(const struct unmasking *form, const struct items *items, int64_t item) {
+    struct items one = *items;
+    int64_t before = item * items->numbers;
+    one.answers += before * form->limbs;
+    if (one.added)
+        one.added += before;
+    if (one.added_steps)
+        one.added_steps += before;
+    if (one.values)
+        one.values += before;
+    if (one.steps)
+        one.steps += before;
+    one.sums += item * (items->numbers / (form->rows * form->width) / form->period) * form->repetitions;
+    return one;
+}
+
+/* Take pads off ``channels`` channels of (rows, width) of an item from ``channel`` on, add up what the check of a device's
+ * work needs, and make floats, steps, or both of the results. ``words`` are of these channels alone. */
+int32_t sinian_unmask(const struct unmasking *form, const struct items *items, int64_t item, int64_t channel,
+                      int64_t channels, const uint8_t *words) {
+    struct items one = one_of(form, items, item);
+    float reach = form->reach + 127.0f * one.added_scale * form->inverse;
+    int is_common = HAS_AVX2 && form->limbs == 3 && form->repetitions == 2 && !form->by_column &&
+                    form->width >= LANES && one.steps && !one.values && !one.added && reach < MOST_REACH &&
+                    channel % form->period + channels <= form->period;
+    if (!is_common)
+        return unmask_any(form, &one, channel, channels, words);
+    unmask_common(form, &one, channel, channels, words);
+    return 0;
 }
 
 /* Sums over one row of each of CHANNELS channels with one weight, in two pieces: reading weights costs more than

@@ -31,10 +31,10 @@ AVX2 static int64_t mask_most(int64_t count, const int8_t *steps, const uint8_t 
     return at;
 }
 
-/* What stays the same for a channel. */
-struct channel {
-    __m256 scale, bias, added_scale, floor, inverse;
-    __m256i low, lift;
+/* What a lane is made with: of the layer, and of a channel. */
+struct finishing {
+    __m256 scale, bias, added_scale;
+    __m256i low;
 };
 
 /* Take pads off the limbs of 32 numbers, and put them together. */
@@ -62,10 +62,12 @@ AVX2 INLINE void numbers(const uint8_t *from, int64_t apart, const uint8_t *pad,
     results[3] = _mm256_unpackhi_epi16(low_words, high_words);
 }
 
-/* Make steps of 32 numbers: those of ``step_of``, since rounding to even is what a processor does. */
-AVX2 INLINE __m256i finished(const __m256i results[GROUPS], const struct channel *of, const int8_t *added_steps) {
+/* Make steps of 32 numbers: those of ``step_of``, since rounding to even is what a processor does, and packing cuts off
+ * what is beyond a byte. */
+AVX2 INLINE __m256i finished(const __m256i results[GROUPS], const struct finishing *by, const int8_t *added_steps) {
     __m256i made[GROUPS], added[GROUPS];
     if (added_steps) {
+        /* In the highest byte of a word: 2^24 times what they are. */
         __m256i steps = _mm256_loadu_si256((const __m256i *)added_steps), zero = _mm256_setzero_si256();
         __m256i first = _mm256_unpacklo_epi8(zero, steps), last = _mm256_unpackhi_epi8(zero, steps);
         added[0] = _mm256_unpacklo_epi16(zero, first);
@@ -74,56 +76,47 @@ AVX2 INLINE __m256i finished(const __m256i results[GROUPS], const struct channel
         added[3] = _mm256_unpackhi_epi16(zero, last);
     }
     for (int g = 0; g < GROUPS; g++) {
-        __m256 value = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(results[g]), of->scale), of->bias);
-        if (added_steps) {
-            __m256 step = _mm256_cvtepi32_ps(_mm256_srai_epi32(added[g], 24));
-            value = _mm256_add_ps(value, _mm256_mul_ps(step, of->added_scale));
-        }
-        value = _mm256_mul_ps(_mm256_max_ps(value, of->floor), of->inverse);
-        made[g] = _mm256_cvtps_epi32(_mm256_min_ps(value, _mm256_set1_ps(127.0f)));
+        __m256 value = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(results[g]), by->scale), by->bias);
+        if (added_steps)
+            value = _mm256_add_ps(value, _mm256_mul_ps(_mm256_cvtepi32_ps(added[g]), by->added_scale));
+        made[g] = _mm256_cvtps_epi32(value);
     }
     __m256i first = _mm256_packs_epi32(made[0], made[1]), last = _mm256_packs_epi32(made[2], made[3]);
-    return _mm256_max_epi8(_mm256_packs_epi16(first, last), of->low);
+    return _mm256_max_epi8(_mm256_packs_epi16(first, last), by->low);
 }
 
-/* Weights of a group's numbers. */
-AVX2 INLINE __m256i weights_of(const int32_t *across, int group) {
-    __m128i first = _mm_loadu_si128((const __m128i *)(across + 4 * group));
-    __m128i last = _mm_loadu_si128((const __m128i *)(across + 16 + 4 * group));
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(first), last, 1);
+/* A number below 2^33 with the residue of one that is not beyond 2^62 - 2^31 in magnitude: 2^31 = 1. */
+AVX2 INLINE __m256i folded(__m256i x) {
+    __m256i prime = _mm256_set1_epi64x(PRIME);
+    return _mm256_add_epi64(_mm256_and_si256(x, prime), _mm256_srli_epi64(x, 31));
 }
 
-/* The residue of the sum of four lanes, each below 2^62 in magnitude. */
-AVX2 INLINE int64_t total_of(__m256i lanes) {
-    int64_t each[4], sum = 0;
-    _mm256_storeu_si256((__m256i *)each, lanes);
-    for (int i = 0; i < 4; i++)
-        sum += (each[i] & PRIME) + (each[i] >> 31);
-    return residue(sum);
+/* As ``folded``, of what may be below zero. */
+AVX2 INLINE __m256i lifted(__m256i x) {
+    return folded(_mm256_add_epi64(x, _mm256_set1_epi64x(((int64_t)PRIME) << 31)));
 }
 
-/* One block of a row of ``together`` channels, in places of their own: up to BLOCK numbers. */
+/* Where the numbers of up to BLOCK positions of two channels lie. */
 struct piece {
     const uint8_t *from[PAIR], *pads[PAIR];
     const int8_t *added[PAIR];
     int8_t *steps[PAIR];
     int64_t apart, pads_apart;
-    const int32_t *across[PAIR];
+    const int32_t *weights[PAIR];
 };
 
-AVX2 INLINE void unmask_lanes(const struct piece *piece, int64_t at, int together, const struct channel *channels,
-                              __m256i sums[PAIR][PAIR], __m256i *largest) {
+AVX2 INLINE void unmask_lanes(const struct piece *piece, int64_t at, int64_t lane, int together,
+                              const struct finishing *by, __m256i sums[PAIR][PAIR]) {
     __m256i results[PAIR][GROUPS];
     for (int k = 0; k < together; k++) {
         numbers(piece->from[k] + at, piece->apart, piece->pads[k] + at, piece->pads_apart, results[k]);
-        __m256i steps = finished(results[k], &channels[k], piece->added[k] ? piece->added[k] + at : 0);
+        __m256i steps = finished(results[k], &by[k], piece->added[k] ? piece->added[k] + at : 0);
         _mm256_storeu_si256((__m256i *)(piece->steps[k] + at), steps);
-        for (int g = 0; g < GROUPS; g++)
-            *largest = _mm256_max_epu32(*largest, _mm256_add_epi32(results[k][g], channels[k].lift));
     }
     for (int g = 0; g < GROUPS; g++)
         for (int r = 0; r < PAIR; r++) {
-            __m256i weights = weights_of(piece->across[r] + at, g), odd = _mm256_srli_epi64(weights, 32);
+            __m256i weights = _mm256_loadu_si256((const __m256i *)(piece->weights[r] + lane) + g);
+            __m256i odd = _mm256_srli_epi64(weights, 32);
             for (int k = 0; k < together; k++) {
                 sums[k][r] = _mm256_add_epi64(sums[k][r], _mm256_mul_epi32(results[k][g], weights));
                 __m256i others = _mm256_mul_epi32(_mm256_srli_epi64(results[k][g], 32), odd);
@@ -132,55 +125,57 @@ AVX2 INLINE void unmask_lanes(const struct piece *piece, int64_t at, int togethe
         }
 }
 
-AVX2 INLINE void unmask_block(const struct piece *piece, int64_t count, int together, const struct channel *channels,
-                              int64_t lines[PAIR][PAIR], __m256i *largest) {
+/* Return the block's sums, below 2^32: of the first channel with the weights of either comparison, then of the second. */
+AVX2 INLINE __m256i unmask_block(const struct piece *piece, int64_t count, int together, const struct finishing *by) {
     __m256i sums[PAIR][PAIR];
     for (int k = 0; k < PAIR; k++)
         for (int r = 0; r < PAIR; r++)
             sums[k][r] = _mm256_setzero_si256();
     int64_t whole = count / LANES * LANES;
     for (int64_t at = 0; at < whole; at += LANES)
-        unmask_lanes(piece, at, together, channels, sums, largest);
-    if (whole < count) {
-        /* Some of the last 32 numbers were there already: they get the same values again, and weigh nothing. */
-        int32_t across[PAIR][LANES] = {{0}};
-        struct piece rest = *piece;
-        for (int r = 0; r < PAIR; r++) {
-            memcpy(across[r] + LANES - (count - whole), piece->across[r] + whole, (count - whole) * sizeof across[r][0]);
-            rest.across[r] = across[r] - (count - LANES);
-        }
-        unmask_lanes(&rest, count - LANES, together, channels, sums, largest);
-    }
+        unmask_lanes(piece, at, at, together, by, sums);
+    /* Some of the last 32 numbers were there already: they get the same values again, and weigh nothing. */
+    if (whole < count)
+        unmask_lanes(piece, count - LANES, whole, together, by, sums);
     for (int k = 0; k < together; k++)
         for (int r = 0; r < PAIR; r++)
-            lines[k][r] = total_of(sums[k][r]);
+            sums[k][r] = lifted(sums[k][r]);
+    __m256i first = _mm256_add_epi64(_mm256_unpacklo_epi64(sums[0][0], sums[0][1]),
+                                     _mm256_unpackhi_epi64(sums[0][0], sums[0][1]));
+    __m256i last = _mm256_add_epi64(_mm256_unpacklo_epi64(sums[1][0], sums[1][1]),
+                                    _mm256_unpackhi_epi64(sums[1][0], sums[1][1]));
+    return folded(_mm256_add_epi64(_mm256_permute2x128_si256(first, last, 0x20),
+                                   _mm256_permute2x128_si256(first, last, 0x31)));
 }
 
-AVX2 static int32_t unmask_common(const struct unmasking *form, const struct item *item, int64_t channel,
-                                  int64_t channels, const uint8_t *words) {
-    int64_t size = form->rows * form->width;
-    __m256i largest = _mm256_setzero_si256();
+/* All channels are in one sum. */
+AVX2 static void unmask_common(const struct unmasking *form, const struct items *item, int64_t channel,
+                               int64_t channels, const uint8_t *words) {
+    int64_t size = form->rows * form->width, lanes = (form->width + LANES - 1) / LANES * LANES;
+    const int64_t *down[PAIR] = {form->down, form->down + form->rows};
+    const int64_t *gather[PAIR] = {form->gather, form->gather + form->period};
+    __m256i total = _mm256_setzero_si256();
+    float added_scale = item->added_scale * form->inverse;
+    struct finishing by[PAIR];
+    for (int k = 0; k < PAIR; k++) {
+        by[k].added_scale = _mm256_set1_ps(added_scale / (1 << 24));
+        by[k].low = _mm256_set1_epi8(form->floor < 0.0f ? -127 : 0);
+    }
     /* Two channels at a time, from two halves, so that memory is read onwards. */
     int64_t half = (channels + 1) / PAIR;
     for (int64_t first = channel; first < channel + half; first++) {
         int together = first + half < channel + channels ? PAIR : 1;
-        int64_t totals[PAIR][PAIR] = {{0}};
-        int64_t numbers_of[PAIR];
-        struct channel of[PAIR];
+        int64_t numbers_of[PAIR] = {first % form->period, (first + half) % form->period};
+        __m256i both = _mm256_setzero_si256();
         for (int k = 0; k < together; k++) {
-            int64_t number = numbers_of[k] = (first + k * half) % form->period;
-            of[k].scale = _mm256_set1_ps(form->scale[number]);
-            of[k].bias = _mm256_set1_ps(form->bias[number]);
-            of[k].added_scale = _mm256_set1_ps(item->added_scale);
-            of[k].floor = _mm256_set1_ps(form->floor);
-            of[k].inverse = _mm256_set1_ps(form->inverse);
-            of[k].low = _mm256_set1_epi8(-127);
-            of[k].lift = _mm256_set1_epi32((int32_t)form->most);
+            by[k].scale = _mm256_set1_ps(form->step_scale[numbers_of[k]]);
+            by[k].bias = _mm256_set1_ps(form->step_bias[numbers_of[k]]);
         }
-        for (int64_t row = 0; row < form->rows; row++)
+        for (int64_t row = 0; row < form->rows; row++) {
+            __m256i weights = _mm256_setr_epi64x(down[0][row], down[1][row], down[0][row], down[1][row]);
             for (int64_t start = 0; start < form->width; start += BLOCK) {
-                int64_t count = form->width - start < BLOCK ? form->width - start : BLOCK, lines[PAIR][PAIR];
-                struct piece piece = {.apart = item->apart, .pads_apart = channels * size};
+                int64_t count = form->width - start < BLOCK ? form->width - start : BLOCK;
+                struct piece piece = {.apart = item->numbers, .pads_apart = channels * size};
                 for (int k = 0; k < together; k++) {
                     int64_t place = (first + k * half) * size + row * form->width + start;
                     piece.from[k] = item->answers + place;
@@ -189,26 +184,22 @@ AVX2 static int32_t unmask_common(const struct unmasking *form, const struct ite
                     piece.steps[k] = item->steps + place;
                 }
                 for (int r = 0; r < PAIR; r++)
-                    piece.across[r] = form->across + r * form->width + start;
+                    piece.weights[r] = form->lanes + r * lanes + start;
                 /* A constant lets the compiler unroll its loops. */
-                if (together == PAIR)
-                    unmask_block(&piece, count, PAIR, of, lines, &largest);
-                else
-                    unmask_block(&piece, count, 1, of, lines, &largest);
-                for (int k = 0; k < together; k++)
-                    for (int r = 0; r < PAIR; r++)
-                        totals[k][r] += residue(form->down[r * form->rows + row] * lines[k][r]);
+                __m256i sums = together == PAIR ? unmask_block(&piece, count, PAIR, by)
+                                                : unmask_block(&piece, count, 1, by);
+                both = _mm256_add_epi64(both, folded(_mm256_mul_epu32(sums, weights)));
             }
-        for (int k = 0; k < together; k++)
-            for (int r = 0; r < PAIR; r++) {
-                int64_t *sum = item->sums + (first + k * half - numbers_of[k]) / form->period * PAIR + r;
-                int64_t weight = form->gather[r * form->period + numbers_of[k]];
-                *sum = residue(*sum + residue(totals[k][r]) * weight);
-            }
+        }
+        __m256i weights = together == PAIR ? _mm256_setr_epi64x(gather[0][numbers_of[0]], gather[1][numbers_of[0]],
+                                                                gather[0][numbers_of[1]], gather[1][numbers_of[1]])
+                                           : _mm256_setr_epi64x(gather[0][numbers_of[0]], gather[1][numbers_of[0]], 0, 0);
+        total = _mm256_add_epi64(total, folded(_mm256_mul_epu32(folded(folded(both)), weights)));
     }
-    uint32_t each[8], most = 0;
-    _mm256_storeu_si256((__m256i *)each, largest);
-    for (int i = 0; i < 8; i++)
-        most = each[i] > most ? each[i] : most;
-    return most > 2 * (uint32_t)form->most ? OUT_OF_RANGE : 0;
+    int64_t each[GROUPS];
+    _mm256_storeu_si256((__m256i *)each, total);
+    for (int r = 0; r < PAIR; r++) {
+        int64_t *sum = item->sums + channel / form->period * PAIR + r;
+        *sum = residue(*sum + residue(each[r]) + residue(each[PAIR + r]));
+    }
 }

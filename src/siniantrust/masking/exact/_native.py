@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from siniantrust.masking.exact import _ring
 from siniantrust.masking.exact._passes import (
     MOST_EDGE,
     MOST_TAPS,
@@ -31,6 +32,7 @@ _Float: _Type = ctypes.c_float
 # How the library splits weights, so that products with quantised values are sums of 16-bit products.
 _LOW_BITS, _HALF_BITS = 11, 15
 _LANES = 16
+_LANE = 32
 _MOST_REPETITIONS = 8
 
 
@@ -39,16 +41,17 @@ class _Form(ctypes.Structure):
 
     _fields_ = (
         *((name, _Count) for name in ("rows", "width", "period", "by_column", "repetitions", "limbs", "most")),
-        *((name, _Pointer) for name in ("scale", "bias", "across", "down", "gather")),
-        *((name, _Float) for name in ("floor", "inverse")),
+        *((name, _Pointer) for name in ("scale", "bias", "step_scale", "step_bias")),
+        *((name, _Pointer) for name in ("across", "lanes", "down", "gather")),
+        *((name, _Float) for name in ("floor", "inverse", "reach")),
     )
 
 
-class _Item(ctypes.Structure):
-    """``struct item`` of the library."""
+class _Items(ctypes.Structure):
+    """``struct items`` of the library."""
 
     _fields_ = (
-        ("apart", _Count),
+        ("numbers", _Count),
         *((name, _Pointer) for name in ("answers", "added", "added_steps", "values", "steps", "sums")),
         ("added_scale", _Float),
     )
@@ -100,7 +103,7 @@ class NativePasses:
         self._add = function("add", _Count, _Count, _Pointer, _Pointer, _Pointer, result=None)
         self._mask = function("mask", _Count, _Count, _Pointer, _Pointer, _Count, _Pointer, result=None)
         self._pool = function("pool", *[_Count] * 11, _Pointer, _Pointer, result=None)
-        self._unmask = function("unmask", _Pointer, _Pointer, _Count, _Count, _Pointer)
+        self._unmask = function("unmask", _Pointer, _Pointer, _Count, _Count, _Count, _Pointer)
         self._weigh = function(
             "weigh", *[_Count] * 4, _Pointer, _Count, _Count, _Pointer, _Count, *[_Pointer] * 4, result=None
         )
@@ -120,15 +123,16 @@ class NativePasses:
 
     def masker(self, steps: np.ndarray, sent: np.ndarray) -> Mask:
         """See ``Passes``."""
-        _same_size(steps, sent[0])
-        at_steps, at_sent, limbs, count = _at(steps), _at(sent), len(sent), steps.size
-        address = _Address(limbs)
+        _same_size(steps, sent[:, 0])
+        (items, limbs, count), at_steps, at_sent = sent.shape, _at(steps), _at(sent)
+        function, address = self._mask, _Address(limbs)
 
-        def mask(start: int, pads: np.ndarray) -> None:
+        def mask(item: int, start: int, pads: np.ndarray) -> None:
             at_pads, size = address.of(pads)
-            if not 0 <= start <= count - size:
-                raise ValueError(f"expected pads for {count} numbers, found {size} from {start} on")
-            self._mask(size, limbs, at_steps + start, at_pads, count, at_sent + start)
+            if not (0 <= item < items and 0 <= start <= count - size):
+                raise ValueError(f"expected pads for {count} numbers, found {size} from {start} on, of item {item}")
+            first = item * count
+            function(size, limbs, at_steps + first + start, at_pads, count, at_sent + first * limbs + start)
 
         return mask
 
@@ -139,35 +143,41 @@ class NativePasses:
 
     def unmasker(self, form: Unmasking) -> Unmask:
         """See ``Passes``."""
-        arrays = [np.ascontiguousarray(each) for each in (form.scale, form.bias, form.across, form.down, form.gather)]
+        finishing = form.scale, form.bias, form.step_scale, form.step_bias
+        weights = form.across, _in_lanes(form.across), form.down, form.gather
+        arrays = [np.ascontiguousarray(each) for each in (*finishing, *weights)]
         repetitions, period = form.gather.shape
         sizes = form.down.shape[1], form.across.shape[1], period, form.by_column, repetitions, form.limbs, form.most
-        native = _Form(*sizes, *map(_at, arrays), 0.0 if form.relu else -np.inf, form.inverse)
+        native = _Form(*sizes, *map(_at, arrays), 0.0 if form.relu else -np.inf, form.inverse, _reach(form))
         # What the pointers point to lives as long as what holds them, and that as long as a reference to it.
         native.arrays = arrays
         at_form = ctypes.byref(native)
         each = native.rows * native.width
-        bytes_each = each * form.limbs
+        function = self._unmask
 
         def unmask(of: Results) -> Share:
-            numbers = of.answers.size // form.limbs
-            item = _Item(numbers, _at(of.answers))
+            items = len(of.answers)
+            numbers = of.answers.size // (form.limbs * items)
+            native_items = _Items(numbers, _at(of.answers))
             for name, array in (("values", of.values), ("steps", of.steps), ("added", of.added)):
                 if array is not None:
-                    if array.size != numbers:
-                        raise ValueError(f"expected {numbers} {name}, found {array.size}")
+                    if array.size != items * numbers:
+                        raise ValueError(f"expected {items * numbers} {name}, found {array.size}")
                     whole = name == "added" and array.dtype == np.int8
-                    setattr(item, "added_steps" if whole else name, _at(array))
-            item.added_scale, item.sums = of.added_scale, _at(of.sums)
-            item.arrays = of  # as above
-            at_item, address, all_channels = ctypes.byref(item), _Address(form.limbs), of.answers.size // bytes_each
+                    setattr(native_items, "added_steps" if whole else name, _at(array))
+            native_items.added_scale, native_items.sums = of.added_scale, _at(of.sums)
+            native_items.arrays = of  # as above
+            at_items, address, all_channels = ctypes.byref(native_items), _Address(form.limbs), numbers // each
 
-            def share(first: int, pads: np.ndarray) -> int:
+            def share(item: int, first: int, pads: np.ndarray) -> int:
                 at_pads, size = address.of(pads)
                 count = size // each
-                if count * each != size or not 0 <= first <= all_channels - count:
-                    raise ValueError(f"expected pads for {all_channels} channels, found {size} from {first} on")
-                return int(self._unmask(at_form, at_item, first, count, at_pads))
+                if count * each != size or not (0 <= item < items and 0 <= first <= all_channels - count):
+                    raise ValueError(
+                        f"expected pads for {all_channels} channels, found {size} from {first} on, of item {item}"
+                    )
+                found: int = function(at_form, at_items, item, first, count, at_pads)
+                return found
 
             return share
 
@@ -195,6 +205,27 @@ class NativePasses:
             return sums
 
         return weigh
+
+
+def _reach(form: Unmasking) -> float:
+    """Return how many steps no value is more than, in magnitude and but for what is added to it."""
+    most = np.abs(form.step_scale).max(initial=0) * _ring.NARROW_MOST + np.abs(form.step_bias).max(initial=0)
+    return float(most)
+
+
+def _in_lanes(across: np.ndarray) -> np.ndarray:
+    """Return weights (repetitions, width) by 32 numbers, in the order of ``_kernels_avx2.h``.
+
+    Where the last lane is not full, it is the last 32 numbers, of which those weigh nothing that were there already.
+    """
+    repetitions, width = across.shape
+    whole, rest = divmod(width, _LANE)
+    lanes = across[:, : whole * _LANE].reshape(repetitions, whole, _LANE)
+    if rest:
+        last = np.zeros((repetitions, 1, _LANE), across.dtype)
+        last[:, 0, _LANE - rest :] = across[:, whole * _LANE :]
+        lanes = np.concatenate([lanes, last], axis=1)
+    return lanes.reshape(repetitions, -1, 2, 4, 4).swapaxes(2, 3)
 
 
 def _moving(across: np.ndarray, down: np.ndarray, moves: Moves) -> _Moving:

@@ -36,9 +36,13 @@ class Unmasking:
         down: int64 (repetitions, rows), its weights, residues.
         gather: int64 (repetitions, period), its weights, residues; so many channels make one sum.
         limbs: how many bytes a number has.
-        most: no right result is beyond it.
+        most: no right result is beyond it. It is looked at where there are four limbs: with three, no number is so
+            large that an error of it would vanish modulo the prime.
         relu: whether values below zero become zero.
         inverse: one over what a step of the values is worth, where they are quantised.
+
+    Values that are wanted as steps alone are worked out in steps: ``step_scale`` and ``step_bias`` are what scale and
+    bias are of them.
     """
 
     scale: np.ndarray
@@ -51,6 +55,16 @@ class Unmasking:
     most: int
     relu: bool = False
     inverse: float = 1.0
+
+    @property
+    def step_scale(self) -> np.ndarray:
+        """See above, float32."""
+        return self.scale * np.float32(self.inverse)
+
+    @property
+    def step_bias(self) -> np.ndarray:
+        """See above, float32."""
+        return self.bias * np.float32(self.inverse)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +84,15 @@ class Moves:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """The arrays of one item that unmasking reads and writes, in any shape of (channels, rows, width) numbers.
+    """The arrays of items that unmasking reads and writes, each in any shape of (channels, rows, width) numbers.
 
     Attributes:
-        answers: uint8 (limbs, ...): a device's, with the sealed corrections added.
-        sums: int64 (channels / period, repetitions), residues: each channel's results, weighted, are added.
-        added: float32 values that are added, or int8 steps of ``added_scale``, or None.
-        added_scale: what one step of ``added`` is worth.
-        values: float32, gets values, where wanted.
-        steps: int8, gets quantised values, where wanted.
+        answers: uint8 (items, limbs, ...): a device's, with the sealed corrections added.
+        sums: int64 (items, channels / period, repetitions), residues: each channel's results, weighted, are added.
+        added: values (items, ...) that are added, float32 or int8 steps, or None.
+        added_scale: what one of ``added`` is worth.
+        values: float32 (items, ...), gets values, where wanted.
+        steps: int8 (items, ...), gets quantised values, where wanted.
     """
 
     answers: np.ndarray
@@ -88,16 +102,10 @@ class Results:
     values: np.ndarray | None = None
     steps: np.ndarray | None = None
 
-    def item(self, number: int) -> Results:
-        """Return the arrays of one item, where these are of several."""
-        arrays = (self.added, self.values, self.steps)
-        added, values, steps = (None if array is None else array[number] for array in arrays)
-        return Results(self.answers[number], self.sums[number], added, self.added_scale, values, steps)
 
-
-Share = Callable[[int, np.ndarray], int]
+Share = Callable[[int, int, np.ndarray], int]
 Unmask = Callable[[Results], Share]
-Mask = Callable[[int, np.ndarray], None]
+Mask = Callable[[int, int, np.ndarray], None]
 Weigh = Callable[[np.ndarray], np.ndarray]
 
 
@@ -119,9 +127,9 @@ class Passes(Protocol):
         ...
 
     def masker(self, steps: np.ndarray, sent: np.ndarray) -> Mask:
-        """Return the pass that puts ``steps`` (int8, count) plus pads into ``sent`` (uint8, (limbs, count)).
+        """Return the pass that puts ``steps``, int8 (items, count), and pads into ``sent``, uint8 (items, limbs, count).
 
-        It works on a share, from one number on, with the pads of this share alone, uint8 (limbs, numbers).
+        It works on a share of an item, from one number on, with the pads of this share alone, uint8 (limbs, numbers).
         """
         ...
 
@@ -132,8 +140,8 @@ class Passes(Protocol):
     def unmasker(self, form: Unmasking) -> Unmask:
         """Return the pass that takes pads off answers, adds up what a check needs, and finishes values.
 
-        For the arrays of one item it returns what works on a share of the channels, from one on, with the pads of this
-        share alone, uint8 (limbs, numbers); that returns flags.
+        For the arrays of several items it returns what works on a share of an item's channels, from one on, with the
+        pads of this share alone, uint8 (limbs, numbers); that returns flags.
         """
         ...
 
@@ -171,9 +179,9 @@ class NumpyPasses:
     def masker(self, steps: np.ndarray, sent: np.ndarray) -> Mask:
         """See ``Passes``."""
 
-        def mask(start: int, pads: np.ndarray) -> None:
+        def mask(item: int, start: int, pads: np.ndarray) -> None:
             share = slice(start, start + pads.shape[1])
-            sent[:, share] = _ring.plus(_ring.to_limbs(steps[share], len(pads), axis=0), pads)
+            sent[item, :, share] = _ring.plus(_ring.to_limbs(steps[item, share], len(pads), axis=0), pads)
 
         return mask
 
@@ -197,34 +205,39 @@ class NumpyPasses:
         weights = form.across.T.astype(np.int64)
 
         def unmask(of: Results) -> Share:
-            rows_wide = (-1, form.down.shape[1], form.across.shape[1])
-            whole = of.answers.reshape(form.limbs, *rows_wide)
+            items = len(of.answers)
+            rows_wide = (items, -1, form.down.shape[1], form.across.shape[1])
+            whole = of.answers.reshape(items, form.limbs, *rows_wide[1:])
             arrays = (of.added, of.values, of.steps)
             all_added, all_values, all_steps = (None if array is None else array.reshape(rows_wide) for array in arrays)
+            scale, bias, added_scale = form.scale, form.bias, np.float32(of.added_scale)
+            if all_values is None:
+                scale, bias, added_scale = form.step_scale, form.step_bias, added_scale * np.float32(form.inverse)
 
-            def share(first: int, pads: np.ndarray) -> int:
-                pads = pads.reshape(form.limbs, *rows_wide)
+            def share(item: int, first: int, pads: np.ndarray) -> int:
+                pads = pads.reshape(form.limbs, *rows_wide[1:])
                 channels = slice(first, first + pads.shape[1])
-                results = _ring.from_limbs(_ring.minus(whole[:, channels], pads))
-                in_range = not np.any(np.abs(results.astype(np.int64)) > form.most)
+                results = _ring.from_limbs(_ring.minus(whole[item, :, channels], pads))
+                in_range = form.limbs == _ring.NARROW or not np.any(np.abs(results.astype(np.int64)) > form.most)
                 numbers = np.arange(channels.start, channels.start + len(results))
                 rows = slice(None) if form.by_column else numbers % period
-                values = results.astype(np.float32) * form.scale[rows].reshape(shape)
-                values += form.bias[rows].reshape(shape)
+                values = results.astype(np.float32) * scale[rows].reshape(shape)
+                values += bias[rows].reshape(shape)
                 if all_added is not None:
-                    added = all_added[channels]
-                    values += added if added.dtype == np.float32 else added * np.float32(of.added_scale)
+                    values += all_added[item, channels] * added_scale
                 finite = np.isfinite(values).all()
                 if form.relu:
                     np.maximum(values, 0, out=values)
                 if all_values is not None:
-                    all_values[channels] = values
+                    all_values[item, channels] = values
                 if all_steps is not None:
-                    _quantise(values, form.inverse, all_steps[channels])
+                    inverse = 1.0 if all_values is None else form.inverse
+                    _quantise(values, inverse, all_steps[item, channels])
                 lines = _lines(results, weights)
                 totals = (lines * form.down.T % PRIME).sum(axis=1) % PRIME
-                np.add.at(of.sums, numbers // period, totals * form.gather.T[numbers % period] % PRIME)
-                np.remainder(of.sums, PRIME, out=of.sums)
+                sums = of.sums[item]
+                np.add.at(sums, numbers // period, totals * form.gather.T[numbers % period] % PRIME)
+                np.remainder(sums, PRIME, out=sums)
                 return (0 if finite else NOT_FINITE) | (0 if in_range else OUT_OF_RANGE)
 
             return share

@@ -118,9 +118,8 @@ class Query:
             added = made.values.get(finish.addend)
             added = np.ascontiguousarray(self.values[finish.addend] if added is None else added)
         sums = np.zeros((len(self.queries), *check.sums), np.int64)
-        whole, flags = Results(answer, sums, added, scale, values, steps), 0
-        for number, query in enumerate(self.queries):
-            flags |= trusted.unmask(query, exchange, place, whole.item(number), here=here)
+        results = Results(answer, sums, added, scale, values, steps)
+        flags = trusted.unmask(self.queries, exchange, place, results, here=here)
         if steps is not None and finish.pool is not None:
             pooled = trusted.pool(steps, finish.pool)
             trusted.arena.give(steps)

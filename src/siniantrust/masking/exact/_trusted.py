@@ -201,20 +201,26 @@ class Trusted:
             raise TrustError("pad stock: other requests took what was prepared; try again")
         return query, rows
 
-    def unmask(self, query: int, exchange: Exchange, place: int, item: Results, *, here: bool = False) -> int:
-        """Take the pad off what a host brought for one item of the ``place``-th layer of an exchange; return flags.
+    def unmask(
+        self, queries: Sequence[int], exchange: Exchange, place: int, results: Results, *, here: bool = False
+    ) -> int:
+        """Take the pads off what a host brought of the ``place``-th layer of an exchange; return flags.
 
-        An answer that was computed ``here`` has no pad. What flags mean is in ``Passes``.
+        Answers that were computed ``here`` have no pads. What flags mean is in ``Passes``.
         """
         number = self._first_layer[exchange.number] + place
-        check = self.checks[exchange.layers[place].name]
+        check, limbs = self.checks[exchange.layers[place].name], exchange.limbs
         count = check.channels * check.each
-        unmask = check.begin(item)
-        if here:
-            return unmask(0, np.zeros((exchange.limbs, count), np.uint8))
+        unmask = check.begin(results)
         flags = 0
-        for first, pads in self._stock.shares(query, number, count, limbs=exchange.limbs, share=check.share):
-            flags |= unmask(first // check.each, pads)
+        if here:
+            nothing = np.zeros((limbs, count), np.uint8)
+            for item in range(len(queries)):
+                flags |= unmask(item, 0, nothing)
+            return flags
+        for item, query in enumerate(queries):
+            for first, pads in self._stock.shares(query, number, count, limbs=limbs, share=check.share):
+                flags |= unmask(item, first // check.each, pads)
         return flags
 
     def require_untouched(self, query: int, exchange: Exchange, kept: np.ndarray) -> None:
@@ -279,10 +285,10 @@ class Trusted:
         start = time.thread_time()
         sent = self.sent_arena.take(exchange.form(entry, len(queries)), np.uint8)
         value, limbs, flat = exchange.entries[entry], exchange.limbs, steps.reshape(len(queries), -1)
-        for query, of, to in zip(queries, flat, sent.reshape(len(queries), limbs, -1), strict=True):
-            mask = self._passes.masker(of, to)
-            for first, pads in self._pads.shares(query, value, len(of), limbs=limbs):
-                mask(first, pads)
+        mask = self._passes.masker(flat, sent.reshape(len(queries), limbs, -1))
+        for item, query in enumerate(queries):
+            for first, pads in self._pads.shares(query, value, flat.shape[1], limbs=limbs):
+                mask(item, first, pads)
         self.meter.mask_s += time.thread_time() - start
         self.meter.sent_bytes += sent.nbytes
         return sent

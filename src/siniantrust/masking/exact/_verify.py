@@ -140,12 +140,12 @@ class LayerCheck:
             )
         )
 
-    def begin(self, item: Results) -> Share:
-        """Return the pass over one item's arrays, each of the size of the layer's result; ``sums`` are for ``holds``.
+    def begin(self, results: Results) -> Share:
+        """Return the pass over items' arrays, each of the size of the layer's result; ``sums`` are for ``holds``.
 
-        It works on a share of the channels, from one on, with its pads, and returns flags (see ``Passes``).
+        It works on a share of an item's channels, from one on, with its pads, and returns flags (see ``Passes``).
         """
-        return self._begin(item)
+        return self._begin(results)
 
     def holds(self, steps: np.ndarray, sums: np.ndarray) -> bool:
         """Return whether ``sums`` (items, of the form above) are those of the layer's results for ``steps`` (int8)."""
