@@ -12,6 +12,9 @@
 /* So many numbers at once stay in the first cache, and so many products of 52 bits stay below 2^63. */
 #define BLOCK 1024
 #define MOST_REPETITIONS 8
+/* Inputs are weighed so many channels at a time, and so many of their columns. */
+#define CHANNELS 4
+#define WIDE_BLOCK 4096
 #define NOT_FINITE 1
 #define OUT_OF_RANGE 2
 /* So many steps are an integer of 32 bits, however they were rounded before. */
@@ -331,14 +334,36 @@ static int32_t unmask_any(const struct unmasking *form, const struct items *item
     return (bad >> 31 ? NOT_FINITE : 0) | (form->limbs > 3 && largest > 2 * most ? OUT_OF_RANGE : 0);
 }
 
-#if defined(__x86_64__) && defined(__GNUC__)
+/* Of weights that are the powers of one number, those of another tap of a kernel are the same times a number, but for
+ * what lies beyond the edges. */
+#define TURNS 8
+#define EDGES 8
+#define SHORT 256
+
+struct moving {
+    int64_t taps;
+    const int32_t *across;
+    const int64_t *head, *tail, *moves;
+};
+
+/* Sums over the rows of CHANNELS channels, by the turns of a kernel's rows: of whole rows, residues, and of single columns
+ * at either edge. */
+struct turned {
+    int64_t whole[MOST_REPETITIONS][CHANNELS][TURNS];
+    int64_t first[MOST_REPETITIONS][CHANNELS][TURNS][EDGES], last[MOST_REPETITIONS][CHANNELS][TURNS][EDGES];
+};
+
+/* PORTABLE is for tests of the loops that other processors run. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(PORTABLE)
 #include "_kernels_avx2.h"
 #define HAS_AVX2 __builtin_cpu_supports("avx2")
 #else
 #define HAS_AVX2 0
 #define LANES 32
 #define mask_most(...) 0
-#define unmask_common(...) 0
+#define unmask_common(...)
+#define weigh_most(...)
+#define turn_most(...)
 #endif
 
 /* Add pads to steps. Limbs of pads lie ``count`` bytes apart, those that are sent ``apart``. */
@@ -382,9 +407,6 @@ int32_t sinian_unmask(const struct unmasking *form, const struct items *items, i
 
 /* Sums over one row of each of CHANNELS channels with one weight, in two pieces: reading weights costs more than
  * multiplying, so that they are read once for all. */
-#define CHANNELS 4
-#define WIDE_BLOCK 4096
-
 INLINE void pieces(int64_t count, int bits, int16_t steps[CHANNELS][WIDE_BLOCK], int64_t start,
                    const int16_t *restrict high, const int16_t *restrict low, int64_t *lines) {
     int32_t high0 = 0, high1 = 0, high2 = 0, high3 = 0, low0 = 0, low1 = 0, low2 = 0, low3 = 0;
@@ -407,12 +429,9 @@ INLINE void pieces(int64_t count, int bits, int16_t steps[CHANNELS][WIDE_BLOCK],
     lines[3] = residue(worth * high3 + low3);
 }
 
-/* Weigh steps (items, channels, rows, width) for the check: ``sums`` (items, repetitions) gets what each item's results
- * must sum up to. A row counts with weights below 2^21 in two pieces, ``high`` * 2^11 + ``low`` (repetitions,
- * across_taps, width rounded up to 16), its sums with ``down`` (repetitions, down_taps, rows; residues), and a
- * channel's with ``factors`` (channels, repetitions, down_taps, across_taps; residues). */
+/* As ``sinian_weigh``, on every processor. */
 EVERY_PROCESSOR
-void sinian_weigh(int64_t items, int64_t channels, int64_t rows, int64_t width, const int8_t *steps,
+static void weigh_any(int64_t items, int64_t channels, int64_t rows, int64_t width, const int8_t *steps,
                   int64_t repetitions, int64_t down_taps, const int64_t *down, int64_t across_taps,
                   const int16_t *high, const int16_t *low, const int64_t *factors, int64_t *sums) {
     int16_t wide[CHANNELS][WIDE_BLOCK];
@@ -451,17 +470,55 @@ void sinian_weigh(int64_t items, int64_t channels, int64_t rows, int64_t width, 
     }
 }
 
-/* Of weights that are the powers of one number, those of another tap of a kernel are the same times a number, but for
- * what lies beyond the edges. */
-#define TURNS 8
-#define EDGES 8
-#define SHORT 256
+/* Weigh steps (items, channels, rows, width) for the check: ``sums`` (items, repetitions) gets what each item's results
+ * must sum up to. A row counts with weights below 2^21 in two pieces, ``high`` * 2^11 + ``low`` (repetitions,
+ * across_taps, width rounded up to 16), its sums with ``down`` (repetitions, down_taps, rows; residues), and a
+ * channel's with ``factors`` (channels, repetitions, down_taps, across_taps; residues). */
+void sinian_weigh(int64_t items, int64_t channels, int64_t rows, int64_t width, const int8_t *steps,
+                  int64_t repetitions, int64_t down_taps, const int64_t *down, int64_t across_taps,
+                  const int16_t *high, const int16_t *low, const int64_t *factors, int64_t *sums) {
+    if (HAS_AVX2 && repetitions <= MOST_REPETITIONS)
+        weigh_most(items, channels, rows, width, steps, repetitions, down_taps, down, across_taps, high, low, factors,
+                   sums);
+    else
+        weigh_any(items, channels, rows, width, steps, repetitions, down_taps, down, across_taps, high, low, factors,
+                  sums);
+}
 
-struct moving {
-    int64_t taps;
-    const int32_t *across;
-    const int64_t *head, *tail, *moves;
-};
+/* Work out ``found`` of ``together`` channels (rows, width). ``wide`` is room for them. */
+EVERY_PROCESSOR
+static void turn_any(int64_t together, int64_t rows, int64_t width, const int8_t *steps, int64_t repetitions,
+                     int64_t down_taps, const int64_t *down, int64_t heads, int64_t tails, const int16_t *high,
+                     const int16_t *low, int16_t wide[CHANNELS][WIDE_BLOCK], struct turned *found) {
+    int64_t padded = (width + 15) / 16 * 16;
+    for (int64_t row = 0; row < rows; row++) {
+        for (int64_t k = 0; k < together; k++) {
+            const int8_t *restrict from = steps + (k * rows + row) * width;
+            for (int64_t i = 0; i < width; i++)
+                wide[k][i] = from[i];
+        }
+        for (int64_t r = 0; r < repetitions; r++) {
+            int64_t lines[CHANNELS] = {0};
+            for (int64_t start = 0; start < padded; start += SHORT) {
+                int64_t size = padded - start < SHORT ? padded - start : SHORT, part[CHANNELS];
+                pieces(size, 15, wide, start, high + r * padded + start, low + r * padded + start, part);
+                for (int64_t k = 0; k < CHANNELS; k++)
+                    lines[k] += part[k];
+            }
+            for (int64_t k = 0; k < together; k++) {
+                int64_t line = residue(lines[k]);
+                for (int64_t turn = 0; turn < down_taps; turn++) {
+                    int64_t weight = down[(r * down_taps + turn) * rows + row];
+                    found->whole[r][k][turn] = residue(found->whole[r][k][turn] + residue(weight * line));
+                    for (int64_t i = 0; i < heads; i++)
+                        found->first[r][k][turn][i] += weight * wide[k][i];
+                    for (int64_t i = 0; i < tails; i++)
+                        found->last[r][k][turn][i] += weight * wide[k][width - 1 - i];
+                }
+            }
+        }
+    }
+}
 
 /* Weigh steps as ``sinian_weigh`` does, where a tap's weights are ``moves`` (repetitions, taps; residues) times those of
  * one row, ``across`` (repetitions, width; below 2^30 in magnitude; in two pieces: ``high`` * 2^15 + ``low``), without
@@ -471,7 +528,8 @@ void sinian_weigh_moved(int64_t items, int64_t channels, int64_t rows, int64_t w
                         int64_t repetitions, int64_t down_taps, const int64_t *down, const struct moving *moving,
                         const int16_t *high, const int16_t *low, const int64_t *factors, int64_t *sums) {
     int16_t wide[CHANNELS][WIDE_BLOCK];
-    int64_t padded = (width + 15) / 16 * 16, taps = moving->taps, heads = 0, tails = 0;
+    int64_t taps = moving->taps, heads = 0, tails = 0;
+    struct turned found;
     for (int64_t tap = 0; tap < taps; tap++) {
         heads = moving->head[tap] > heads ? moving->head[tap] : heads;
         tails = moving->tail[tap] > tails ? moving->tail[tap] : tails;
@@ -480,39 +538,12 @@ void sinian_weigh_moved(int64_t items, int64_t channels, int64_t rows, int64_t w
     memset(sums, 0, sizeof *sums * items * repetitions);
     for (int64_t begun = 0; begun < items * channels; begun += CHANNELS) {
         int64_t together = items * channels - begun < CHANNELS ? items * channels - begun : CHANNELS;
-        /* By turn: sums over rows of whole rows, and of single columns at either edge. */
-        int64_t whole[MOST_REPETITIONS][CHANNELS][TURNS];
-        int64_t first[MOST_REPETITIONS][CHANNELS][TURNS][EDGES], last[MOST_REPETITIONS][CHANNELS][TURNS][EDGES];
-        memset(whole, 0, sizeof whole[0] * repetitions);
-        memset(first, 0, sizeof first[0] * repetitions);
-        memset(last, 0, sizeof last[0] * repetitions);
-        for (int64_t row = 0; row < rows; row++) {
-            for (int64_t k = 0; k < together; k++) {
-                const int8_t *restrict from = steps + ((begun + k) * rows + row) * width;
-                for (int64_t i = 0; i < width; i++)
-                    wide[k][i] = from[i];
-            }
-            for (int64_t r = 0; r < repetitions; r++) {
-                int64_t lines[CHANNELS] = {0};
-                for (int64_t start = 0; start < padded; start += SHORT) {
-                    int64_t size = padded - start < SHORT ? padded - start : SHORT, part[CHANNELS];
-                    pieces(size, 15, wide, start, high + r * padded + start, low + r * padded + start, part);
-                    for (int64_t k = 0; k < CHANNELS; k++)
-                        lines[k] += part[k];
-                }
-                for (int64_t k = 0; k < together; k++) {
-                    int64_t line = residue(lines[k]);
-                    for (int64_t turn = 0; turn < down_taps; turn++) {
-                        int64_t weight = down[(r * down_taps + turn) * rows + row];
-                        whole[r][k][turn] = residue(whole[r][k][turn] + residue(weight * line));
-                        for (int64_t i = 0; i < heads; i++)
-                            first[r][k][turn][i] += weight * wide[k][i];
-                        for (int64_t i = 0; i < tails; i++)
-                            last[r][k][turn][i] += weight * wide[k][width - 1 - i];
-                    }
-                }
-            }
-        }
+        const int8_t *from = steps + begun * rows * width;
+        memset(&found, 0, sizeof found);
+        if (HAS_AVX2)
+            turn_most(together, rows, width, from, repetitions, down_taps, down, heads, tails, high, low, wide, &found);
+        else
+            turn_any(together, rows, width, from, repetitions, down_taps, down, heads, tails, high, low, wide, &found);
         for (int64_t r = 0; r < repetitions; r++)
             for (int64_t k = 0; k < together; k++) {
                 const int32_t *across = moving->across + r * width;
@@ -520,11 +551,11 @@ void sinian_weigh_moved(int64_t items, int64_t channels, int64_t rows, int64_t w
                 const int64_t *factor = factors + (channel * repetitions + r) * down_taps * taps;
                 for (int64_t turn = 0; turn < down_taps; turn++)
                     for (int64_t tap = 0; tap < taps; tap++) {
-                        int64_t inside = whole[r][k][turn];
+                        int64_t inside = found.whole[r][k][turn];
                         for (int64_t i = 0; i < moving->head[tap]; i++)
-                            inside -= residue(residue(first[r][k][turn][i]) * across[i]);
+                            inside -= residue(residue(found.first[r][k][turn][i]) * across[i]);
                         for (int64_t i = 0; i < moving->tail[tap]; i++)
-                            inside -= residue(residue(last[r][k][turn][i]) * across[width - 1 - i]);
+                            inside -= residue(residue(found.last[r][k][turn][i]) * across[width - 1 - i]);
                         inside = residue(residue(inside) * moving->moves[r * taps + tap]);
                         total += residue(inside * factor[turn * taps + tap]);
                     }

@@ -1,5 +1,5 @@
-/* The two busiest passes on processors with AVX2, for numbers of three limbs. Included by _kernels.c, whose loops do the
- * same elsewhere.
+/* The busiest passes on processors with AVX2, masking and unmasking for numbers of three limbs. Included by _kernels.c,
+ * whose loops do the same elsewhere.
  *
  * Unmasking is that of the commonest form: two comparisons, scales by channel, and quantised values alone, to which steps
  * may be added. Between an answer and its steps everything stays in registers, in which 32 numbers lie as unpacking their
@@ -202,4 +202,138 @@ AVX2 static void unmask_common(const struct unmasking *form, const struct items 
         int64_t *sum = item->sums + channel / form->period * PAIR + r;
         *sum = residue(*sum + residue(each[r]) + residue(each[PAIR + r]));
     }
+}
+
+/* Totals of eight sums each, by channel, each below 2^31 in magnitude. */
+AVX2 INLINE __m256i totals_of(const __m256i sums[CHANNELS]) {
+    __m256i pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0], sums[1]), _mm256_hadd_epi32(sums[2], sums[3]));
+    return _mm256_cvtepi32_epi64(_mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1)));
+}
+
+/* As ``pieces``, but for whole multiples of the prime: numbers below 2^33, by channel. */
+AVX2 INLINE __m256i weighed(int64_t count, int bits, int16_t steps[CHANNELS][WIDE_BLOCK], int64_t start,
+                            const int16_t *high, const int16_t *low) {
+    __m256i highs[CHANNELS], lows[CHANNELS];
+    for (int k = 0; k < CHANNELS; k++)
+        highs[k] = lows[k] = _mm256_setzero_si256();
+    for (int64_t i = 0; i < count; i += 16) {
+        __m256i above = _mm256_loadu_si256((const __m256i *)(high + i));
+        __m256i below = _mm256_loadu_si256((const __m256i *)(low + i));
+        for (int k = 0; k < CHANNELS; k++) {
+            __m256i step = _mm256_loadu_si256((const __m256i *)(steps[k] + start + i));
+            highs[k] = _mm256_add_epi32(highs[k], _mm256_madd_epi16(step, above));
+            lows[k] = _mm256_add_epi32(lows[k], _mm256_madd_epi16(step, below));
+        }
+    }
+    return lifted(_mm256_add_epi64(_mm256_slli_epi64(totals_of(highs), bits), totals_of(lows)));
+}
+
+/* As ``sinian_weigh``. */
+AVX2 static void weigh_most(int64_t items, int64_t channels, int64_t rows, int64_t width, const int8_t *steps,
+                            int64_t repetitions, int64_t down_taps, const int64_t *down, int64_t across_taps,
+                            const int16_t *high, const int16_t *low, const int64_t *factors, int64_t *sums) {
+    int16_t wide[CHANNELS][WIDE_BLOCK];
+    int64_t stride = (width + 15) / 16 * 16, each = repetitions * down_taps * across_taps;
+    memset(wide, 0, sizeof wide);
+    memset(sums, 0, sizeof *sums * items * repetitions);
+    for (int64_t begun = 0; begun < items * channels; begun += CHANNELS) {
+        int64_t together = items * channels - begun < CHANNELS ? items * channels - begun : CHANNELS;
+        const int64_t *factor[CHANNELS];
+        for (int64_t k = 0; k < CHANNELS; k++)
+            factor[k] = factors + (begun + (k < together ? k : 0)) % channels * each;
+        __m256i totals[MOST_REPETITIONS];
+        for (int64_t r = 0; r < repetitions; r++)
+            totals[r] = _mm256_setzero_si256();
+        for (int64_t row = 0; row < rows; row++)
+            for (int64_t start = 0; start < width; start += WIDE_BLOCK) {
+                int64_t count = width - start < WIDE_BLOCK ? width - start : WIDE_BLOCK;
+                int64_t padded = (count + 15) / 16 * 16;
+                for (int64_t k = 0; k < together; k++) {
+                    const int8_t *from = steps + ((begun + k) * rows + row) * width + start;
+                    for (int64_t i = 0; i < count; i++)
+                        wide[k][i] = from[i];
+                    for (int64_t i = count; i < padded; i++)
+                        wide[k][i] = 0;
+                }
+                for (int64_t r = 0; r < repetitions; r++)
+                    for (int64_t tap = 0; tap < across_taps; tap++) {
+                        __m256i weights = _mm256_setzero_si256();
+                        for (int64_t turn = 0; turn < down_taps; turn++) {
+                            int64_t at = (r * down_taps + turn) * across_taps + tap;
+                            __m256i one = _mm256_setr_epi64x(factor[0][at], factor[1][at], factor[2][at], factor[3][at]);
+                            __m256i of_row = _mm256_set1_epi64x(down[(r * down_taps + turn) * rows + row]);
+                            weights = _mm256_add_epi64(weights, folded(_mm256_mul_epu32(one, of_row)));
+                        }
+                        int64_t place = (r * across_taps + tap) * stride + start;
+                        __m256i lines = folded(weighed(padded, 11, wide, 0, high + place, low + place));
+                        lines = _mm256_mul_epu32(lines, folded(folded(weights)));
+                        totals[r] = _mm256_add_epi64(totals[r], folded(lines));
+                    }
+            }
+        for (int64_t r = 0; r < repetitions; r++) {
+            int64_t total[CHANNELS];
+            _mm256_storeu_si256((__m256i *)total, totals[r]);
+            for (int64_t k = 0; k < together; k++) {
+                int64_t *sum = sums + (begun + k) / channels * repetitions + r;
+                *sum = residue(*sum + residue(total[k]));
+            }
+        }
+    }
+}
+
+/* As ``turn_any``. */
+AVX2 static void turn_most(int64_t together, int64_t rows, int64_t width, const int8_t *steps, int64_t repetitions,
+                           int64_t down_taps, const int64_t *down, int64_t heads, int64_t tails, const int16_t *high,
+                           const int16_t *low, int16_t wide[CHANNELS][WIDE_BLOCK], struct turned *found) {
+    int64_t padded = (width + 15) / 16 * 16;
+    __m256i whole[MOST_REPETITIONS][TURNS];
+    __m256i first[MOST_REPETITIONS][TURNS][EDGES], last[MOST_REPETITIONS][TURNS][EDGES];
+    memset(whole, 0, sizeof whole[0] * repetitions);
+    memset(first, 0, sizeof first[0] * repetitions);
+    memset(last, 0, sizeof last[0] * repetitions);
+    for (int64_t row = 0; row < rows; row++) {
+        __m256i heading[EDGES], trailing[EDGES];
+        for (int64_t k = 0; k < together; k++) {
+            const int8_t *from = steps + (k * rows + row) * width;
+            for (int64_t i = 0; i < width; i++)
+                wide[k][i] = from[i];
+        }
+        for (int64_t i = 0; i < heads; i++)
+            heading[i] = _mm256_setr_epi64x(wide[0][i], wide[1][i], wide[2][i], wide[3][i]);
+        for (int64_t i = width - 1; i >= width - tails; i--)
+            trailing[width - 1 - i] = _mm256_setr_epi64x(wide[0][i], wide[1][i], wide[2][i], wide[3][i]);
+        for (int64_t r = 0; r < repetitions; r++) {
+            __m256i lines = _mm256_setzero_si256();
+            for (int64_t start = 0; start < padded; start += SHORT) {
+                int64_t size = padded - start < SHORT ? padded - start : SHORT, place = r * padded + start;
+                lines = _mm256_add_epi64(lines, weighed(size, 15, wide, start, high + place, low + place));
+            }
+            lines = folded(lines);
+            for (int64_t turn = 0; turn < down_taps; turn++) {
+                __m256i weight = _mm256_set1_epi64x(down[(r * down_taps + turn) * rows + row]);
+                whole[r][turn] = _mm256_add_epi64(whole[r][turn], folded(_mm256_mul_epu32(lines, weight)));
+                for (int64_t i = 0; i < heads; i++)
+                    first[r][turn][i] = _mm256_add_epi64(first[r][turn][i], _mm256_mul_epi32(heading[i], weight));
+                for (int64_t i = 0; i < tails; i++)
+                    last[r][turn][i] = _mm256_add_epi64(last[r][turn][i], _mm256_mul_epi32(trailing[i], weight));
+            }
+        }
+    }
+    int64_t each[CHANNELS];
+    for (int64_t r = 0; r < repetitions; r++)
+        for (int64_t turn = 0; turn < down_taps; turn++) {
+            _mm256_storeu_si256((__m256i *)each, whole[r][turn]);
+            for (int64_t k = 0; k < together; k++)
+                found->whole[r][k][turn] = residue(each[k]);
+            for (int64_t i = 0; i < heads; i++) {
+                _mm256_storeu_si256((__m256i *)each, first[r][turn][i]);
+                for (int64_t k = 0; k < together; k++)
+                    found->first[r][k][turn][i] = each[k];
+            }
+            for (int64_t i = 0; i < tails; i++) {
+                _mm256_storeu_si256((__m256i *)each, last[r][turn][i]);
+                for (int64_t k = 0; k < together; k++)
+                    found->last[r][k][turn][i] = each[k];
+            }
+        }
 }

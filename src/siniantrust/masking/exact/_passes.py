@@ -127,7 +127,7 @@ class Passes(Protocol):
         ...
 
     def masker(self, steps: np.ndarray, sent: np.ndarray) -> Mask:
-        """Return the pass that puts ``steps``, int8 (items, count), and pads into ``sent``, uint8 (items, limbs, count).
+        """Return the pass that puts ``steps``, int8 (items, count), plus pads into ``sent``, uint8 (items, limbs, -1).
 
         It works on a share of an item, from one number on, with the pads of this share alone, uint8 (limbs, numbers).
         """
