@@ -7,8 +7,9 @@ by calculation: of every layer a bound B of its results is proven, below half th
 without a wrap; and a device that adds products in float64 is exact as long as every sum stays within 2^53 (here 2^52).
 
 The check of a device's work is made modulo a prime (see ``_verify``), and a ring of bytes is no field. So it is made of
-what is left when the pad is off, read as a signed number: one beyond B is refused, and one within B that is wrong is
-wrong by at most 2B, less than the prime, so that the error does not vanish modulo the prime.
+what is left when the pad is off, read as a signed number. Of three limbs two of them are less than 2^24 apart; of four,
+one beyond B is refused, and one within B that is wrong is wrong by at most 2B. Both are less than the prime, so that no
+error vanishes modulo the prime.
 """
 
 from __future__ import annotations

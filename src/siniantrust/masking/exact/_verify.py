@@ -2,8 +2,8 @@
 
 Freivalds (IFIP 1977): to check Z = W X, draw a random row vector s and compare s Z with (s W) X. Slalom does so on
 masked values; here it is done on the numbers behind the pad, which are small, so that nothing overflows: an honest
-device gives Z = W X exactly, and a Z beyond what W X can be is refused, so that no two of them are equal modulo the
-prime alone (see ``_ring``).
+device gives Z = W X exactly, and no other Z is equal to it modulo the prime, since what could be, beyond what W X can
+reach, is refused (see ``_ring``).
 
 For a convolution this would cost as many multiplications a position as a kernel has weights for one output. So the
 positions are drawn from as well: one number for each row of positions (a) and one for each column (b), and what is
