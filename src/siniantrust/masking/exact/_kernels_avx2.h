@@ -194,7 +194,7 @@ AVX2 static void unmask_common(const struct unmasking *form, const struct items 
         __m256i weights = together == PAIR ? _mm256_setr_epi64x(gather[0][numbers_of[0]], gather[1][numbers_of[0]],
                                                                 gather[0][numbers_of[1]], gather[1][numbers_of[1]])
                                            : _mm256_setr_epi64x(gather[0][numbers_of[0]], gather[1][numbers_of[0]], 0, 0);
-        total = _mm256_add_epi64(total, folded(_mm256_mul_epu32(folded(folded(both)), weights)));
+        total = _mm256_add_epi64(total, folded(_mm256_mul_epu32(folded(both), weights)));
     }
     int64_t each[GROUPS];
     _mm256_storeu_si256((__m256i *)each, total);
@@ -266,7 +266,7 @@ AVX2 static void weigh_most(int64_t items, int64_t channels, int64_t rows, int64
                         }
                         int64_t place = (r * across_taps + tap) * stride + start;
                         __m256i lines = folded(weighed(padded, 11, wide, 0, high + place, low + place));
-                        lines = _mm256_mul_epu32(lines, folded(folded(weights)));
+                        lines = _mm256_mul_epu32(lines, folded(weights));
                         totals[r] = _mm256_add_epi64(totals[r], folded(lines));
                     }
             }
