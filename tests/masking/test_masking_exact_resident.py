@@ -15,6 +15,7 @@ import onnxruntime
 import pytest
 from exact_models import (
     attention_network,
+    downsampling_network,
     encoder_network,
     items,
     loaded,
@@ -77,7 +78,8 @@ def _answered(program: Program, relay: Relay, inputs: Arrays) -> dict[str, np.nd
 
 
 @pytest.mark.parametrize(
-    "network", [residual_network, attention_network, encoder_network, normalised_network, trunk_network]
+    "network",
+    [residual_network, attention_network, encoder_network, normalised_network, trunk_network, downsampling_network],
 )
 @pytest.mark.parametrize("prepared", [0, 2, 3])
 def test_a_resident_program_answers_as_the_quantised_model(
@@ -98,7 +100,7 @@ def test_a_resident_program_answers_as_the_quantised_model(
     assert relay.kept_bytes == 0
 
 
-@pytest.mark.parametrize("network", [residual_network, normalised_network, trunk_network])
+@pytest.mark.parametrize("network", [residual_network, normalised_network, trunk_network, downsampling_network])
 def test_a_program_comes_back_as_it_was(network: Callable[[], onnx.ModelProto], tmp_path: Path) -> None:
     """What is loaded has the layers, finishes, steps and settings of what was dumped."""
     program = program_of(loaded(network(), tmp_path))
@@ -108,12 +110,8 @@ def test_a_program_comes_back_as_it_was(network: Callable[[], onnx.ModelProto], 
     assert found == settings_
     assert uses(loaded_program) == uses(program)
     for mine, theirs in zip(loaded_program.exchanges, program.exchanges, strict=True):
-        assert (mine.limbs, dict(mine.entries), dict(mine.steps), mine.finishes) == (
-            theirs.limbs,
-            dict(theirs.entries),
-            dict(theirs.steps),
-            theirs.finishes,
-        )
+        for field in ("limbs", "entries", "steps", "joins", "finishes"):
+            assert getattr(mine, field) == getattr(theirs, field)
         for left, right in zip(mine.layers, theirs.layers, strict=True):
             assert (left.name, left.window, left.input_scale) == (right.name, right.window, right.input_scale)
             np.testing.assert_array_equal(left.weight, right.weight)

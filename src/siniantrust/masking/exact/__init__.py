@@ -22,6 +22,7 @@ from siniantrust.masking.exact._reference import QuantisedModel
 from siniantrust.masking.exact._relay import Pending, Relay, Status
 from siniantrust.masking.exact._session import ExactSession
 from siniantrust.masking.exact._stages import Exchange, Program
+from siniantrust.masking.exact._sums import JointSum, joint_sums
 from siniantrust.masking.exact._trusted import Meter, Trusted
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Costs",
     "ExactSession",
     "Exchange",
+    "JointSum",
     "Meter",
     "Outline",
     "PadLedger",
@@ -48,6 +50,7 @@ __all__ = [
     "calibrate",
     "choose_layers",
     "dump_program",
+    "joint_sums",
     "measure_costs",
     "offerable",
     "read_outline",

@@ -16,6 +16,7 @@ import numpy as np
 
 from siniantrust.errors import PlanError, TrustError
 from siniantrust.masking.exact._finish import Finish
+from siniantrust.masking.exact._joined import Joined
 from siniantrust.masking.exact._layer import Layer, Window
 from siniantrust.masking.exact._pool import Pool
 from siniantrust.masking.exact._program_body import Body, taken
@@ -26,7 +27,7 @@ from siniantrust.masking.exact._wire import RESERVED
 if TYPE_CHECKING:
     from siniantrust.graph import Part
 
-MAGIC = b"SNEXACT2"
+MAGIC = b"SNEXACT3"
 # What reading JSON of another form, or arrays of another shape, ends with.
 _FAULTS = (LookupError, ValueError, TypeError, AttributeError, OverflowError)
 
@@ -40,10 +41,19 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
-    """What the host has to know of one exchange: its layers in order, entries, and what belongs to results."""
+class Computed:
+    """A node that devices compute, the value that they get for it, and the result that it is part of."""
 
-    layers: tuple[str, ...]
+    node: str
+    entry: str
+    exit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What the host has to know of one exchange: nodes that are computed, entries, and what belongs to results."""
+
+    nodes: tuple[Computed, ...]
     entries: tuple[str, ...]
     corrections: tuple[Correction, ...]
 
@@ -94,6 +104,7 @@ def dump_program(program: Program, settings: Settings) -> tuple[bytes, bytes]:
                 "limbs": exchange.limbs,
                 "entries": dict(exchange.entries),
                 "steps": {name: list(steps) for name, steps in exchange.steps.items()},
+                "joins": {name: [_part(part, body) for part in parts] for name, parts in exchange.joins.items()},
                 "shapes": {name: list(shape) for name, shape in exchange.shapes.items()},
                 "finishes": [asdict(finish) for finish in exchange.finishes],
                 "layers": [_described(layer, body) for layer in exchange.layers],
@@ -126,6 +137,7 @@ def load_program(head: bytes, body: memoryview) -> tuple[Program, Settings]:
         settings = Settings(**raw["settings"])
         for layer in program.layers:
             layer.check()
+        _require_distinct(program)
     except _FAULTS as fault:
         raise _malformed(fault) from None
     return program, settings
@@ -145,13 +157,26 @@ def read_outline(head: bytes) -> tuple[Outline, ...]:
 
 
 def _outline(raw: Mapping[str, Any]) -> Outline:
-    shapes, layers, limbs = raw["shapes"], raw["layers"], _limbs(raw)
-    exits = [str(layer["exit"]) for layer in layers]
+    shapes, layers, joins, limbs = raw["shapes"], raw["layers"], raw["joins"], _limbs(raw)
+    nodes = []
+    for layer in layers:
+        parts = [(part["node"], part["value"]) for part in joins.get(layer["entry"], ())]
+        for node, entry in parts or [(layer["name"], layer["entry"])]:
+            nodes.append(Computed(str(node), str(entry), str(layer["exit"])))
     return Outline(
-        layers=tuple(str(layer["name"]) for layer in layers),
+        nodes=tuple(nodes),
         entries=tuple(raw["entries"]),
-        corrections=tuple(Correction(name, limbs, math.prod(shapes[name][1:])) for name in exits),
+        corrections=tuple(
+            Correction(str(layer["exit"]), limbs, math.prod(shapes[layer["exit"]][1:])) for layer in layers
+        ),
     )
+
+
+def _require_distinct(program: Program) -> None:
+    """Raise ValueError where two entries have one number, with which both would get the same pad."""
+    numbers = [number for exchange in program.exchanges for number in exchange.entries.values()]
+    if len(set(numbers)) != len(numbers) or any(type(number) is not int for number in numbers):
+        raise ValueError(f"expected of every entry a number of its own, found {numbers}")
 
 
 def _limbs(raw: Mapping[str, Any]) -> int:
@@ -202,9 +227,33 @@ def _described(layer: Layer, body: Body) -> dict[str, Any]:
         "weight": body.add(layer.weight),
         "bias": body.add(layer.bias),
         "row_scales": body.add(layer.row_scales),
-        # As float64: a scale that is rounded would be another one.
-        "input_scale": body.add_bytes(np.float64(layer.input_scale).tobytes()),
+        "input_scale": _scale(layer.input_scale, body),
     }
+
+
+def _part(part: Joined, body: Body) -> dict[str, Any]:
+    return {
+        "node": part.node,
+        "value": part.value,
+        "shape": list(part.shape),
+        "steps": list(part.steps),
+        "scale": _scale(part.scale, body),
+    }
+
+
+def _scale(scale: float, body: Body) -> dict[str, Any]:
+    # As float64: a scale that is rounded would be another one.
+    return body.add_bytes(np.float64(scale).tobytes())
+
+
+def _scale_at(place: Mapping[str, Any], body: memoryview) -> float:
+    return float(taken(place, body).view(np.float64)[0])
+
+
+def _joined(raw: Mapping[str, Any], body: memoryview) -> Joined:
+    rows, columns = raw["steps"]
+    shape = tuple(map(int, raw["shape"]))
+    return Joined(raw["node"], raw["value"], shape, (int(rows), int(columns)), _scale_at(raw["scale"], body))
 
 
 def _layer(raw: Mapping[str, Any], body: memoryview) -> Layer:
@@ -215,7 +264,7 @@ def _layer(raw: Mapping[str, Any], body: memoryview) -> Layer:
         exit=raw["exit"],
         weight=taken(raw["weight"], body),
         bias=taken(raw["bias"], body),
-        input_scale=float(taken(raw["input_scale"], body).view(np.float64)[0]),
+        input_scale=_scale_at(raw["input_scale"], body),
         row_scales=taken(raw["row_scales"], body),
         window=window and Window(**{name: tuple(sizes) for name, sizes in window.items()}),
     )
@@ -237,6 +286,7 @@ def _exchange(number: int, raw: Mapping[str, Any], body: memoryview) -> Exchange
         entries=dict(raw["entries"]),
         layers=tuple(_layer(each, body) for each in raw["layers"]),
         finishes=tuple(_finish(each) for each in raw["finishes"]),
+        joins={name: tuple(_joined(part, body) for part in parts) for name, parts in raw["joins"].items()},
         limbs=_limbs(raw),
         steps={name: (int(rows), int(columns)) for name, (rows, columns) in raw["steps"].items()},
         shapes={name: tuple(shape) for name, shape in raw["shapes"].items()},
