@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -163,6 +164,59 @@ def test_pooling_is_proven_again_when_a_program_is_loaded(
         ResidentProgram(resident.MAGIC + json.dumps(raw).encode(), memoryview(bytearray(body)), _open_model)
 
 
+JOINT = ("exchanges", 3, "joins", "s1.joined")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ((*JOINT, 1, "shape"), [1, 5, 5, 5], r"'s1.joined': expected parts that make \[1, 11, 5, 5\]"),
+        ((*JOINT, 1, "shape"), [1, 6, 5, 4], r"'s1.joined': expected parts that make \[1, 11, 5, 5\]"),
+        ((*JOINT, 1, "steps"), [2, 0], "'s1.joined': expected of 'r1' steps that move on"),
+        ((*JOINT, 1, "steps"), [2], "the program is malformed"),
+        ((*JOINT, 0), None, "the program is malformed"),
+        (JOINT, [], r"'s1.joined': expected parts that make \[1, 11, 5, 5\], found none"),
+        (("exchanges", 3, "joins"), {"else": []}, r"'else': expected parts that make \[\], found none"),
+        (("exchanges", 3, "joins"), None, "the program is malformed"),
+        (("exchanges", 3, "entries", "s1.joined"), 1, "expected of every entry a number of its own"),
+        (("exchanges", 3, "entries", "s1.joined"), "3", "expected of every entry a number of its own"),
+    ],
+)
+def test_joint_entries_are_proven_again_when_a_program_is_loaded(
+    place: tuple[str | int, ...], value: object, message: str
+) -> None:
+    """Parts that do not fill their entry, or an entry with the pad of another one, are found inside, by name."""
+    raw, body = _small(downsampling_network)
+    inner: Any = raw
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = value
+    with pytest.raises((PlanError, TrustError), match=message):
+        ResidentProgram(resident.MAGIC + json.dumps(raw).encode(), memoryview(bytearray(body)), _open_model)
+
+
+@pytest.mark.parametrize(("scale", "message"), [(0.5, "reads 'r1' in other steps"), (np.nan, "worth nan")])
+def test_a_part_has_the_steps_of_its_value(scale: float, message: str) -> None:
+    """What is joined is worth what the same value is worth to other layers, and worth something."""
+    raw, body = _small(downsampling_network)
+    spoiled = bytearray(body)
+    at = raw["exchanges"][3]["joins"]["s1.joined"][1]["scale"]["at"]
+    spoiled[at : at + 8] = np.float64(scale).tobytes()
+    with pytest.raises(PlanError, match=message):
+        ResidentProgram(resident.MAGIC + json.dumps(raw).encode(), memoryview(spoiled), _open_model)
+
+
+def test_the_outline_names_the_nodes_of_a_sum() -> None:
+    """Who relays is told which nodes are computed of which values, and that a sum of two has one result."""
+    program = program_of(load_model(downsampling_network()))
+    outline = read_outline(dump_program(program, SETTINGS)[0])[3]
+    assert [(each.node, each.entry, each.exit) for each in outline.nodes] == [
+        ("c", "rb", "s1"),
+        ("shortcut", "r1", "s1"),
+    ]
+    assert (outline.entries, [each.exit for each in outline.corrections]) == (("s1.joined",), ["s1"])
+
+
 def test_a_value_has_steps_of_one_size(tmp_path: Path) -> None:
     """Layers that read the same value, and say that its steps are worth something else, are refused inside."""
     head, body = dump_program(program_of(loaded(attention_network(), tmp_path)), SETTINGS)
@@ -177,7 +231,7 @@ def test_a_value_has_steps_of_one_size(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None)
 def test_a_malformed_program_is_refused_and_nothing_else(data: st.DataObject) -> None:
     """Any change of the head's JSON either loads or is refused by name, never another error."""
-    raw, body = _small()
+    raw, body = _small(data.draw(st.sampled_from([trunk_network, downsampling_network]), label="network"))
     paths = list(_paths(raw))
     path = data.draw(st.sampled_from(paths))
     value: Any = data.draw(st.sampled_from([None, -1, 1 << 40, "x", [], {}, True, 0.5]))
@@ -192,8 +246,13 @@ def test_a_malformed_program_is_refused_and_nothing_else(data: st.DataObject) ->
         read_outline(head)
 
 
-def _small() -> tuple[dict[str, Any], bytes]:
-    head, body = dump_program(program_of(load_model(trunk_network())), SETTINGS)
+@functools.cache
+def _dumped(network: Callable[[], onnx.ModelProto]) -> tuple[bytes, bytes]:
+    return dump_program(program_of(load_model(network())), SETTINGS)
+
+
+def _small(network: Callable[[], onnx.ModelProto]) -> tuple[dict[str, Any], bytes]:
+    head, body = _dumped(network)
     return json.loads(head[8:]), body
 
 

@@ -12,10 +12,11 @@ from siniantrust.masking.exact._corrections import Corrections
 from siniantrust.masking.exact._costs import Costs, measure_costs
 from siniantrust.masking.exact._device_part import Arithmetic
 from siniantrust.masking.exact._ledger import PadLedger
+from siniantrust.masking.exact._outline import Outline, read_outline
 from siniantrust.masking.exact._pads import PadSource
 from siniantrust.masking.exact._passes import best_passes
 from siniantrust.masking.exact._program import build_program, offerable
-from siniantrust.masking.exact._program_file import Outline, Settings, dump_program, read_outline
+from siniantrust.masking.exact._program_file import Settings, dump_program
 from siniantrust.masking.exact._prove import unprovable
 from siniantrust.masking.exact._query import Query
 from siniantrust.masking.exact._reference import QuantisedModel

@@ -14,6 +14,9 @@ import numpy as np
 
 from siniantrust.errors import PlanError
 
+_MATRIX = 2
+_IMAGES = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Joined:
@@ -55,16 +58,23 @@ def put_together(parts: Sequence[Joined], steps: Mapping[str, np.ndarray], whole
 def check_parts(entry: str, shape: Sequence[int], parts: Sequence[Joined]) -> None:
     """Prove that parts fill a joint entry, and that their steps are worth something.
 
+    Args:
+        entry: its name.
+        shape: its shape for one item, as it crosses; empty if nothing crosses by that name.
+        parts: what it is put together of.
+
     Raises:
         PlanError: naming the entry, and what was found.
     """
     alike = all((part.shape[:1], part.shape[2:]) == (tuple(shape[:1]), tuple(shape[2:])) for part in parts)
-    if not parts or not alike or min(part.shape[1] for part in parts) < 1 or joint_shape(parts) != tuple(shape):
-        found = ", ".join(f"'{part.value}' {list(part.shape)}" for part in parts)
+    fill = parts and alike and len(shape) >= _MATRIX and joint_shape(parts) == tuple(shape)
+    if not fill or min(part.shape[1] for part in parts) < 1:
+        found = ", ".join(f"'{part.value}' {list(part.shape)}" for part in parts) or "none"
         raise PlanError(f"exact masks: joint entry '{entry}': expected parts that make {list(shape)}, found {found}")
     for part in parts:
-        if min(part.steps) < 1 or not (0 < part.scale < math.inf):
+        moves = min(part.steps) >= 1 and (part.steps == (1, 1) or len(shape) == _IMAGES)
+        if not moves or not 0 < part.scale < math.inf:
             raise PlanError(
-                f"exact masks: joint entry '{entry}': expected of '{part.value}' steps that move on, worth more than "
-                f"nothing, found {part.steps} worth {part.scale:.3g}"
+                f"exact masks: joint entry '{entry}': expected of '{part.value}' steps that move on and are worth more "
+                f"than nothing, found {part.steps} worth {part.scale:.3g}"
             )

@@ -7,7 +7,6 @@ and exchanges. It is read inside an enclave, so that reading it takes no ONNX li
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -21,7 +20,7 @@ from siniantrust.masking.exact._layer import Layer, Window
 from siniantrust.masking.exact._pool import Pool
 from siniantrust.masking.exact._program_body import Body, taken
 from siniantrust.masking.exact._ring import NARROW, WIDE
-from siniantrust.masking.exact._stages import Correction, Exchange, Program
+from siniantrust.masking.exact._stages import Exchange, Program
 from siniantrust.masking.exact._wire import RESERVED
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 MAGIC = b"SNEXACT3"
 # What reading JSON of another form, or arrays of another shape, ends with.
-_FAULTS = (LookupError, ValueError, TypeError, AttributeError, OverflowError)
+FAULTS = (LookupError, ValueError, TypeError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +37,6 @@ class Settings:
 
     soundness_bits: int
     wait_when_dry: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """A node that devices compute, the value that they get for it, and the result that it is part of."""
-
-    node: str
-    entry: str
-    exit: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """What the host has to know of one exchange: nodes that are computed, entries, and what belongs to results."""
-
-    nodes: tuple[Computed, ...]
-    entries: tuple[str, ...]
-    corrections: tuple[Correction, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +107,7 @@ def load_program(head: bytes, body: memoryview) -> tuple[Program, Settings]:
         TrustError: if head and body are not what ``dump_program`` writes.
         PlanError: if a layer's bound cannot be proven.
     """
-    raw = _parsed(head)
+    raw = parsed(head)
     try:
         program = Program(
             inputs=cast("Any", _ports(raw["inputs"])),
@@ -138,38 +119,9 @@ def load_program(head: bytes, body: memoryview) -> tuple[Program, Settings]:
         for layer in program.layers:
             layer.check()
         _require_distinct(program)
-    except _FAULTS as fault:
-        raise _malformed(fault) from None
+    except FAULTS as fault:
+        raise malformed(fault) from None
     return program, settings
-
-
-def read_outline(head: bytes) -> tuple[Outline, ...]:
-    """Return what the head says of each exchange.
-
-    Raises:
-        TrustError: if it is malformed.
-    """
-    raw = _parsed(head)
-    try:
-        return tuple(_outline(each) for each in raw["exchanges"])
-    except _FAULTS as fault:
-        raise _malformed(fault) from None
-
-
-def _outline(raw: Mapping[str, Any]) -> Outline:
-    shapes, layers, joins, limbs = raw["shapes"], raw["layers"], raw["joins"], _limbs(raw)
-    nodes = []
-    for layer in layers:
-        parts = [(part["node"], part["value"]) for part in joins.get(layer["entry"], ())]
-        for node, entry in parts or [(layer["name"], layer["entry"])]:
-            nodes.append(Computed(str(node), str(entry), str(layer["exit"])))
-    return Outline(
-        nodes=tuple(nodes),
-        entries=tuple(raw["entries"]),
-        corrections=tuple(
-            Correction(str(layer["exit"]), limbs, math.prod(shapes[layer["exit"]][1:])) for layer in layers
-        ),
-    )
 
 
 def _require_distinct(program: Program) -> None:
@@ -179,26 +131,29 @@ def _require_distinct(program: Program) -> None:
         raise ValueError(f"expected of every entry a number of its own, found {numbers}")
 
 
-def _limbs(raw: Mapping[str, Any]) -> int:
+def limbs_of(raw: Mapping[str, Any]) -> int:
+    """Return how many bytes an exchange's numbers have. Raises ValueError for what they cannot have."""
     limbs = int(raw["limbs"])
     if limbs not in (NARROW, WIDE):
         raise ValueError(f"{limbs} limbs")
     return limbs
 
 
-def _parsed(head: bytes) -> dict[str, Any]:
+def parsed(head: bytes) -> dict[str, Any]:
+    """Return a head's object. Raises TrustError as ``load_program``."""
     if head[: len(MAGIC)] != MAGIC:
         raise TrustError(f"exact masks: expected a program that begins with {MAGIC!r}, found {head[:8]!r}")
     try:
         raw = json.loads(head[len(MAGIC) :])
     except (ValueError, RecursionError) as fault:
-        raise _malformed(fault) from None
+        raise malformed(fault) from None
     if not isinstance(raw, dict):
-        raise _malformed(TypeError("its head is no object"))
+        raise malformed(TypeError("its head is no object"))
     return raw
 
 
-def _malformed(fault: Exception) -> TrustError:
+def malformed(fault: Exception) -> TrustError:
+    """Return the error for a program in which reading found this."""
     return TrustError(f"exact masks: the program is malformed ({type(fault).__name__}: {fault}); build it again")
 
 
@@ -287,7 +242,7 @@ def _exchange(number: int, raw: Mapping[str, Any], body: memoryview) -> Exchange
         layers=tuple(_layer(each, body) for each in raw["layers"]),
         finishes=tuple(_finish(each) for each in raw["finishes"]),
         joins={name: tuple(_joined(part, body) for part in parts) for name, parts in raw["joins"].items()},
-        limbs=_limbs(raw),
+        limbs=limbs_of(raw),
         steps={name: (int(rows), int(columns)) for name, (rows, columns) in raw["steps"].items()},
         shapes={name: tuple(shape) for name, shape in raw["shapes"].items()},
         part=inside,

@@ -70,7 +70,7 @@ def _input_scales(program: Program) -> dict[str, float]:
     scales: dict[str, float] = {}
     for exchange in program.exchanges:
         for entry, parts in exchange.joins.items():
-            check_parts(entry, exchange.shapes[entry], parts)
+            check_parts(entry, exchange.shapes.get(entry, ()) if entry in exchange.entries else (), parts)
         for layer in exchange.layers:
             parts = exchange.joins.get(layer.entry, ())
             read = [(part.node, part.value, part.scale) for part in parts]
