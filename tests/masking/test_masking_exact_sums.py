@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -162,7 +163,8 @@ def test_a_joint_layer_is_the_sum_of_two_in_integers(
     constants = {tensor.name: torch.tensor(numpy_helper.to_array(tensor)) for tensor in model.proto.graph.initializer}
     own = stride if kernel > 1 else 1
     c = torch.nn.functional.conv2d(real["h"], constants["wc"], stride=own, padding=kernel // 2)
-    c = torch.nn.functional.batch_norm(c, *(constants[f"n.{name}"] for name in "mvgs"), eps=1e-5)
+    mean, variance, gain, shift = (constants[f"n.{name}"] for name in "mvgs")
+    c = torch.nn.functional.batch_norm(c, mean, variance, gain, shift)
     d = torch.nn.functional.conv2d(real["v"], constants["wd"], constants["bd"], stride=stride, padding=kernel // 2)
     bound = 127 * layer.terms * layer.scale.max() / 2
     assert np.abs(wanted - (c + d).numpy()).max() <= bound * (1 + 1e-4) + 1e-4
@@ -434,7 +436,7 @@ def test_arrays_that_were_put_together_are_used_again() -> None:
 
 
 def _part(**changes: Any) -> Joined:
-    return Joined(**{"node": "d", "value": "v", "shape": (1, 3, 5, 5), "steps": (2, 2), "scale": 0.1} | changes)
+    return replace(Joined("d", "v", (1, 3, 5, 5), (2, 2), 0.1), **changes)
 
 
 @pytest.mark.parametrize(

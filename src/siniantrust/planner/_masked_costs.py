@@ -184,13 +184,14 @@ def _moved_s(model: Model, cost: AffineCost, name: str) -> float:
 
 @dataclass(frozen=True)
 class _Traffic:
-    """A layer's share of what crosses for it and for those that it shares an exchange with."""
+    """A layer's share of what crosses for it and for those it shares an entry or a sum with; ``note`` names the sum."""
 
     entry: str
     exit: str
     sent_bytes: float
     received_bytes: float
     of_base: float
+    note: str = ""
 
 
 def _traffic(model: Model, names: Iterable[str], sums: Sequence[JointSum]) -> dict[str, _Traffic]:
@@ -202,7 +203,9 @@ def _traffic(model: Model, names: Iterable[str], sums: Sequence[JointSum]) -> di
         if name in joined:
             joint, branch = joined[name]
             thinned, of = RESIDUE_BYTES * math.prod(branch.shape), len(joint.branches)
-            found[name] = _Traffic(entry, joint.exit, thinned, received / of, 1 / of)
+            (other,) = (each for each in joint.names if each != name)
+            note = f"; devices add what '{other}' gives, and '{joint.exit}' comes back"
+            found[name] = _Traffic(entry, joint.exit, thinned, received / of, 1 / of, note)
         else:
             found[name] = _Traffic(entry, exit_, sent / readers[entry], received, 1 / readers[entry])
     return found
@@ -237,6 +240,6 @@ def _padded(
             device_s=_device_s(costs, device, name),
             inside_s=costs.trusted.latency_s[name],
             offline_s=masking.prepare_s[name],
-            reason=wanted[name].reason,
+            reason=wanted[name].reason + crosses.note,
         )
     return made
