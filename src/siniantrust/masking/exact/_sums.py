@@ -134,7 +134,7 @@ def _joins(model: Model, node: Node, first: Branch, second: Branch) -> bool:
     made = model.tensors.get(node.outputs[0])
     if made is None or any(each != replace(made, name="") for each in results):
         return False
-    if any(only_reader(model, each.after.value) != node.index for each in pair) or first.entry == second.entry:
+    if any(only_reader(model, each.after.value) != node.index for each in pair):
         return False
     alike = first.window == second.window and first.shape[2:] == second.shape[2:]
     terms = sum(each.shape[1] for each in pair) * math.prod(first.window.kernel if first.window else ())
