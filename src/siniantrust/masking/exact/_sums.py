@@ -67,6 +67,10 @@ class JointSum:
         """The nodes that it makes unnecessary."""
         return frozenset({self.node.index}).union(*(branch.after.nodes for branch in self.branches))
 
+    def sent_again(self, model: Model) -> int:
+        """Return how many numbers are sent for it that are sent for something else, too, if all is on devices."""
+        return sum(math.prod(each.shape) for each in self.branches if only_reader(model, each.entry) is None)
+
 
 def joint_sums(model: Model) -> tuple[JointSum, ...]:
     """Return the sums that a device can make, if both layers are on it, and of which fewer numbers cross then.
@@ -138,9 +142,9 @@ def _joins(model: Model, node: Node, first: Branch, second: Branch) -> bool:
         return False
     alike = first.window == second.window and first.shape[2:] == second.shape[2:]
     terms = sum(each.shape[1] for each in pair) * math.prod(first.window.kernel if first.window else ())
-    # What something else reads is sent for that, too. A matrix product over more axes has its terms elsewhere.
-    again = sum(math.prod(each.shape) for each in pair if only_reader(model, each.entry) is None)
+    # A matrix product over more axes has its terms elsewhere.
     matrix = first.window is None and len(first.shape) != _MATRIX
+    again = JointSum(node, pair).sent_again(model)
     return alike and not matrix and terms <= MOST_TERMS and again < made.elements
 
 
