@@ -2,8 +2,8 @@
 
 The layers are offered as early as their inputs are there: all that are ready at the same time make one exchange, and
 those that read the same value share its pad. A sum of two layers' results is one layer, where that is possible.
-Everything else stays in the enclave, in as few pieces as possible; sums
-and activations that directly follow a layer go into the pass that unmasks it.
+Everything else stays in the enclave, in as few pieces as possible; other sums, and activations, that directly follow a
+layer go into the pass that unmasks it.
 """
 
 from __future__ import annotations

@@ -35,11 +35,11 @@ class Exchange:
     """One round trip: masked entries out, results of the layers back.
 
     ``number`` counts exchanges; ``entries`` maps each value that is sent to its number in the whole program, which its
-    pad is drawn with; ``steps`` says of which of them only every so many rows and columns are sent. ``finishes`` says
-    for every layer what unmasking it gives, ``joins`` what entries are put together of that are no value of the model,
-    and ``shapes`` holds the shapes of entries and results for one item, as
-    they cross, but for the axis of limbs: of ``limbs`` bytes each number is then made. ``part`` is what devices run,
-    ``inside`` what the trusted side runs for the same results.
+    pad is drawn with; ``steps`` says of which of them only every so many rows and columns are sent, and ``joins`` which
+    are no values of the model, but put together of several. ``finishes`` says for every layer what unmasking it gives,
+    and ``shapes`` holds the shapes of entries and results for one item, as they cross, but for the axis of limbs: of
+    ``limbs`` bytes each number is then made. ``part`` is what devices run, ``inside`` what the trusted side runs for
+    the same results.
     """
 
     number: int

@@ -133,10 +133,9 @@ def _branch(model: Model, node: Node) -> Branch:
 
 
 def _joins(model: Model, node: Node, first: Branch, second: Branch) -> bool:
-    pair = (first, second)
-    results = [replace(model.tensors[each.after.value], name="") for each in pair]
-    made = model.tensors.get(node.outputs[0])
-    if made is None or any(each != replace(made, name="") for each in results):
+    pair, made = (first, second), model.tensors.get(node.outputs[0])
+    results = [model.tensors.get(each.after.value) for each in pair]
+    if made is None or any(each is None or replace(each, name=made.name) != made for each in results):
         return False
     if any(only_reader(model, each.after.value) != node.index for each in pair):
         return False
