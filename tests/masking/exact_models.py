@@ -161,6 +161,48 @@ def normalised_network(seed: int = 0) -> onnx.ModelProto:
     return _model(nodes, [3, SIDE, SIDE], [6, SIDE, SIDE], weights)
 
 
+def downsampling_network(seed: int = 0) -> onnx.ModelProto:
+    """Return two residual blocks: one that halves the image, whose shortcut is a layer too, and one that keeps it.
+
+    Of the first one's two addends, one is normalised and the other has a bias that is added.
+    """
+    rng = np.random.default_rng(seed)
+    weights: dict[str, np.ndarray] = {
+        "w1": rng.normal(0, 0.3, (6, 3, 3, 3)),
+        "wa": rng.normal(0, 0.4, (4, 6, 1, 1)),
+        "wb": rng.normal(0, 0.3, (5, 4, 3, 3)),
+        "bb": rng.normal(0, 0.1, 5),
+        "wc": rng.normal(0, 0.4, (8, 5, 1, 1)),
+        "ws": rng.normal(0, 0.4, (8, 6, 1, 1)),
+        "bs": rng.normal(0, 0.3, (8, 1, 1)),
+        "wd": rng.normal(0, 0.3, (8, 8, 3, 3)),
+        "wy": rng.normal(0, 0.4, (8, 4)),
+    }
+    weights |= {"n.g": rng.normal(0, 1, 8), "n.s": rng.normal(0, 1, 8)}
+    weights |= {"n.m": rng.normal(0, 1, 8), "n.v": rng.uniform(0.5, 2, 8)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], name="stem", pads=[1] * 4),
+        helper.make_node("Relu", ["c1"], ["r1"], name="stem.relu"),
+        helper.make_node("Conv", ["r1", "wa"], ["ca"], name="a"),
+        helper.make_node("Relu", ["ca"], ["ra"], name="a.relu"),
+        helper.make_node("Conv", ["ra", "wb", "bb"], ["cb"], name="b", pads=[1] * 4, strides=[2, 2]),
+        helper.make_node("Relu", ["cb"], ["rb"], name="b.relu"),
+        helper.make_node("Conv", ["rb", "wc"], ["cc"], name="c"),
+        helper.make_node("BatchNormalization", ["cc", "n.g", "n.s", "n.m", "n.v"], ["nc"], name="c.norm"),
+        helper.make_node("Conv", ["r1", "ws"], ["cs"], name="shortcut", strides=[2, 2]),
+        helper.make_node("Add", ["cs", "bs"], ["ss"], name="shortcut.bias"),
+        helper.make_node("Add", ["nc", "ss"], ["s1"], name="join"),
+        helper.make_node("Relu", ["s1"], ["r2"], name="join.relu"),
+        helper.make_node("Conv", ["r2", "wd"], ["cd"], name="d", pads=[1] * 4),
+        helper.make_node("Add", ["cd", "r2"], ["s2"], name="keep"),
+        helper.make_node("Relu", ["s2"], ["r3"], name="keep.relu"),
+        helper.make_node("GlobalAveragePool", ["r3"], ["p"], name="pool"),
+        helper.make_node("Flatten", ["p"], ["f"], name="flat"),
+        helper.make_node("MatMul", ["f", "wy"], ["y"], name="dense"),
+    ]
+    return _model(nodes, [3, SIDE, SIDE], [4], weights)
+
+
 def _model(
     nodes: list[onnx.NodeProto], shape_in: list[int], shape_out: list[int], weights: dict[str, np.ndarray]
 ) -> onnx.ModelProto:

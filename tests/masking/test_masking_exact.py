@@ -13,6 +13,7 @@ import pytest
 import torch
 from exact_models import (
     attention_network,
+    downsampling_network,
     encoder_network,
     items,
     loaded,
@@ -28,7 +29,7 @@ from scipy import stats
 
 from siniantrust.errors import DataError, IntegrityError, PlanError, TrustError
 from siniantrust.graph import Model
-from siniantrust.masking.exact import ExactSession, Program, build_program, offerable
+from siniantrust.masking.exact import ExactSession, Exchange, Program, build_program, offerable
 from siniantrust.masking.exact._affine import fold_affine
 from siniantrust.masking.exact._field import PRIME
 from siniantrust.masking.exact._finish import Finish
@@ -48,6 +49,7 @@ NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
     "encoder": encoder_network,
     "normalised": normalised_network,
     "trunk": trunk_network,
+    "downsampling": downsampling_network,
 }
 
 
@@ -92,17 +94,33 @@ def _in_integers(layer: Layer, entry: np.ndarray) -> np.ndarray:
     return made_float.astype(np.float32)
 
 
+def _entered(exchange: Exchange, layer: Layer, steps: Arrays) -> np.ndarray:
+    """Return the steps that a layer reads: of several values, what is sent of each."""
+    parts = exchange.joins.get(layer.entry, ())
+    sent = [steps[part.value][:, :, :: part.steps[0], :: part.steps[1]] for part in parts]
+    return np.concatenate(sent, axis=1) if parts else steps[layer.entry]
+
+
 def _in_the_clear(model: Model, program: Program, x: np.ndarray) -> np.ndarray:
     """Return the quantised model's answer, node by node, with no mask anywhere."""
     values = {"x": x}
-    layers = {layer.name: layer for layer in program.layers}
+    layers = {layer.name: (exchange, layer) for exchange in program.exchanges for layer in exchange.layers}
+    joined = {part.node for each in program.exchanges for parts in each.joins.values() for part in parts}
     constants = {tensor.name for tensor in model.proto.graph.initializer}
     types = {value.name: value for value in model.proto.graph.value_info}
     types |= {value.name: value for value in (*model.proto.graph.input, *model.proto.graph.output)}
     folded: dict[int, np.ndarray] = {}
     for node, proto in zip(model.nodes, model.proto.graph.node, strict=True):
+        if node.name in layers and layers[node.name][1].entry in layers[node.name][0].joins:
+            exchange, layer = layers[node.name]
+            scales = {part.value: part.scale for part in exchange.joins[layer.entry]}
+            steps = {name: _quantised(values[name], scale) for name, scale in scales.items()}
+            values[proto.output[0]] = _in_integers(layer, _entered(exchange, layer, steps))
+            continue
+        if node.name in joined or not (constants | values.keys()).issuperset(proto.input):
+            continue  # a sum has it
         if node.name in layers:
-            values[proto.output[0]] = _in_integers(layers[node.name], values[proto.input[0]])
+            values[proto.output[0]] = _in_integers(layers[node.name][1], values[proto.input[0]])
             _, _, inside = fold_affine(model, make_layer(model, node, input_scale=1.0))
             folded |= dict.fromkeys(inside, values[proto.output[0]])
             continue
@@ -117,8 +135,8 @@ def _in_the_clear(model: Model, program: Program, x: np.ndarray) -> np.ndarray:
         used = {name: values[name] for name in fed}
         if proto.op_type == "Add":  # what devices read too is added as they read it
             quantised = uses(program).steps_added.intersection(used)
-            scales = {name: np.float32(uses(program).scales[name]) for name in quantised}
-            used |= {name: _quantised(used[name], scale) * scale for name, scale in scales.items()}
+            worth = {name: np.float32(uses(program).scales[name]) for name in quantised}
+            used |= {name: _quantised(used[name], scale) * scale for name, scale in worth.items()}
         values[proto.output[0]] = session.run(None, used)[0]
     return values["y"]
 
@@ -184,7 +202,7 @@ def test_every_layers_answer_is_exact(program: Program, monkeypatch: pytest.Monk
             exchange = program.exchanges[query.exchange]
             query.accept(_corrected(session, query))
             for layer, finish in zip(exchange.layers, exchange.finishes, strict=True):
-                wanted = _in_integers(layer, steps[layer.entry])
+                wanted = _in_integers(layer, _entered(exchange, layer, steps))
                 if finish.addend in wants.steps_added:
                     wanted += steps[finish.addend] * np.float32(wants.scales[finish.addend])
                 elif finish.addend is not None:

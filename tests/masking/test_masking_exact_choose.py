@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from exact_models import attention_network, items, loaded, residual_network
+from exact_models import attention_network, downsampling_network, items, loaded, residual_network
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -134,6 +134,63 @@ def test_no_other_set_of_layers_is_cheaper(residual: Model, costs: Costs) -> Non
     sets = itertools.chain.from_iterable(itertools.combinations(names, size) for size in range(len(names) + 1))
     least_s = min(_total_s(residual, offered, costs) for offered in sets)
     assert _total_s(residual, chosen, costs) == pytest.approx(least_s, rel=1e-6, abs=1e-12)
+
+
+# Of each layer: what it reads, how many numbers of it, how many it makes, products for each, and a kernel of one pixel.
+DOWNSAMPLING = {
+    "stem": ("x", 3 * 81, 6 * 81, 27, False),
+    "a": ("r1", 6 * 81, 4 * 81, 6, True),
+    "b": ("ra", 4 * 81, 5 * 25, 36, False),
+    "c": ("rb", 5 * 25, 8 * 25, 5, True),
+    "shortcut": ("r1", 6 * 25, 8 * 25, 6, True),
+    "d": ("r2", 8 * 25, 8 * 25, 72, False),
+    "dense": ("f", 8, 4, 8, True),
+}
+
+
+def _with_sum_s(offered: Collection[str], costs: Costs) -> float:
+    """Return what the layers take, where devices add what ``c`` and ``shortcut`` give and half of ``r1`` goes again."""
+    sent: dict[str, int] = {}
+    total = 0.0
+    for name, (entry, reads, made, terms, is_point) in DOWNSAMPLING.items():
+        if name in offered:
+            sent[entry] = max(sent.get(entry, 0), reads)
+            total += made * costs.unmask_s + costs.layer_s
+        else:
+            total += made * terms * (costs.point_s if is_point else costs.product_s)
+    if {"c", "shortcut"} <= set(offered):
+        total -= max(8 * 25 * costs.unmask_s + costs.layer_s - 6 * 25 * costs.mask_s, 0.0)
+    return total + sum(sent.values()) * costs.mask_s
+
+
+@pytest.fixture(scope="module")
+def downsampling(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Return a network with a sum that devices make."""
+    return loaded(downsampling_network(), tmp_path_factory.mktemp("downsampling"))
+
+
+@given(mask_s=COST, unmask_s=COST, layer_s=st.floats(0, 1e-4), product_s=st.floats(0, 1e-7), point_s=st.floats(0, 1e-6))
+def test_what_a_sum_saves_counts_for_both_layers(
+    downsampling: Model, mask_s: float, unmask_s: float, layer_s: float, product_s: float, point_s: float
+) -> None:
+    """With a result that does not come back, too, the chosen set takes the least of all sets."""
+    costs = replace(FREE, mask_s=mask_s, unmask_s=unmask_s, layer_s=layer_s, product_s=product_s, point_s=point_s)
+    found = choose_layers(downsampling, costs)
+    chosen = {name for name, choice in found.items() if choice.offered}
+    sets = itertools.chain.from_iterable(itertools.combinations(DOWNSAMPLING, size) for size in range(8))
+    least_s = min(_with_sum_s(offered, costs) for offered in sets)
+    assert _with_sum_s(chosen, costs) == pytest.approx(least_s, rel=1e-6, abs=1e-12)
+
+
+def test_each_layer_of_a_sum_has_half_of_its_result(downsampling: Model) -> None:
+    """What a device adds is unmasked once for both layers, and costs each of them half of that, less the pad again."""
+    found = choose_layers(
+        downsampling, replace(FREE, mask_s=1e-9, unmask_s=1e-6, layer_s=1e-3, product_s=1.0, point_s=1.0)
+    )
+    half_s = (200 * 1e-6 + 1e-3) / 2
+    assert found["c"].masked_s == pytest.approx(half_s + (125 + 75) * 1e-9)
+    assert found["shortcut"].masked_s == pytest.approx(half_s + (75 + 75) * 1e-9)
+    assert found["d"].masked_s == pytest.approx(2 * half_s + 200 * 1e-9)
 
 
 def test_layers_that_would_save_little_are_not_offered(residual: Model) -> None:

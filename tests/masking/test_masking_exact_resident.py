@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ import onnxruntime
 import pytest
 from exact_models import (
     attention_network,
+    downsampling_network,
     encoder_network,
     items,
     loaded,
@@ -77,7 +79,8 @@ def _answered(program: Program, relay: Relay, inputs: Arrays) -> dict[str, np.nd
 
 
 @pytest.mark.parametrize(
-    "network", [residual_network, attention_network, encoder_network, normalised_network, trunk_network]
+    "network",
+    [residual_network, attention_network, encoder_network, normalised_network, trunk_network, downsampling_network],
 )
 @pytest.mark.parametrize("prepared", [0, 2, 3])
 def test_a_resident_program_answers_as_the_quantised_model(
@@ -98,7 +101,7 @@ def test_a_resident_program_answers_as_the_quantised_model(
     assert relay.kept_bytes == 0
 
 
-@pytest.mark.parametrize("network", [residual_network, normalised_network, trunk_network])
+@pytest.mark.parametrize("network", [residual_network, normalised_network, trunk_network, downsampling_network])
 def test_a_program_comes_back_as_it_was(network: Callable[[], onnx.ModelProto], tmp_path: Path) -> None:
     """What is loaded has the layers, finishes, steps and settings of what was dumped."""
     program = program_of(loaded(network(), tmp_path))
@@ -108,12 +111,8 @@ def test_a_program_comes_back_as_it_was(network: Callable[[], onnx.ModelProto], 
     assert found == settings_
     assert uses(loaded_program) == uses(program)
     for mine, theirs in zip(loaded_program.exchanges, program.exchanges, strict=True):
-        assert (mine.limbs, dict(mine.entries), dict(mine.steps), mine.finishes) == (
-            theirs.limbs,
-            dict(theirs.entries),
-            dict(theirs.steps),
-            theirs.finishes,
-        )
+        for field in ("limbs", "entries", "steps", "joins", "finishes"):
+            assert getattr(mine, field) == getattr(theirs, field)
         for left, right in zip(mine.layers, theirs.layers, strict=True):
             assert (left.name, left.window, left.input_scale) == (right.name, right.window, right.input_scale)
             np.testing.assert_array_equal(left.weight, right.weight)
@@ -165,6 +164,59 @@ def test_pooling_is_proven_again_when_a_program_is_loaded(
         ResidentProgram(resident.MAGIC + json.dumps(raw).encode(), memoryview(bytearray(body)), _open_model)
 
 
+JOINT = ("exchanges", 3, "joins", "s1.joined")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ((*JOINT, 1, "shape"), [1, 5, 5, 5], r"'s1.joined': expected parts that make \[1, 11, 5, 5\]"),
+        ((*JOINT, 1, "shape"), [1, 6, 5, 4], r"'s1.joined': expected parts that make \[1, 11, 5, 5\]"),
+        ((*JOINT, 1, "steps"), [2, 0], "'s1.joined': expected of 'r1' steps that move on"),
+        ((*JOINT, 1, "steps"), [2], "the program is malformed"),
+        ((*JOINT, 0), None, "the program is malformed"),
+        (JOINT, [], r"'s1.joined': expected parts that make \[1, 11, 5, 5\], found none"),
+        (("exchanges", 3, "joins"), {"else": []}, r"'else': expected parts that make \[\], found none"),
+        (("exchanges", 3, "joins"), None, "the program is malformed"),
+        (("exchanges", 3, "entries", "s1.joined"), 1, "expected of every entry a number of its own"),
+        (("exchanges", 3, "entries", "s1.joined"), "3", "expected of every entry a number of its own"),
+    ],
+)
+def test_joint_entries_are_proven_again_when_a_program_is_loaded(
+    place: tuple[str | int, ...], value: object, message: str
+) -> None:
+    """Parts that do not fill their entry, or an entry with the pad of another one, are found inside, by name."""
+    raw, body = _small(downsampling_network)
+    inner: Any = raw
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = value
+    with pytest.raises((PlanError, TrustError), match=message):
+        ResidentProgram(resident.MAGIC + json.dumps(raw).encode(), memoryview(bytearray(body)), _open_model)
+
+
+@pytest.mark.parametrize(("scale", "message"), [(0.5, "reads 'r1' in other steps"), (np.nan, "worth nan")])
+def test_a_part_has_the_steps_of_its_value(scale: float, message: str) -> None:
+    """What is joined is worth what the same value is worth to other layers, and worth something."""
+    raw, body = _small(downsampling_network)
+    spoiled = bytearray(body)
+    at = raw["exchanges"][3]["joins"]["s1.joined"][1]["scale"]["at"]
+    spoiled[at : at + 8] = np.float64(scale).tobytes()
+    with pytest.raises(PlanError, match=message):
+        ResidentProgram(resident.MAGIC + json.dumps(raw).encode(), memoryview(spoiled), _open_model)
+
+
+def test_the_outline_names_the_nodes_of_a_sum() -> None:
+    """Who relays is told which nodes are computed of which values, and that a sum of two has one result."""
+    program = program_of(load_model(downsampling_network()))
+    outline = read_outline(dump_program(program, SETTINGS)[0])[3]
+    assert [(each.node, each.entry, each.exit) for each in outline.nodes] == [
+        ("c", "rb", "s1"),
+        ("shortcut", "r1", "s1"),
+    ]
+    assert (outline.entries, [each.exit for each in outline.corrections]) == (("s1.joined",), ["s1"])
+
+
 def test_a_value_has_steps_of_one_size(tmp_path: Path) -> None:
     """Layers that read the same value, and say that its steps are worth something else, are refused inside."""
     head, body = dump_program(program_of(loaded(attention_network(), tmp_path)), SETTINGS)
@@ -179,7 +231,7 @@ def test_a_value_has_steps_of_one_size(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None)
 def test_a_malformed_program_is_refused_and_nothing_else(data: st.DataObject) -> None:
     """Any change of the head's JSON either loads or is refused by name, never another error."""
-    raw, body = _small()
+    raw, body = _small(data.draw(st.sampled_from([trunk_network, downsampling_network]), label="network"))
     paths = list(_paths(raw))
     path = data.draw(st.sampled_from(paths))
     value: Any = data.draw(st.sampled_from([None, -1, 1 << 40, "x", [], {}, True, 0.5]))
@@ -194,8 +246,13 @@ def test_a_malformed_program_is_refused_and_nothing_else(data: st.DataObject) ->
         read_outline(head)
 
 
-def _small() -> tuple[dict[str, Any], bytes]:
-    head, body = dump_program(program_of(load_model(trunk_network())), SETTINGS)
+@functools.cache
+def _dumped(network: Callable[[], onnx.ModelProto]) -> tuple[bytes, bytes]:
+    return dump_program(program_of(load_model(network())), SETTINGS)
+
+
+def _small(network: Callable[[], onnx.ModelProto]) -> tuple[dict[str, Any], bytes]:
+    head, body = _dumped(network)
     return json.loads(head[8:]), body
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exact_models import attention_network, loaded, normalised_network, residual_network
+from exact_models import attention_network, downsampling_network, loaded, normalised_network, residual_network
 from masked_deployments import masked_costs
 from onnx import TensorProto, helper, numpy_helper
 from planner_models import chain_model, make_audit, make_policy
@@ -29,8 +29,10 @@ from siniantrust.planner import (
     parse_plan,
     solve_masked,
 )
-from siniantrust.planner._costs import MaskingProfile
+from siniantrust.planner._costs import AffineCost, MaskingProfile
+from siniantrust.planner._masked_costs import choose_padding, crossing_values
 from siniantrust.planner._measure_masking import measure_masking
+from siniantrust.planner._validate_padding import padding_violations
 from siniantrust.trust import Label
 
 ALL = {"stem", "body", "shortcut", "dense"}
@@ -236,6 +238,62 @@ def test_a_device_that_refuses_the_arithmetic_computes_nothing_under_pads(model:
         _plan(model, "exact", costs=costs.model_copy(update={"masking": masking}), devices=("cloud", "spare"))
 
 
+@pytest.fixture(scope="module")
+def downsampling() -> Model:
+    """Return a network with a residual sum of two layers."""
+    return load_model(downsampling_network())
+
+
+def test_of_a_sum_that_a_device_makes_its_inputs_and_itself_cross(downsampling: Model) -> None:
+    """Both layers have the sum as their exit; neither addend crosses, and what others read too crosses twice."""
+    plan = _plan(downsampling, "exact")
+    assert plan.masking is not None
+    ends = {layer.node: (layer.entry, layer.exit) for layer in plan.masking.layers}
+    assert (ends["c"], ends["shortcut"], ends["d"]) == (("rb", "s1"), ("r1", "s1"), ("r2", "cd"))
+    crossing = sorted((value.tensor, value.direction) for value in plan.masking.values)
+    sent = [(name, "sent") for name in ("x", "r1", "r1", "ra", "rb", "r2", "f")]
+    assert crossing == sorted([*sent, *((name, "received") for name in ("c1", "ca", "cb", "s1", "cd", "y"))])
+    assert plan.chosen is not None
+    assert plan.chosen.boundary_bytes == sum(value.size_bytes for value in plan.masking.values)
+    (reason,) = [layer.reason for layer in plan.masking.layers if layer.node == "c"]
+    assert reason.endswith("; devices add what 'shortcut' gives, and 's1' comes back")
+
+
+def test_less_crosses_for_a_sum_than_for_its_addends(downsampling: Model) -> None:
+    """Predicted bytes are those of one result for both layers, and of what the earlier one reads, thinned."""
+    costs = masked_costs(downsampling, "cloud")
+    byte_s = AffineCost(base_s=0.0, seconds_per_byte_in=1e-9, seconds_per_byte_out=1e-6, basis="made up")
+    costs = costs.model_copy(update={"crossing": byte_s})
+    padding = choose_padding(downsampling, make_policy(("cloud",)), costs, count_fixed=False)
+    made, pixels = {name: node.cross_s for name, node in padding.nodes.items()}, 5 * 5
+    into = 2 * 4 * 8 * pixels / 2 * 1e-9  # half of a result, and of its correction
+    assert made["shortcut"] == pytest.approx(4 * 6 * pixels * 1e-6 + into)
+    assert made["c"] == pytest.approx(4 * 5 * pixels * 1e-6 + into)
+    # Nobody shares what is sent of this value for the layer that reads all of it.
+    assert made["a"] == pytest.approx(4 * 6 * 81 * 1e-6 + 2 * 4 * 4 * 81 * 1e-9)
+
+
+def test_addends_come_back_where_their_sum_is_in_another_part(downsampling: Model) -> None:
+    """A part that ends before the sum has both layers with results of their own, and their input crosses once."""
+    costs = masked_costs(downsampling, "cloud")
+    padding = choose_padding(downsampling, make_policy(("cloud",)), costs, count_fixed=False)
+    until = next(node.index for node in downsampling.nodes if node.name == "join")
+    for inside, exits in ((range(until), {"cc", "cs"}), (range(until + 1), {"s1"})):
+        nodes = padding.within(inside)
+        assert {node.exit for node in nodes if node.node.name in ("c", "shortcut")} == exits
+        assert crossing_values(nodes).count(("r1", "sent")) == 3 - len(exits)
+
+
+def test_layers_of_a_sum_are_measured_each(downsampling: Model) -> None:
+    """Of the seconds of a joint layer each of its nodes has its share, by its products."""
+    with closing(open_device(DeviceSpec("cloud", options={"threads": 1}))) as device:
+        found = measure_masking(downsampling, make_policy(("cloud",)), {"cloud": device})
+    names = {"stem", "a", "b", "c", "shortcut", "d", "dense"}
+    for seconds in (found.device_s["cloud"], found.prepare_s):
+        assert set(seconds) == names
+        assert seconds["shortcut"] / seconds["c"] == pytest.approx(6 / 5)
+
+
 class _Wrong:
     """A device that is one too high in the first value of what it computes in some arithmetic, and slow in float64."""
 
@@ -362,6 +420,69 @@ def test_the_validator_finds_what_was_tampered_with(model: Model, name: str) -> 
     plan = _plan(model, "exact", costs=costs, device=devices)
     found = find_violations(tamper(plan), model, None)
     assert any(message in line for line in found), found
+
+
+def _joined(node: str, **changes: object) -> Callable[[Plan], Plan]:
+    def change(plan: Plan) -> Plan:
+        assert plan.masking is not None
+        layers = [each.model_copy(update=changes if each.node == node else {}) for each in plan.masking.layers]
+        return _changed(layers=tuple(layers))(plan)
+
+    return change
+
+
+def _without(tensor: str) -> Callable[[Plan], Plan]:
+    def change(plan: Plan) -> Plan:
+        assert plan.masking is not None
+        values = list(plan.masking.values)
+        values.remove(next(value for value in values if value.tensor == tensor))
+        return _changed(values=tuple(values))(plan)
+
+    return change
+
+
+UNSUMMED: dict[str, tuple[Callable[[Plan], Plan], str]] = {
+    "a sum that no sum makes": (lambda plan: _joined("c", exit="r2")(_joined("shortcut", exit="r2")(plan)), "no sum"),
+    "a sum that nothing makes": (lambda plan: _joined("c", exit="?")(_joined("shortcut", exit="?")(plan)), "no sum"),
+    "another sum": (
+        lambda plan: _joined("c", exit="s2")(_joined("shortcut", exit="s2")(plan)),
+        "'s2' is not the sum of what ['c', 'shortcut'] alone give",
+    ),
+    "another addend": (_joined("d", exit="s1"), "'s1' is not the sum of what ['c', 'd', 'shortcut'] alone give"),
+    "one addend": (_joined("c", exit="cc"), "'shortcut' does not make 's1' from 'r1'"),
+    "another entry": (_joined("shortcut", entry="rb"), "'shortcut' does not make 'cs' from 'rb'"),
+    "a value that is sent once": (_without("r1"), "'r1' should be listed as sent 2 times, found 1"),
+    "no sum received": (_without("s1"), "'s1' should be listed as received 1 times, found 0"),
+}
+
+
+@pytest.mark.parametrize("name", UNSUMMED)
+def test_the_validator_holds_sums_to_the_graph(downsampling: Model, name: str) -> None:
+    """Layers that share an exit are the two addends of one sum, and what crosses for them is listed as it crosses."""
+    tamper, message = UNSUMMED[name]
+    found = find_violations(tamper(_plan(downsampling, "exact")), downsampling, None)
+    assert any(message in line for line in found), found
+
+
+@pytest.mark.parametrize("why", ["read twice", "an output", "not by row", "broadcast"])
+def test_the_validator_admits_no_sum_whose_addends_are_needed(downsampling: Model, why: str) -> None:
+    """A plan for one network is refused for another, in which an addend of the sum is more than that."""
+    plan = _plan(downsampling, "exact")
+    proto = downsampling_network()
+    nodes = {node.name: node for node in proto.graph.node}
+    if why == "read twice":
+        proto.graph.node.append(helper.make_node("Sigmoid", ["nc"], ["z"], name="sigmoid"))
+        proto.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["n", 8, 5, 5]))
+    elif why == "an output":
+        proto.graph.output.append(helper.make_tensor_value_info("ss", TensorProto.FLOAT, ["n", 8, 5, 5]))
+    elif why == "not by row":
+        nodes["shortcut.bias"].op_type = "PRelu"
+    else:
+        nodes["shortcut"].attribute.append(helper.make_attribute("dilations", [1, 1]))
+        (strides,) = [each for each in nodes["shortcut"].attribute if each.name == "strides"]
+        strides.ints[:] = [9, 9]
+    found = list(padding_violations(plan, load_model(proto)))
+    assert any("'s1' is not the sum of what ['c', 'shortcut'] alone give" in line for line in found), found
 
 
 def test_a_product_of_two_secrets_is_never_a_padded_layer(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from exact_models import encoder_network, normalised_network, trunk_network
+from exact_models import downsampling_network, encoder_network, normalised_network, trunk_network
 from masked_deployments import MaskedDeployment, deploy_masked
 from scipy import stats
 
@@ -108,7 +108,7 @@ def test_answers_are_the_quantised_models_to_the_bit(deployment: MaskedDeploymen
     assert meter.queries == 2 * batch
 
 
-@pytest.mark.parametrize("network", [trunk_network, normalised_network, encoder_network])
+@pytest.mark.parametrize("network", [trunk_network, normalised_network, encoder_network, downsampling_network])
 def test_what_goes_into_a_layers_pass_is_the_quantised_models_too(
     network: Callable[[], onnx.ModelProto], tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exact_models import downsampling_network
 from masked_deployments import MaskedDeployment, deploy_masked
 from planner_models import chain_model
 from remote_cases import LOOPBACK, MEASUREMENT, REFERENCE, running
@@ -16,6 +17,7 @@ from remote_cases import LOOPBACK, MEASUREMENT, REFERENCE, running
 from siniantrust._files import sha256_bytes
 from siniantrust.bundle import load_bundle
 from siniantrust.errors import BundleError
+from siniantrust.graph import load_model
 from siniantrust.odla import DeviceSpec
 from siniantrust.planner import load_plan
 from siniantrust.runtime import PrometheusMetrics, compare_terms, record_run
@@ -157,6 +159,12 @@ def test_what_the_device_gets_holds_quantised_weights_only(deployment: MaskedDep
         assert max(math.prod(each.dims) for each in floats) <= 8
 
 
+@pytest.fixture(scope="module")
+def summed(tmp_path_factory: pytest.TempPathFactory) -> MaskedDeployment:
+    """Return a deployment of which devices make a residual sum."""
+    return deploy_masked(tmp_path_factory.mktemp("summed"), model=load_model(downsampling_network()))
+
+
 def test_a_program_of_another_plan_is_refused(deployment: MaskedDeployment, tmp_path: Path) -> None:
     """A bundle whose signed files do not belong together is refused by name: the plan pads other layers."""
     other = deploy_masked(tmp_path / "other", model=deployment.model)
@@ -172,6 +180,26 @@ def test_a_program_of_another_plan_is_refused(deployment: MaskedDeployment, tmp_
     _resign(other, copy, "part1/program.head", head.replace(b'"body"', b'"anybody"'))
     with pytest.raises(BundleError, match=r"program.head: its layers are not those that the plan pads"):
         load_bundle(copy, keystore=other.keystore)
+
+
+@pytest.mark.parametrize(
+    ("there", "instead"),
+    [
+        ('"node": "shortcut"', '"node": "b"'),
+        ('"value": "r1", "shape"', '"value": "ra", "shape"'),
+        ('"exit": "s1"', '"exit": "s1.joined"'),
+    ],
+)
+def test_a_program_with_another_sum_is_refused(
+    summed: MaskedDeployment, tmp_path: Path, there: str, instead: str
+) -> None:
+    """Which nodes are computed of which values, and what sum they make, is as the plan says, or nothing is loaded."""
+    copy = Path(shutil.copytree(summed.path, tmp_path / "copy"))
+    head = (copy / "part1" / "program.head").read_bytes()
+    assert head.count(there.encode()) == 1
+    _resign(summed, copy, "part1/program.head", head.replace(there.encode(), instead.encode()))
+    with pytest.raises(BundleError, match=r"program.head: its layers are not those that the plan pads"):
+        load_bundle(copy, keystore=summed.keystore)
 
 
 def _resign(deployment: MaskedDeployment, bundle: Path, path: str, raw: bytes) -> None:

@@ -79,15 +79,9 @@ def load_masked(contents: Mapping[str, bytes], part: str, masking: Masking, *, o
         outlines = read_outline(_need(contents, f"{part}/{HEAD}", origin))
     except TrustError as fault:
         raise BundleError(f"{where}: {fault}") from None
-    planned = {layer.node: (layer.entry, layer.exit) for layer in masking.layers}
-    found = [name for outline in outlines for name in outline.layers]
-    entries = {name for outline in outlines for name in outline.entries}
-    exits = [each.exit for outline in outlines for each in outline.corrections]
-    if (
-        sorted(found) != sorted(planned)
-        or entries != {entry for entry, _ in planned.values()}
-        or [planned[name][1] for name in found] != exits
-    ):
+    planned = [(layer.node, layer.entry, layer.exit) for layer in masking.layers]
+    found = [(each.node, each.entry, each.exit) for outline in outlines for each in outline.nodes]
+    if sorted(found) != sorted(planned):
         raise BundleError(f"{where}: its layers are not those that the plan pads")
     try:
         quantised = Quantised.model_validate_json(_need(contents, f"{part}/{QUANTISED}", origin))

@@ -28,7 +28,8 @@ Arrays = Mapping[str, np.ndarray]
 class LayerBound(BaseModel):
     """Why no sum of a layer overflows: ``products`` in one, added in ``shares``, and the most that its result is.
 
-    A number of it crosses as ``limbs`` bytes, which are enough for that.
+    A number of it crosses as ``limbs`` bytes, which are enough for that. Two layers whose results devices add are one,
+    by the name of the node that adds them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from siniantrust.graph import Model
 from siniantrust.planner._costs import CostProfile
-from siniantrust.planner._masked_costs import RESIDUE_BYTES, PaddedNode, Padding
+from siniantrust.planner._masked_costs import RESIDUE_BYTES, PaddedNode, Padding, crossing_values
 from siniantrust.planner._plan import (
     ENCLAVE,
     CostTerm,
@@ -33,7 +33,7 @@ def compose_masked_prediction(
     they take inside.
     """
     device = padding.devices[0]
-    less_s = {"compute part 1": sum(each.latency_s for each in nodes)}
+    less_s = {"compute part 1": sum(padding.nodes[each.node.name].latency_s for each in nodes)}
     for number, part in enumerate(found.parts[1:], start=2):
         if part.trusted:
             behind = [padding.nodes[name] for name in part.nodes if name in padding.nodes]
@@ -68,10 +68,6 @@ def compose_masking(
     found: Plan,
 ) -> Masking:
     """Describe the layers under pads, the values that cross for them, and which linear ones of the part stay inside."""
-    values: list[tuple[str, Literal["sent", "received"]]] = [
-        (name, "sent") for name in dict.fromkeys(each.entry for each in nodes)
-    ]
-    values += [(each.exit, "received") for each in nodes]
     inside = set(found.parts[0].nodes)
     assert costs.masking is not None  # noqa: S101 - padding was chosen with it
     return Masking(
@@ -98,7 +94,7 @@ def compose_masking(
                 direction=direction,
                 size_bytes=RESIDUE_BYTES * model.tensors[name].elements,
             )
-            for name, direction in values
+            for name, direction in crossing_values(nodes)
         ),
         kept={name: reason for name, reason in padding.kept.items() if name in inside},
         offline_s=sum(each.offline_s for each in nodes),

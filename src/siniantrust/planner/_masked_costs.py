@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from siniantrust.errors import NoPlanError, PlanError, PolicyError
 from siniantrust.graph import Model, Node
-from siniantrust.masking.exact import Choice, Costs, choose_layers, offerable
+from siniantrust.masking.exact import Choice, Costs, JointSum, choose_layers, joint_sums, offerable
 from siniantrust.planner._costs import AffineCost, CostProfile, MaskingProfile
 from siniantrust.planner._policy import Policy
 from siniantrust.trust import Label, may_see
@@ -25,7 +28,7 @@ class PaddedNode:
 
     ``enclave_s`` is masking, checking and unmasking, ``cross_s`` the way out of the enclave and back, ``move_s`` the
     way to the device and back, ``offline_s`` the preparation in idle time. What layers share that read the same value
-    is divided among them.
+    is divided among them, and so is what those share whose results a device adds: their ``exit`` is the sum.
     """
 
     node: Node
@@ -44,14 +47,42 @@ class PaddedNode:
         """Seconds of a request."""
         return self.enclave_s + self.cross_s + self.move_s + self.device_s
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether a device adds what it gives to what another layer gives."""
+        return self.exit not in self.node.outputs
+
+
+def crossing_values(nodes: Iterable[PaddedNode]) -> list[tuple[str, Literal["sent", "received"]]]:
+    """Return every value as often as it crosses for the layers of a part, and which way.
+
+    Layers that read the same value have it sent once, but for those whose results are added to others: each such sum
+    has its inputs sent for itself, under a pad of its own.
+    """
+    sent = [each.entry for each in nodes if each.is_joined]
+    sent += dict.fromkeys(each.entry for each in nodes if not each.is_joined)
+    received = dict.fromkeys(each.exit for each in nodes)
+    return [*((name, "sent") for name in sent), *((name, "received") for name in received)]
+
 
 @dataclass(frozen=True)
 class Padding:
-    """The layers that are worth a pad, on which devices, and why the other linear ones are not padded."""
+    """The layers that are worth a pad, on which devices, and why the other linear ones are not padded.
+
+    ``nodes`` are those of the whole model; ``apart`` holds for those whose results a device adds what they are where
+    the sum is in another part, by the index of the sum.
+    """
 
     nodes: Mapping[str, PaddedNode]
+    apart: Mapping[str, tuple[int, PaddedNode]]
     devices: tuple[str, ...]
     kept: Mapping[str, str]
+
+    def within(self, indices: Collection[int]) -> list[PaddedNode]:
+        """Return the layers of a part that has these nodes of the model."""
+        found = [node for node in self.nodes.values() if node.node.index in indices]
+        outside = {name: node for name, (index, node) in self.apart.items() if index not in indices}
+        return [outside.get(node.node.name, node) for node in found]
 
     def costs(self, costs: CostProfile) -> CostProfile:
         """Return ``costs`` with the padded nodes' seconds in place of what they take inside."""
@@ -120,8 +151,12 @@ def choose_padding(model: Model, policy: Policy, costs: CostProfile, *, count_fi
     fixed_s = 0.0 if count_fixed else known.layer_s
     order = sorted(cleared, key=lambda name: _on_device_s(model, wanted, costs, name))
     spare = [name for name in policy.serving.takeover if name in cleared and name != order[0]]
-    nodes = _padded(model, wanted, costs, costs.masking, device=order[0], fixed_s=fixed_s)
-    return Padding({node.node.name: node for node in nodes}, (order[0], *spare), kept)
+    sums = [joint for joint in joint_sums(model) if wanted.keys() >= set(joint.names)]
+    joined, plain = (
+        _padded(model, wanted, each, costs, costs.masking, device=order[0], fixed_s=fixed_s) for each in (sums, ())
+    )
+    apart = {name: (joint.node.index, plain[name]) for joint in sums for name in joint.names}
+    return Padding(joined, apart, (order[0], *spare), kept)
 
 
 def _on_device_s(model: Model, names: Iterable[str], costs: CostProfile, device: str) -> float:
@@ -147,42 +182,64 @@ def _moved_s(model: Model, cost: AffineCost, name: str) -> float:
     return cost.base_s + cost.seconds_per_byte_in * sent + cost.seconds_per_byte_out * received
 
 
+@dataclass(frozen=True)
+class _Traffic:
+    """A layer's share of what crosses for it and for those it shares an entry or a sum with; ``note`` names the sum."""
+
+    entry: str
+    exit: str
+    sent_bytes: float
+    received_bytes: float
+    of_base: float
+    note: str = ""
+
+
+def _traffic(model: Model, names: Iterable[str], sums: Sequence[JointSum]) -> dict[str, _Traffic]:
+    joined = {branch.node.name: (joint, branch) for joint in sums for branch in joint.branches}
+    sizes = {name: _sizes(model, name) for name in names}
+    readers = Counter(entry for name, (entry, *_) in sizes.items() if name not in joined)
+    found = {}
+    for name, (entry, exit_, sent, received) in sizes.items():
+        if name in joined:
+            joint, branch = joined[name]
+            thinned, of = RESIDUE_BYTES * math.prod(branch.shape), len(joint.branches)
+            (other,) = (each for each in joint.names if each != name)
+            note = f"; devices add what '{other}' gives, and '{joint.exit}' comes back"
+            found[name] = _Traffic(entry, joint.exit, thinned, received / of, 1 / of, note)
+        else:
+            found[name] = _Traffic(entry, exit_, sent / readers[entry], received, 1 / readers[entry])
+    return found
+
+
 def _padded(
     model: Model,
     wanted: Mapping[str, Choice],
+    sums: Sequence[JointSum],
     costs: CostProfile,
     masking: MaskingProfile,
     *,
     device: str,
     fixed_s: float,
-) -> list[PaddedNode]:
+) -> dict[str, PaddedNode]:
     nodes = {node.name: node for node in model.nodes}
-    readers: dict[str, int] = {}
-    for name in wanted:
-        entry = _sizes(model, name)[0]
-        readers[entry] = readers.get(entry, 0) + 1
-    made = []
+    made = {}
     transfer, crossing = costs.transfers[device], costs.crossing
-    for name, choice in wanted.items():
-        entry, exit_, sent, received = _sizes(model, name)
-        share = 1 / readers[entry]
+    for name, crosses in _traffic(model, wanted, sums).items():
         # Into the enclave come the answer and the prepared correction, which is as large.
-        cross_s = crossing.seconds_per_byte_in * 2 * received
-        cross_s += share * (crossing.base_s + crossing.seconds_per_byte_out * sent)
-        move_s = transfer.seconds_per_byte_out * received
-        move_s += share * (transfer.base_s + transfer.seconds_per_byte_in * sent)
-        made.append(
-            PaddedNode(
-                node=nodes[name],
-                entry=entry,
-                exit=exit_,
-                enclave_s=choice.masked_s + fixed_s,
-                cross_s=cross_s,
-                move_s=move_s,
-                device_s=_device_s(costs, device, name),
-                inside_s=costs.trusted.latency_s[name],
-                offline_s=masking.prepare_s[name],
-                reason=choice.reason,
-            )
+        cross_s = crossing.seconds_per_byte_in * 2 * crosses.received_bytes
+        cross_s += crosses.of_base * crossing.base_s + crossing.seconds_per_byte_out * crosses.sent_bytes
+        move_s = transfer.seconds_per_byte_out * crosses.received_bytes
+        move_s += crosses.of_base * transfer.base_s + transfer.seconds_per_byte_in * crosses.sent_bytes
+        made[name] = PaddedNode(
+            node=nodes[name],
+            entry=crosses.entry,
+            exit=crosses.exit,
+            enclave_s=wanted[name].masked_s + fixed_s,
+            cross_s=cross_s,
+            move_s=move_s,
+            device_s=_device_s(costs, device, name),
+            inside_s=costs.trusted.latency_s[name],
+            offline_s=masking.prepare_s[name],
+            reason=wanted[name].reason + crosses.note,
         )
     return made

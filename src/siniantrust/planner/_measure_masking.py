@@ -122,10 +122,18 @@ def _run(device: Device, exchanges: Sequence[Exchange]) -> list[_Run]:
 
 
 def _by_layer(exchanges: Sequence[Exchange], runs: Sequence[_Run]) -> dict[str, float]:
-    """Return each layer's seconds: its exchange's, shared among its layers by their products."""
+    """Return each node's seconds: its exchange's, shared among its nodes by their products."""
     seconds: dict[str, float] = {}
     for exchange, run in zip(exchanges, runs, strict=True):
-        products = {layer.name: layer.terms * int(np.prod(exchange.shapes[layer.exit])) for layer in exchange.layers}
+        products = {}
+        for layer in exchange.layers:
+            count = layer.terms * int(np.prod(exchange.shapes[layer.exit]))
+            parts = exchange.joins.get(layer.entry)
+            if parts is None:
+                products[layer.name] = count
+            else:  # of as many channels as the value has that is its own input
+                channels = exchange.shapes[layer.entry][1]
+                products |= {part.node: count * part.shape[1] // channels for part in parts}
         total = sum(products.values())
         seconds |= {name: run.seconds * count / total for name, count in products.items()}
     return seconds

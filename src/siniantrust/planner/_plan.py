@@ -96,7 +96,7 @@ class PaddedLayer(_Record):
 
     node: str
     entry: str = Field(description="the value that is sent, padded")
-    exit: str = Field(description="the value whose padded form comes back")
+    exit: str = Field(description="the value whose padded form comes back; of two layers their sum, if devices add")
     masked_s: float
     device_s: float
     inside_s: float = Field(description="what the enclave would take to compute it")

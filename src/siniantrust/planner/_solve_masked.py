@@ -16,7 +16,7 @@ from siniantrust.planner._compose_masked import (
     warn_of_pads,
 )
 from siniantrust.planner._costs import CostProfile
-from siniantrust.planner._masked_costs import RESIDUE_BYTES, PaddedNode, Padding, choose_padding
+from siniantrust.planner._masked_costs import RESIDUE_BYTES, PaddedNode, Padding, choose_padding, crossing_values
 from siniantrust.planner._plan import Alternative, Plan, Prediction
 from siniantrust.planner._policy import Policy
 from siniantrust.planner._solve import solve
@@ -99,16 +99,14 @@ def _padded_plan(
     """
     found = solve(model, cuts, policy=_whole(policy), audit=audit, costs=padding.costs(costs))
     first = found.parts[0]
-    nodes = [padding.nodes[name] for name in first.nodes if name in padding.nodes]
+    mine = set(first.nodes)
+    nodes = padding.within({node.index for node in model.nodes if node.name in mine})
     if not nodes:
         return None
     prediction = compose_masked_prediction(found, nodes, padding, costs)
     everywhere = frozenset(range(len(model.nodes)))
     before = {cut.id: frozenset(prefix_nodes(model, cut)) for cut in cuts.cuts}
-    padded_at = {
-        cut_id: [node for node in padding.nodes.values() if node.node.index in inside]
-        for cut_id, inside in [("", everywhere), *before.items()]
-    }
+    padded_at = {cut_id: padding.within(inside) for cut_id, inside in [("", everywhere), *before.items()]}
     alternatives = []
     for each in found.alternatives:
         padded = padded_at[each.cut_ids[0] if each.cut_ids else ""]
@@ -137,8 +135,7 @@ def _described(
 ) -> Alternative:
     """Return an alternative with its padded layers; ``prediction`` is the plan's, where it is the chosen one."""
     share = alternative.trusted_flops_share - sum(each.node.flops for each in padded) / max(model.flops, 1)
-    names = [*dict.fromkeys(each.entry for each in padded), *(each.exit for each in padded)]
-    crossing = sum(RESIDUE_BYTES * model.tensors[name].elements for name in names)
+    crossing = sum(RESIDUE_BYTES * model.tensors[name].elements for name, _ in crossing_values(padded))
     predicted = alternative if prediction is None else prediction
     return alternative.model_copy(
         update={

@@ -12,16 +12,18 @@ from siniantrust.masking.exact._corrections import Corrections
 from siniantrust.masking.exact._costs import Costs, measure_costs
 from siniantrust.masking.exact._device_part import Arithmetic
 from siniantrust.masking.exact._ledger import PadLedger
+from siniantrust.masking.exact._outline import Outline, read_outline
 from siniantrust.masking.exact._pads import PadSource
 from siniantrust.masking.exact._passes import best_passes
 from siniantrust.masking.exact._program import build_program, offerable
-from siniantrust.masking.exact._program_file import Outline, Settings, dump_program, read_outline
+from siniantrust.masking.exact._program_file import Settings, dump_program
 from siniantrust.masking.exact._prove import unprovable
 from siniantrust.masking.exact._query import Query
 from siniantrust.masking.exact._reference import QuantisedModel
 from siniantrust.masking.exact._relay import Pending, Relay, Status
 from siniantrust.masking.exact._session import ExactSession
 from siniantrust.masking.exact._stages import Exchange, Program
+from siniantrust.masking.exact._sums import JointSum, joint_sums
 from siniantrust.masking.exact._trusted import Meter, Trusted
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Costs",
     "ExactSession",
     "Exchange",
+    "JointSum",
     "Meter",
     "Outline",
     "PadLedger",
@@ -48,6 +51,7 @@ __all__ = [
     "calibrate",
     "choose_layers",
     "dump_program",
+    "joint_sums",
     "measure_costs",
     "offerable",
     "read_outline",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from siniantrust.graph import Model
@@ -34,8 +34,9 @@ def choose_layers(
 ) -> dict[str, Choice]:
     """Choose the set of nodes under pads with which the trusted side takes the least time.
 
-    Nodes that read the same value share its pad, and what passes between layers under pads and layers inside costs the
-    trusted side something, so that they are weighed together.
+    Nodes that read the same value share its pad, two whose results devices add have one of them come back, and what
+    passes between layers under pads and layers inside costs the trusted side something, so that they are weighed
+    together.
 
     Args:
         model: the model.
@@ -54,6 +55,12 @@ def choose_layers(
     if offered and saved < least_saved:
         offered, too_little = frozenset(), f"; pads would save {saved:.0%} of what is done inside, which is too little"
     least_s = total_s(works, offered, costs)
+    less_s = {
+        each: work.summed_s(costs) / 2
+        for name, work in works.items()
+        if {name, work.summed_with} <= offered
+        for each in (name, work.summed_with)
+    }
     chosen: dict[str, Choice] = {}
     for node in model.nodes:
         reason = why_not(model, node)
@@ -64,7 +71,8 @@ def choose_layers(
         gain_s = total_s(works, offered ^ {node.name}, costs) - least_s
         is_offered = node.name in offered
         shared = sum(name in offered and each.entry == work.entry for name, each in works.items()) if is_offered else 1
-        masked_s, inside_s = work.masked_s(costs) + work.reads * costs.mask_s / shared, work.inside_s(costs)
+        masked_s = work.masked_s(costs) + work.reads * costs.mask_s / shared - less_s.get(node.name, 0.0)
+        inside_s = work.inside_s(costs)
         masked_s, inside_s = (masked_s, masked_s + gain_s) if is_offered else (inside_s + gain_s, inside_s)
         reason = _in_words(work, masked_s, inside_s, shared) + too_little
         chosen[node.name] = Choice(is_offered, reason, masked_s, inside_s)
@@ -92,17 +100,13 @@ def _cheapest(works: Mapping[str, LayerWork], costs: Costs) -> frozenset[str]:
         if work.is_read_inside:
             add(("leave", name), _INSIDE, math.inf)
         add(name, ("leave", name), work.leave_s(costs))
+        if work.summed_with is not None:  # what both together save is missed where one of them stays inside
+            add(_PADDED, ("sum", name), work.summed_s(costs))
+            add(("sum", name), name, math.inf)
+            add(("sum", name), work.summed_with, math.inf)
         edges[("enter", work.entry), _INSIDE if work.source is None else work.source] = work.enter_s(costs)
-    reads: dict[str, set[int]] = {}
-    for work in works.values():
-        reads.setdefault(work.entry, set()).add(work.reads)
-    for entry, sizes in reads.items():
-        below = 0
-        for size in sorted(sizes):
-            add(("pad", entry, size), _INSIDE, (size - below) * costs.mask_s)
-            if below:
-                add(("pad", entry, size), ("pad", entry, below), math.inf)
-            below = size
+    for start, end, cost_s in _pad_edges(works, costs):
+        add(start, end, cost_s)
     graph = nx.DiGraph()
     graph.add_nodes_from((_PADDED, _INSIDE))
     for (start, end), cost_s in edges.items():
@@ -111,6 +115,20 @@ def _cheapest(works: Mapping[str, LayerWork], costs: Costs) -> frozenset[str]:
         graph.add_edge(start, end, **capacity)
     _, (padded, _) = nx.minimum_cut(graph, _PADDED, _INSIDE)
     return frozenset(name for name in works if name in padded)
+
+
+def _pad_edges(works: Mapping[str, LayerWork], costs: Costs) -> Iterator[tuple[object, object, float]]:
+    """Yield what a value's pad costs, by how much of it layers look at: a layer that looks at more pays for less."""
+    reads: dict[str, set[int]] = {}
+    for work in works.values():
+        reads.setdefault(work.entry, set()).add(work.reads)
+    for entry, sizes in reads.items():
+        below = 0
+        for size in sorted(sizes):
+            yield ("pad", entry, size), _INSIDE, (size - below) * costs.mask_s
+            if below:
+                yield ("pad", entry, size), ("pad", entry, below), math.inf
+            below = size
 
 
 def _in_words(work: LayerWork, masked_s: float, inside_s: float, shared: int) -> str:

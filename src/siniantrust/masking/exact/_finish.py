@@ -6,7 +6,7 @@ the largest value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ def take_finishes(
     groups: Sequence[Sequence[int]],
     rounds: Sequence[Sequence[int]],
     folded: Mapping[int, tuple[str, frozenset[int]]],
+    offered: Collection[int],
 ) -> tuple[list[list[int]], list[tuple[Finish, ...]]]:
     """Take sums and activations that directly follow a layer out of the enclave's segments.
 
@@ -42,14 +43,14 @@ def take_finishes(
     Args:
         model: the model.
         groups: its nodes that stay inside, per segment; segment ``i`` comes before exchange ``i``.
-        rounds: its offered nodes, per exchange.
+        rounds: its layers, per exchange.
         folded: for each of them the value that it gives with what was folded in, and these nodes.
+        offered: the nodes that devices compute: those layers, and others that are part of them.
 
     Returns:
         The groups without what was taken, and for every exchange what finishes each of its layers.
     """
     there = {tensor.name for tensor in model.inputs}
-    offered = {index for layers in rounds for index in layers}
     taken: set[int] = set()
     found: list[tuple[Finish, ...]] = []
     for group, layers in zip(groups, rounds, strict=False):
@@ -65,7 +66,7 @@ def take_finishes(
     return [[index for index in group if index not in taken] for group in groups], found
 
 
-def _follow(model: Model, value: str, there: set[str], offered: set[int]) -> tuple[Finish, set[int]]:
+def _follow(model: Model, value: str, there: set[str], offered: Collection[int]) -> tuple[Finish, set[int]]:
     addend: str | None = None
     relu, pool = False, None
     nodes: set[int] = set()
@@ -110,7 +111,7 @@ def _pool(model: Model, index: int) -> Pool | None:
     return Pool((kernel[0], kernel[1]), (strides[0], strides[1]), (pads[0], pads[1], pads[2], pads[3]))
 
 
-def _read_by(model: Model, value: str, offered: set[int]) -> bool:
+def _read_by(model: Model, value: str, offered: Collection[int]) -> bool:
     """Return whether devices alone read ``value``, as what they compute on."""
     readers = model.consumers.get(value, ())
     return all(index in offered for index in readers) and all(output.name != value for output in model.outputs)

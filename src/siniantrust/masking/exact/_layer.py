@@ -12,7 +12,7 @@ from siniantrust.errors import PlanError
 from siniantrust.masking.exact import _ring
 
 # Freivalds' check adds this many products below 2^37 in float64.
-_MOST_TERMS = 1 << 15
+MOST_TERMS = 1 << 15
 # What a layer gives, and a sum with another one, stay finite in float32 by far.
 _MOST_FLOAT = 1e37
 
@@ -74,10 +74,10 @@ class Layer:
         """
         if self.weight.dtype != np.int8 or self.weight.min(initial=0) < -_ring.QUANTISED_MAX:
             raise PlanError(f"layer '{self.name}': expected int8 weights from -127 on, found {self.weight.dtype}")
-        if self.terms > _MOST_TERMS:
+        if self.terms > MOST_TERMS:
             raise PlanError(
                 f"layer '{self.name}': {self.terms} products in one sum, the check of a device's work adds at most "
-                f"{_MOST_TERMS} of them exactly; keep it in the enclave"
+                f"{MOST_TERMS} of them exactly; keep it in the enclave"
             )
         _ring.limbs_for(self.name, self.most)
         with np.errstate(over="ignore", invalid="ignore"):  # what is too large is what is looked for

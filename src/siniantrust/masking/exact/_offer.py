@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -70,11 +71,20 @@ _OWN: dict[str, Callable[[dict[str, Any], int, int], _Checks]] = {
 }
 
 
-def make_layer(model: Model, node: Node, *, input_scale: float) -> Layer:
-    """Quantise a node that ``why_not`` has nothing against; ``input_scale`` comes from calibration.
+@dataclass(frozen=True)
+class Linear:
+    """A node that ``why_not`` has nothing against, in float32: weights with rows first, and a bias for each row."""
+
+    weight: np.ndarray = field(repr=False)
+    bias: np.ndarray = field(repr=False)
+    window: Window | None
+
+
+def linear_of(model: Model, node: Node) -> Linear:
+    """Read a node's weights.
 
     Raises:
-        PlanError: if its bounds cannot be proven, or its weights are not finite.
+        PlanError: if they are not finite.
     """
     proto = model.proto.graph.node[node.index]
     constants = {tensor.name: tensor for tensor in model.proto.graph.initializer}
@@ -82,48 +92,66 @@ def make_layer(model: Model, node: Node, *, input_scale: float) -> Layer:
     weight = numpy_helper.to_array(constants[proto.input[1]]).astype(np.float32)
     has_bias = len(proto.input) > _BIAS and bool(proto.input[_BIAS])
     bias = numpy_helper.to_array(constants[proto.input[2]]).astype(np.float32) if has_bias else np.zeros(1, np.float32)
-    window = None
-    if node.op_type == "Conv":
-        window = _window(attributes, weight.shape[2:])
-    else:
+    if node.op_type != "Conv":
         if not attributes.get("transB", 0):
             weight = np.ascontiguousarray(weight.T)
         weight = weight * np.float32(attributes.get("alpha", 1.0))
         bias = bias * np.float32(attributes.get("beta", 1.0))
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
         raise PlanError(f"layer '{node.name}': its weights are not finite")
-    steps, row_scales = _quantised(weight.reshape(len(weight), -1))
+    bias = np.broadcast_to(bias.reshape(-1), (len(weight),)).astype(np.float32)
+    return Linear(weight, bias, window_of(model, node))
+
+
+def window_of(model: Model, node: Node) -> Window | None:
+    """Return how a convolution slides; None for a matrix product."""
+    if node.op_type != "Conv":
+        return None
+    proto = model.proto.graph.node[node.index]
+    (kernel,) = (tensor.dims[2:] for tensor in model.proto.graph.initializer if tensor.name == proto.input[1])
+    return _window(_attributes(proto), tuple(kernel))
+
+
+def make_layer(model: Model, node: Node, *, input_scale: float) -> Layer:
+    """Quantise a node that ``why_not`` has nothing against; ``input_scale`` comes from calibration.
+
+    Raises:
+        PlanError: if its bounds cannot be proven, or its weights are not finite.
+    """
+    proto, linear = model.proto.graph.node[node.index], linear_of(model, node)
+    steps, row_scales = quantised(linear.weight)
     layer = Layer(
         name=node.name,
         entry=proto.input[0],
         exit=proto.output[0],
-        weight=steps.reshape(weight.shape),
-        bias=np.broadcast_to(bias.reshape(-1), (len(weight),)).astype(np.float32),
+        weight=steps,
+        bias=linear.bias,
         input_scale=input_scale,
         row_scales=row_scales,
-        window=window,
+        window=linear.window,
     )
     layer.check()
     return layer
 
 
-def _quantised(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return weights (rows, terms) in steps of +-127 (int8), and what a step of each row is worth.
+def quantised(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights (rows, ...) in steps of +-127 (int8), and what a step of each row is worth.
 
     A row whose sum just needs a fourth byte gets steps up to twice as large: half a bit of a weight, on average, costs
     less than a quarter of all that crosses.
     """
+    form, weight = weight.shape, weight.reshape(len(weight), -1)
     largest = np.abs(weight).max(axis=1)
     scales = np.where(largest > 0, largest / np.float32(_ring.QUANTISED_MAX), np.float32(1)).astype(np.float32)
     steps = _steps(weight, scales)
     most = _ring.NARROW_MOST // _ring.QUANTISED_MAX
     coarser = np.abs(steps.astype(np.int64)).sum(axis=1) / most
     if not 1 < coarser.max(initial=0) <= _COARSER:
-        return steps, scales
+        return steps.reshape(form), scales
     wider = np.where(coarser > 1, scales * np.float32(_ROUNDING) * coarser.astype(np.float32), scales)
     changed = _steps(weight, wider)
     narrow = np.abs(changed.astype(np.int64)).sum(axis=1).max(initial=0) <= most
-    return (changed, wider) if narrow else (steps, scales)
+    return (changed.reshape(form), wider) if narrow else (steps.reshape(form), scales)
 
 
 def _steps(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:

@@ -1,13 +1,15 @@
 """A model as stages that alternate: what the enclave computes in floating point, and layers that devices compute.
 
 The layers are offered as early as their inputs are there: all that are ready at the same time make one exchange, and
-those that read the same value share its pad. Everything else stays in the enclave, in as few pieces as possible; sums
-and activations that directly follow a layer go into the pass that unmasks it.
+those that read the same value share its pad. A sum of two layers' results is one layer, where that is possible.
+Everything else stays in the enclave, in as few pieces as possible; other sums, and activations, that directly follow a
+layer go into the pass that unmasks it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx
 
@@ -16,9 +18,12 @@ from siniantrust.graph import Model, Part, part_from_proto
 from siniantrust.masking.exact._affine import fold_affine
 from siniantrust.masking.exact._device_part import Arithmetic, device_part
 from siniantrust.masking.exact._finish import take_finishes
+from siniantrust.masking.exact._joined import Joined, joint_shape
+from siniantrust.masking.exact._layer import Layer
 from siniantrust.masking.exact._offer import make_layer, why_not
 from siniantrust.masking.exact._stages import Exchange, Program
-from siniantrust.masking.exact._thin import thin
+from siniantrust.masking.exact._sums import join, joint_sums
+from siniantrust.masking.exact._thin import thin, thinned_shape
 
 
 def offerable(model: Model) -> dict[str, str | None]:
@@ -45,66 +50,100 @@ def build_program(
         reason = why_not(model, by_name[name]) if name in by_name else "there is no such node"
         if reason is not None:
             raise PlanError(f"exact masks: node '{name}' cannot be offered to a device: {reason}")
-    layers = {
-        by_name[name].index: make_layer(
-            model, by_name[name], input_scale=input_scales[model.proto.graph.node[by_name[name].index].input[0]]
-        )
-        for name in offered
-    }
-    folded = {}
-    for index, plain in layers.items():
-        layers[index], value, nodes = fold_affine(model, plain)
-        layers[index].check()
-        folded[index] = value, nodes
-    groups, rounds = _schedule(model, set(layers))
-    groups, finishes = take_finishes(model, groups, rounds, folded)
+    nodes = {by_name[name].index for name in offered}
+    units = _units(model, nodes, input_scales)
+    groups, rounds = _schedule(model, units)
+    groups, finishes = take_finishes(model, groups, rounds, {index: each.gives for index, each in units.items()}, nodes)
     segments = tuple(_segment(model, groups, index) for index in range(len(groups)))
     exchanges: list[Exchange] = []
     known = 0
     for number, indices in enumerate(rounds):
-        ready, steps = thin([layers[index] for index in indices])
+        ready, steps = thin([units[index].layer for index in indices])
         names = dict.fromkeys(layer.entry for layer in ready)
         entries = {name: known + place for place, name in enumerate(names)}
         known += len(entries)
-        shapes = {name: _thinned(model.tensors[name].shape, steps.get(name)) for name in entries}
+        joins = {units[index].layer.entry: units[index].parts for index in indices if units[index].parts}
+        shapes = {
+            name: joint_shape(joins[name])
+            if name in joins
+            else thinned_shape(model.tensors[name].shape, steps.get(name, (1, 1)))
+            for name in entries
+        }
         shapes |= {layer.exit: model.tensors[layer.exit].shape for layer in ready}
         limbs = max(layer.limbs for layer in ready)
         # Inside runs a processor, which is fastest so.
         inside = part = device_part(f"exchange{number}", ready, shapes, limbs=limbs, arithmetic="int8")
         if arithmetic != "int8":
             part = device_part(f"exchange{number}", ready, shapes, limbs=limbs, arithmetic=arithmetic)
-        exchanges.append(Exchange(number, entries, ready, finishes[number], steps, limbs, shapes, part, inside))
+        exchanges.append(Exchange(number, entries, ready, finishes[number], steps, joins, limbs, shapes, part, inside))
     return Program(model.inputs, model.outputs, segments, tuple(exchanges))
 
 
-def _thinned(shape: tuple[int, ...], steps: tuple[int, int] | None) -> tuple[int, ...]:
-    if steps is None:
-        return shape
-    return (*shape[:2], *(-(-size // step) for size, step in zip(shape[2:], steps, strict=True)))
+@dataclass(frozen=True)
+class _Unit:
+    """Offered nodes that make one layer, what its entry is put together of, and what it gives with what is folded in.
+
+    ``inside`` are the nodes that were folded in.
+    """
+
+    nodes: tuple[int, ...]
+    layer: Layer
+    parts: tuple[Joined, ...]
+    value: str
+    inside: frozenset[int]
+
+    @property
+    def gives(self) -> tuple[str, frozenset[int]]:
+        return self.value, self.inside
 
 
-def _schedule(model: Model, offered: set[int]) -> tuple[list[list[int]], list[list[int]]]:
-    """Return the enclave's nodes per segment, and the offered nodes per exchange between them."""
+def _units(model: Model, offered: set[int], input_scales: Mapping[str, float]) -> dict[int, _Unit]:
+    """Quantise the offered nodes; return their layers by the last node of each, in the model's order."""
+    sums = {joint.layers[-1]: joint for joint in joint_sums(model) if offered.issuperset(joint.layers)}
+    earlier = {joint.layers[0] for joint in sums.values()}
+    units = {}
+    for index in sorted(offered - earlier):
+        if index in sums:
+            nodes, more = sums[index].layers, sums[index].inside
+            plain, parts = join(model, sums[index], input_scales)
+        else:
+            nodes, more, parts = (index,), frozenset[int](), ()
+            scale = input_scales[model.proto.graph.node[index].input[0]]
+            plain = make_layer(model, model.nodes[index], input_scale=scale)
+        layer, value, inside = fold_affine(model, plain)
+        layer.check()
+        units[index] = _Unit(nodes, layer, parts, value, inside | more)
+    return units
+
+
+def _schedule(model: Model, units: Mapping[int, _Unit]) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the enclave's nodes per segment, and the offered units per exchange between them."""
     there = {tensor.name for tensor in model.inputs}
-    waiting = list(range(len(model.nodes)))
+    offered = {index for unit in units.values() for index in unit.nodes}
+    waiting = [index for index in range(len(model.nodes)) if index in units or index not in offered]
     groups: list[list[int]] = []
     rounds: list[list[int]] = []
+
+    def is_ready(index: int) -> bool:
+        nodes = units[index].nodes if index in units else (index,)
+        read = (name for each in nodes for name in model.nodes[each].inputs)
+        return all(name in there or name not in model.producers for name in read)
+
     while True:
         group: list[int] = []
         left: list[int] = []
         for index in waiting:
-            node = model.nodes[index]
-            if index in offered or not all(name in there or name not in model.producers for name in node.inputs):
+            if index in units or not is_ready(index):
                 left.append(index)
             else:
                 group.append(index)
-                there.update(node.outputs)
+                there.update(model.nodes[index].outputs)
         groups.append(group)
-        ready = [i for i in left if all(n in there or n not in model.producers for n in model.nodes[i].inputs)]
+        ready = [index for index in left if is_ready(index)]
         if not ready:
             return groups, rounds
         rounds.append(ready)
-        there.update(name for index in ready for name in model.nodes[index].outputs)
+        there.update(name for index in ready for each in units[index].nodes for name in model.nodes[each].outputs)
         waiting = [index for index in left if index not in set(ready)]
 
 

@@ -7,7 +7,6 @@ and exchanges. It is read inside an enclave, so that reading it takes no ONNX li
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -16,19 +15,20 @@ import numpy as np
 
 from siniantrust.errors import PlanError, TrustError
 from siniantrust.masking.exact._finish import Finish
+from siniantrust.masking.exact._joined import Joined
 from siniantrust.masking.exact._layer import Layer, Window
 from siniantrust.masking.exact._pool import Pool
 from siniantrust.masking.exact._program_body import Body, taken
 from siniantrust.masking.exact._ring import NARROW, WIDE
-from siniantrust.masking.exact._stages import Correction, Exchange, Program
+from siniantrust.masking.exact._stages import Exchange, Program
 from siniantrust.masking.exact._wire import RESERVED
 
 if TYPE_CHECKING:
     from siniantrust.graph import Part
 
-MAGIC = b"SNEXACT2"
+MAGIC = b"SNEXACT3"
 # What reading JSON of another form, or arrays of another shape, ends with.
-_FAULTS = (LookupError, ValueError, TypeError, AttributeError, OverflowError)
+FAULTS = (LookupError, ValueError, TypeError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +37,6 @@ class Settings:
 
     soundness_bits: int
     wait_when_dry: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """What the host has to know of one exchange: its layers in order, entries, and what belongs to results."""
-
-    layers: tuple[str, ...]
-    entries: tuple[str, ...]
-    corrections: tuple[Correction, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +85,7 @@ def dump_program(program: Program, settings: Settings) -> tuple[bytes, bytes]:
                 "limbs": exchange.limbs,
                 "entries": dict(exchange.entries),
                 "steps": {name: list(steps) for name, steps in exchange.steps.items()},
+                "joins": {name: [_part(part, body) for part in parts] for name, parts in exchange.joins.items()},
                 "shapes": {name: list(shape) for name, shape in exchange.shapes.items()},
                 "finishes": [asdict(finish) for finish in exchange.finishes],
                 "layers": [_described(layer, body) for layer in exchange.layers],
@@ -115,7 +107,7 @@ def load_program(head: bytes, body: memoryview) -> tuple[Program, Settings]:
         TrustError: if head and body are not what ``dump_program`` writes.
         PlanError: if a layer's bound cannot be proven.
     """
-    raw = _parsed(head)
+    raw = parsed(head)
     try:
         program = Program(
             inputs=cast("Any", _ports(raw["inputs"])),
@@ -126,54 +118,42 @@ def load_program(head: bytes, body: memoryview) -> tuple[Program, Settings]:
         settings = Settings(**raw["settings"])
         for layer in program.layers:
             layer.check()
-    except _FAULTS as fault:
-        raise _malformed(fault) from None
+        _require_distinct(program)
+    except FAULTS as fault:
+        raise malformed(fault) from None
     return program, settings
 
 
-def read_outline(head: bytes) -> tuple[Outline, ...]:
-    """Return what the head says of each exchange.
-
-    Raises:
-        TrustError: if it is malformed.
-    """
-    raw = _parsed(head)
-    try:
-        return tuple(_outline(each) for each in raw["exchanges"])
-    except _FAULTS as fault:
-        raise _malformed(fault) from None
+def _require_distinct(program: Program) -> None:
+    """Raise ValueError where two entries have one number, with which both would get the same pad."""
+    numbers = [number for exchange in program.exchanges for number in exchange.entries.values()]
+    if len(set(numbers)) != len(numbers) or any(type(number) is not int for number in numbers):
+        raise ValueError(f"expected of every entry a number of its own, found {numbers}")
 
 
-def _outline(raw: Mapping[str, Any]) -> Outline:
-    shapes, layers, limbs = raw["shapes"], raw["layers"], _limbs(raw)
-    exits = [str(layer["exit"]) for layer in layers]
-    return Outline(
-        layers=tuple(str(layer["name"]) for layer in layers),
-        entries=tuple(raw["entries"]),
-        corrections=tuple(Correction(name, limbs, math.prod(shapes[name][1:])) for name in exits),
-    )
-
-
-def _limbs(raw: Mapping[str, Any]) -> int:
+def limbs_of(raw: Mapping[str, Any]) -> int:
+    """Return how many bytes an exchange's numbers have. Raises ValueError for what they cannot have."""
     limbs = int(raw["limbs"])
     if limbs not in (NARROW, WIDE):
         raise ValueError(f"{limbs} limbs")
     return limbs
 
 
-def _parsed(head: bytes) -> dict[str, Any]:
+def parsed(head: bytes) -> dict[str, Any]:
+    """Return a head's object. Raises TrustError as ``load_program``."""
     if head[: len(MAGIC)] != MAGIC:
         raise TrustError(f"exact masks: expected a program that begins with {MAGIC!r}, found {head[:8]!r}")
     try:
         raw = json.loads(head[len(MAGIC) :])
     except (ValueError, RecursionError) as fault:
-        raise _malformed(fault) from None
+        raise malformed(fault) from None
     if not isinstance(raw, dict):
-        raise _malformed(TypeError("its head is no object"))
+        raise malformed(TypeError("its head is no object"))
     return raw
 
 
-def _malformed(fault: Exception) -> TrustError:
+def malformed(fault: Exception) -> TrustError:
+    """Return the error for a program in which reading found this."""
     return TrustError(f"exact masks: the program is malformed ({type(fault).__name__}: {fault}); build it again")
 
 
@@ -202,9 +182,33 @@ def _described(layer: Layer, body: Body) -> dict[str, Any]:
         "weight": body.add(layer.weight),
         "bias": body.add(layer.bias),
         "row_scales": body.add(layer.row_scales),
-        # As float64: a scale that is rounded would be another one.
-        "input_scale": body.add_bytes(np.float64(layer.input_scale).tobytes()),
+        "input_scale": _scale(layer.input_scale, body),
     }
+
+
+def _part(part: Joined, body: Body) -> dict[str, Any]:
+    return {
+        "node": part.node,
+        "value": part.value,
+        "shape": list(part.shape),
+        "steps": list(part.steps),
+        "scale": _scale(part.scale, body),
+    }
+
+
+def _scale(scale: float, body: Body) -> dict[str, Any]:
+    # As float64: a scale that is rounded would be another one.
+    return body.add_bytes(np.float64(scale).tobytes())
+
+
+def _scale_at(place: Mapping[str, Any], body: memoryview) -> float:
+    return float(taken(place, body).view(np.float64)[0])
+
+
+def _joined(raw: Mapping[str, Any], body: memoryview) -> Joined:
+    rows, columns = raw["steps"]
+    shape = tuple(map(int, raw["shape"]))
+    return Joined(raw["node"], raw["value"], shape, (int(rows), int(columns)), _scale_at(raw["scale"], body))
 
 
 def _layer(raw: Mapping[str, Any], body: memoryview) -> Layer:
@@ -215,7 +219,7 @@ def _layer(raw: Mapping[str, Any], body: memoryview) -> Layer:
         exit=raw["exit"],
         weight=taken(raw["weight"], body),
         bias=taken(raw["bias"], body),
-        input_scale=float(taken(raw["input_scale"], body).view(np.float64)[0]),
+        input_scale=_scale_at(raw["input_scale"], body),
         row_scales=taken(raw["row_scales"], body),
         window=window and Window(**{name: tuple(sizes) for name, sizes in window.items()}),
     )
@@ -237,7 +241,8 @@ def _exchange(number: int, raw: Mapping[str, Any], body: memoryview) -> Exchange
         entries=dict(raw["entries"]),
         layers=tuple(_layer(each, body) for each in raw["layers"]),
         finishes=tuple(_finish(each) for each in raw["finishes"]),
-        limbs=_limbs(raw),
+        joins={name: tuple(_joined(part, body) for part in parts) for name, parts in raw["joins"].items()},
+        limbs=limbs_of(raw),
         steps={name: (int(rows), int(columns)) for name, (rows, columns) in raw["steps"].items()},
         shapes={name: tuple(shape) for name, shape in raw["shapes"].items()},
         part=inside,

@@ -140,6 +140,7 @@ class Query:
         self._owned |= made.values.keys()
         for array in (self.request or {}).values():
             self.trusted.sent_arena.give(array)
+        self._give(self._entered.pop(name) for name in self.trusted.program.exchanges[self.exchange].joins)
         self._forget(2 * self.exchange + 1)
         self.exchange += 1
         self._advance()
@@ -153,11 +154,12 @@ class Query:
             self.values = {}
             return
         exchange = program.exchanges[self.exchange]
-        for name in exchange.entries:
-            if name not in self._steps:
+        for name, last in self.trusted.uses.last_steps.items():
+            # At once, also where it is sent later: bytes are less to keep than floats.
+            if last > 2 * self.exchange and name in self.values and name not in self._steps:
                 self._steps[name] = self.trusted.quantise(name, self.values[name])
         self._forget(2 * self.exchange)
-        self._entered = {name: self.trusted.thinned(exchange, name, self._steps[name]) for name in exchange.entries}
+        self._entered = self.trusted.entered(exchange, self._steps)
         self.request = {
             name: self.trusted.mask(self.queries, exchange, name, steps) for name, steps in self._entered.items()
         }

@@ -10,7 +10,7 @@ import numpy as np
 
 from siniantrust.errors import TrustError
 from siniantrust.masking.exact._corrections import Corrections
-from siniantrust.masking.exact._program_file import Outline
+from siniantrust.masking.exact._outline import Outline
 from siniantrust.masking.exact._trusted import Meter
 from siniantrust.masking.exact._wire import (
     COMPUTE,

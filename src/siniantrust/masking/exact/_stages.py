@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from siniantrust.masking.exact._finish import Finish
+from siniantrust.masking.exact._joined import Joined
 from siniantrust.masking.exact._layer import Layer
 from siniantrust.masking.exact._stock import TAG_BYTES
 
@@ -34,10 +35,11 @@ class Exchange:
     """One round trip: masked entries out, results of the layers back.
 
     ``number`` counts exchanges; ``entries`` maps each value that is sent to its number in the whole program, which its
-    pad is drawn with; ``steps`` says of which of them only every so many rows and columns are sent. ``finishes`` says
-    for every layer what unmasking it gives, and ``shapes`` holds the shapes of entries and results for one item, as
-    they cross, but for the axis of limbs: of ``limbs`` bytes each number is then made. ``part`` is what devices run,
-    ``inside`` what the trusted side runs for the same results.
+    pad is drawn with; ``steps`` says of which of them only every so many rows and columns are sent, and ``joins`` which
+    are no values of the model, but put together of several. ``finishes`` says for every layer what unmasking it gives,
+    and ``shapes`` holds the shapes of entries and results for one item, as they cross, but for the axis of limbs: of
+    ``limbs`` bytes each number is then made. ``part`` is what devices run, ``inside`` what the trusted side runs for
+    the same results.
     """
 
     number: int
@@ -45,10 +47,17 @@ class Exchange:
     layers: tuple[Layer, ...]
     finishes: tuple[Finish, ...]
     steps: Mapping[str, tuple[int, int]]
+    joins: Mapping[str, tuple[Joined, ...]]
     limbs: int
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
     part: Part = field(repr=False)
     inside: Part = field(repr=False)
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The values that entries are, or are put together of."""
+        joined = (part.value for parts in self.joins.values() for part in parts)
+        return (*(name for name in self.entries if name not in self.joins), *joined)
 
     def form(self, value: str, items: int) -> tuple[int, ...]:
         """Return the shape in which an entry or a result of so many items crosses."""

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from siniantrust.errors import DataError, TrustError
 from siniantrust.masking.exact import _ring
 from siniantrust.masking.exact._arena import Arena
+from siniantrust.masking.exact._joined import put_together
 from siniantrust.masking.exact._pads import KEY_BYTES, PadSource
 from siniantrust.masking.exact._passes import Results, best_passes
 from siniantrust.masking.exact._pool import Pool
@@ -273,15 +274,25 @@ class Trusted:
         self._passes.pool(steps.reshape(-1, *steps.shape[2:]), pool, pooled.reshape(-1, *pooled.shape[2:]))
         return pooled
 
-    def thinned(self, exchange: Exchange, entry: str, steps: np.ndarray) -> np.ndarray:
-        """Return the part of an entry's steps that a device gets."""
-        if entry not in exchange.steps:
-            return steps
-        rows, columns = exchange.steps[entry]
-        return np.ascontiguousarray(steps[:, :, ::rows, ::columns])
+    def entered(self, exchange: Exchange, steps: Arrays) -> dict[str, np.ndarray]:
+        """Return what a device gets of values' steps, for each entry; those that are put together are the arena's."""
+        start, found = time.thread_time(), {}
+        for name in exchange.entries:
+            if name in exchange.joins:
+                parts = exchange.joins[name]
+                items = len(steps[parts[0].value])
+                found[name] = self.arena.take((items, *exchange.shapes[name][1:]), np.int8)
+                put_together(parts, steps, found[name])
+            elif name in exchange.steps:
+                rows, columns = exchange.steps[name]
+                found[name] = np.ascontiguousarray(steps[name][:, :, ::rows, ::columns])
+            else:
+                found[name] = steps[name]
+        self.meter.mask_s += time.thread_time() - start
+        return found
 
     def mask(self, queries: Sequence[int], exchange: Exchange, entry: str, steps: np.ndarray) -> np.ndarray:
-        """Return one entry's steps (of ``thinned``) as a device gets them, uint8 with limbs."""
+        """Return one entry's steps (of ``entered``) as a device gets them, uint8 with limbs."""
         start = time.thread_time()
         sent = self.sent_arena.take(exchange.form(entry, len(queries)), np.uint8)
         value, limbs, flat = exchange.entries[entry], exchange.limbs, steps.reshape(len(queries), -1)

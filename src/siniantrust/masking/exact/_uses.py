@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from siniantrust.errors import PlanError
 from siniantrust.masking.exact._finish import Finish
+from siniantrust.masking.exact._joined import check_parts
 from siniantrust.masking.exact._stages import Program
 
 
@@ -37,16 +38,17 @@ def uses(program: Program) -> Uses:
 
     Raises:
         PlanError: if layers read a value in steps that differ, what is pooled as steps is wanted in another form, or
-            its windows are not proven to meet the image.
+            its windows are not proven to meet the image, or an entry is not what its parts make.
     """
-    scales = _input_scales(program)
-    thinned = {name for exchange in program.exchanges for name in exchange.steps}
-    whole = scales.keys() - thinned
+    scales, whole = _input_scales(program), set[str]()
     last_floats: dict[str, int] = {}
     last_steps: dict[str, int] = {}
     added: set[str] = set()
+    for exchange in program.exchanges:
+        whole.update(exchange.entries.keys() - exchange.steps.keys() - exchange.joins.keys())
+        whole.update(part.value for parts in exchange.joins.values() for part in parts if part.steps == (1, 1))
     for number, exchange in enumerate(program.exchanges):
-        last_steps |= dict.fromkeys(exchange.entries, 2 * number + 1)
+        last_steps |= dict.fromkeys(exchange.read, 2 * number + 1)
         for finish in exchange.finishes:
             if finish.addend in whole:
                 added.add(finish.addend)
@@ -66,12 +68,18 @@ def uses(program: Program) -> Uses:
 
 def _input_scales(program: Program) -> dict[str, float]:
     scales: dict[str, float] = {}
-    for layer in program.layers:
-        if scales.setdefault(layer.entry, layer.input_scale) != layer.input_scale:
-            raise PlanError(
-                f"exact masks: layer '{layer.name}' reads '{layer.entry}' in other steps than one before it; give both "
-                "the same input_scale"
-            )
+    for exchange in program.exchanges:
+        for entry, parts in exchange.joins.items():
+            check_parts(entry, exchange.shapes.get(entry, ()) if entry in exchange.entries else (), parts)
+        for layer in exchange.layers:
+            parts = exchange.joins.get(layer.entry, ())
+            read = [(part.node, part.value, part.scale) for part in parts]
+            for name, value, scale in read or [(layer.name, layer.entry, layer.input_scale)]:
+                if scales.setdefault(value, scale) != scale:
+                    raise PlanError(
+                        f"exact masks: layer '{name}' reads '{value}' in other steps than one before it; give both the "
+                        "same input_scale"
+                    )
     return scales
 
 

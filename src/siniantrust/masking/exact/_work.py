@@ -16,6 +16,7 @@ from onnx import helper
 from siniantrust.graph import Model, Node
 from siniantrust.masking.exact._costs import Costs
 from siniantrust.masking.exact._offer import why_not
+from siniantrust.masking.exact._sums import JointSum, joint_sums
 from siniantrust.masking.exact._verify import taps
 
 _KERNEL_AXES = 2
@@ -32,6 +33,8 @@ class LayerWork:
         entry: the value that it reads.
         source: the layer whose result this is, activations and sums aside; None where it is made inside in any case.
         added: the layers whose results are added to its own, activations and sums aside.
+        summed_with: the layer whose result devices add its own to, if both are under pads.
+        sent_again: numbers that are sent once more for that sum.
         entered: numbers in it.
         reads: how many of them it looks at: fewer where a kernel of one pixel has a stride.
         taps: weights that a number is weighed with in the check.
@@ -46,6 +49,8 @@ class LayerWork:
     entry: str
     source: str | None
     added: frozenset[str]
+    summed_with: str | None
+    sent_again: int
     entered: int
     reads: int
     taps: int
@@ -64,6 +69,15 @@ class LayerWork:
     def masked_s(self, costs: Costs) -> float:
         """Return what it takes under a pad, but for its input's."""
         return self.reads * self.taps * costs.verify_s + self.received * costs.unmask_s + costs.layer_s
+
+    def summed_s(self, costs: Costs) -> float:
+        """Return how much less it and ``summed_with`` take together: one result comes back instead of two.
+
+        It is a little more where nothing else under pads reads as much of what is sent again.
+        """
+        if self.summed_with is None:
+            return 0.0
+        return max(self.received * costs.unmask_s + costs.layer_s - self.sent_again * costs.mask_s, 0.0)
 
     def inside_s(self, costs: Costs) -> float:
         """Return what it takes inside, but for what passes between it and its neighbours."""
@@ -107,6 +121,7 @@ def layer_works(model: Model, known_s: Mapping[str, float]) -> dict[str, LayerWo
             read_inside |= {names[index] for index in carried}
         source |= dict.fromkeys(node.outputs, made)
     constants = {tensor.name: tensor for tensor in model.proto.graph.initializer}
+    sums = {joint.names[0]: joint for joint in joint_sums(model)}
     works = {}
     for node in offerable:
         proto = model.proto.graph.node[node.index]
@@ -117,6 +132,7 @@ def layer_works(model: Model, known_s: Mapping[str, float]) -> dict[str, LayerWo
             constants[proto.input[1]],
             source=None if origin is None else names[origin],
             added=frozenset(added.get(node.name, ())),
+            joint=sums.get(node.name),
             is_read_inside=node.name in read_inside,
             # Nothing is what a profiler says of a node that the runtime took into another one.
             known_s=known_s.get(node.name) or None,
@@ -131,6 +147,7 @@ def _work(
     *,
     source: str | None,
     added: frozenset[str],
+    joint: JointSum | None,
     is_read_inside: bool,
     known_s: float | None,
 ) -> LayerWork:
@@ -148,6 +165,8 @@ def _work(
         entry=proto.input[0],
         source=source,
         added=added,
+        summed_with=None if joint is None else joint.names[1],
+        sent_again=0 if joint is None else joint.sent_again(model),
         entered=entry.elements,
         reads=reads,
         taps=taps(kernel, strides, entry.shape[2:], result.shape[2:]) if convolves else 1,
@@ -163,6 +182,7 @@ def _work(
 def total_s(works: Mapping[str, LayerWork], offered: Collection[str], costs: Costs) -> float:
     """Return what all layers take the trusted side where the ``offered`` ones go to devices."""
     total = sum(work.masked_s(costs) if name in offered else work.inside_s(costs) for name, work in works.items())
+    total -= sum(work.summed_s(costs) for name, work in works.items() if {name, work.summed_with} <= {*offered})
     sent: dict[str, int] = {}
     entering: dict[str, float] = {}
     leaving: dict[str, float] = {}

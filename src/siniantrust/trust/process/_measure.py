@@ -25,6 +25,7 @@ PROGRAM: tuple[str, ...] = (
     "siniantrust.masking.exact._arena",
     "siniantrust.masking.exact._field",
     "siniantrust.masking.exact._finish",
+    "siniantrust.masking.exact._joined",
     "siniantrust.masking.exact._layer",
     "siniantrust.masking.exact._native",
     "siniantrust.masking.exact._pads",
