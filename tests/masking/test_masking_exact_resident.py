@@ -195,6 +195,24 @@ def test_joint_entries_are_proven_again_when_a_program_is_loaded(
         ResidentProgram(resident.MAGIC + json.dumps(raw).encode(), memoryview(bytearray(body)), _open_model)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda raw: raw["exchanges"][0]["finishes"][0].update(value="z"), "reads 'r1', which nothing before it makes"),
+        (lambda raw: raw["exchanges"][0]["finishes"][0].update(addend="s1"), "exchange 0 reads 's1', which nothing"),
+        (lambda raw: raw["exchanges"].insert(0, raw["exchanges"].pop()), "exchange 0 reads"),
+        (lambda raw: raw["outputs"][0].update(name="z"), "the model's end reads 'z', which nothing before it makes"),
+        (lambda raw: raw["segments"].append(None), "expected a segment before and behind each of 6 exchanges, found 8"),
+    ],
+)
+def test_values_are_made_before_they_are_read(change: Callable[[dict[str, Any]], object], message: str) -> None:
+    """A program in which something is read that is not there yet is refused when it is loaded, not at a request."""
+    raw, body = _small(downsampling_network)
+    change(raw)
+    with pytest.raises(PlanError, match=message):
+        ResidentProgram(resident.MAGIC + json.dumps(raw).encode(), memoryview(bytearray(body)), _open_model)
+
+
 @pytest.mark.parametrize(("scale", "message"), [(0.5, "reads 'r1' in other steps"), (np.nan, "worth nan")])
 def test_a_part_has_the_steps_of_its_value(scale: float, message: str) -> None:
     """What is joined is worth what the same value is worth to other layers, and worth something."""

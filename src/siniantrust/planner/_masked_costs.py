@@ -184,13 +184,17 @@ def _moved_s(model: Model, cost: AffineCost, name: str) -> float:
 
 @dataclass(frozen=True)
 class _Traffic:
-    """A layer's share of what crosses for it and for those it shares an entry or a sum with; ``note`` names the sum."""
+    """A layer's share of what crosses for it and for those it shares an entry or a sum with; ``note`` names the sum.
+
+    ``of_base`` is its share of an exchange, ``of_layer`` of a layer: two make one whose results devices add.
+    """
 
     entry: str
     exit: str
     sent_bytes: float
     received_bytes: float
     of_base: float
+    of_layer: float = 1.0
     note: str = ""
 
 
@@ -205,7 +209,7 @@ def _traffic(model: Model, names: Iterable[str], sums: Sequence[JointSum]) -> di
             thinned, of = RESIDUE_BYTES * math.prod(branch.shape), len(joint.branches)
             (other,) = (each for each in joint.names if each != name)
             note = f"; devices add what '{other}' gives, and '{joint.exit}' comes back"
-            found[name] = _Traffic(entry, joint.exit, thinned, received / of, 1 / of, note)
+            found[name] = _Traffic(entry, joint.exit, thinned, received / of, 1 / of, 1 / of, note)
         else:
             found[name] = _Traffic(entry, exit_, sent / readers[entry], received, 1 / readers[entry])
     return found
@@ -234,7 +238,7 @@ def _padded(
             node=nodes[name],
             entry=crosses.entry,
             exit=crosses.exit,
-            enclave_s=wanted[name].masked_s + fixed_s,
+            enclave_s=wanted[name].masked_s + crosses.of_layer * fixed_s,
             cross_s=cross_s,
             move_s=move_s,
             device_s=_device_s(costs, device, name),

@@ -74,7 +74,8 @@ def choose_layers(
         masked_s = work.masked_s(costs) + work.reads * costs.mask_s / shared - less_s.get(node.name, 0.0)
         inside_s = work.inside_s(costs)
         masked_s, inside_s = (masked_s, masked_s + gain_s) if is_offered else (inside_s + gain_s, inside_s)
-        reason = _in_words(work, masked_s, inside_s, shared) + too_little
+        # What a sum of two layers reads has a pad of its own.
+        reason = _in_words(work, masked_s, inside_s, 1 if node.name in less_s else shared) + too_little
         chosen[node.name] = Choice(is_offered, reason, masked_s, inside_s)
     return chosen
 

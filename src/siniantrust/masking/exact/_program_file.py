@@ -57,10 +57,11 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A segment's or an exchange's model, serialised, and its inputs."""
+    """A segment's or an exchange's model, serialised, and of a segment its inputs and outputs."""
 
     model: bytes
     inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
 
 
 def dump_program(program: Program, settings: Settings) -> tuple[bytes, bytes]:
@@ -166,11 +167,15 @@ def _ports(raw: Sequence[Mapping[str, Any]]) -> tuple[Port, ...]:
 
 
 def _piece(raw: Mapping[str, Any], body: memoryview) -> Piece:
-    return Piece(taken(raw["model"], body).tobytes(), _ports(raw.get("inputs", ())))
+    return Piece(taken(raw["model"], body).tobytes(), *(_ports(raw.get(side, ())) for side in ("inputs", "outputs")))
 
 
 def _segment(part: Part, body: Body) -> dict[str, Any]:
-    return {"model": body.add_bytes(part.proto.SerializeToString()), "inputs": [_port(each) for each in part.inputs]}
+    return {
+        "model": body.add_bytes(part.proto.SerializeToString()),
+        "inputs": [_port(each) for each in part.inputs],
+        "outputs": [_port(each) for each in part.outputs],
+    }
 
 
 def _described(layer: Layer, body: Body) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from siniantrust.errors import PlanError
@@ -37,8 +38,9 @@ def uses(program: Program) -> Uses:
     """Return where the values of ``program`` are wanted.
 
     Raises:
-        PlanError: if layers read a value in steps that differ, what is pooled as steps is wanted in another form, or
-            its windows are not proven to meet the image, or an entry is not what its parts make.
+        PlanError: if a value is read that nothing before makes, layers read one in steps that differ, what is pooled as
+            steps is wanted in another form, or its windows are not proven to meet the image, or an entry is not what
+            its parts make.
     """
     scales, whole = _input_scales(program), set[str]()
     last_floats: dict[str, int] = {}
@@ -63,7 +65,33 @@ def uses(program: Program) -> Uses:
     for exchange in program.exchanges:
         for finish in exchange.finishes:
             _check_pool(finish, found)
+    _check_order(program)
     return found
+
+
+def _check_order(program: Program) -> None:
+    there = {tensor.name for tensor in program.inputs}
+
+    def require(names: Iterable[str], reader: str) -> None:
+        for name in names:
+            if name not in there:
+                raise PlanError(f"exact masks: {reader} reads '{name}', which nothing before it makes")
+
+    if len(program.segments) != len(program.exchanges) + 1:
+        raise PlanError(
+            f"exact masks: expected a segment before and behind each of {len(program.exchanges)} exchanges, found "
+            f"{len(program.segments)}"
+        )
+    for number, segment in enumerate(program.segments):
+        if segment is not None:
+            require((tensor.name for tensor in segment.inputs), f"segment {number}")
+            there.update(tensor.name for tensor in segment.outputs)
+        for exchange in program.exchanges[number : number + 1]:
+            require(exchange.read, f"exchange {number}")
+            for finish in exchange.finishes:
+                require([finish.addend] if finish.addend is not None else [], f"exchange {number}")
+                there.add(finish.value)
+    require((tensor.name for tensor in program.outputs), "the model's end")
 
 
 def _input_scales(program: Program) -> dict[str, float]:
