@@ -17,7 +17,7 @@ def with_entries(monkeypatch: pytest.MonkeyPatch, *extra: tuple[str, str]) -> No
     """Pretend that other distributions registered backends."""
     known = entry_points(group=_registry.GROUP)
     added = [EntryPoint(name, value, _registry.GROUP) for name, value in extra]
-    monkeypatch.setattr(_registry, "entry_points", lambda **_: EntryPoints([*known, *added]))
+    monkeypatch.setattr(_registry, "_registered", lambda _: EntryPoints([*known, *added]))
 
 
 def test_in_tree_backends_are_found() -> None:
