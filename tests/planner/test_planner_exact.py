@@ -237,7 +237,7 @@ def _step_everywhere(
             array[state, band.rows] = np.where(worse, old, array[state, band.rows])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     shape=st.sampled_from(["chain", "random", "two inputs"]),
@@ -281,7 +281,7 @@ def test_tiles_that_bounds_rule_out_hold_nothing_better(
     assert find_violations(plan, model, None) == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10**6), nodes=st.integers(3, 14), inputs=st.sampled_from([("x",), ("x", "y")]))
 def test_memory_of_a_stretch_is_counted_like_node_by_node(seed: int, nodes: int, inputs: tuple[str, ...]) -> None:
     """Whatever shortcut is taken, a stretch fits a limit if and only if the most that is alive in it does."""
