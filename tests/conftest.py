@@ -1,9 +1,14 @@
-"""What tests of several rooms share: a Ray cluster, and how files are handed out to several workers."""
+"""What tests of several rooms share: a Ray cluster, processes to kill, and how files are handed out to workers."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +65,15 @@ def ray_cluster() -> Iterator[Any]:
 
         with ray_nodes.ray_cluster(nodes=2) as cluster:
             yield cluster
+
+
+@pytest.fixture(scope="session")
+def forks() -> ForkServerContext:
+    """Return a context whose processes are forks of one that has imported what tests run in them, to be killed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["broker_worker", "version_worker"])
+    with pytest.MonkeyPatch.context() as patch:
+        # Up to Python 3.12 a fork server is not told this process's path, and leaves out what it does not find.
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        forkserver.ensure_running()
+    return context
