@@ -178,7 +178,7 @@ def test_every_row_of_an_enclave_says_what_it_is_worth(tmp_path: Path, monkeypat
 
 
 def test_what_masking_costs_is_told_with_its_preparation(written: Path) -> None:
-    """Trusted work is the sum of its kinds; preparation, stock and bytes stand beside it, and each ratio has its bar."""
+    """Trusted work is the sum of its kinds, beside preparation, stock and bytes; bars hold the last row's ratios."""
     record = _record(written, "exact_masks")
     assert {row["network"] for row in record["rows"]} == {"ResNet-50"}
     for row in record["rows"]:
