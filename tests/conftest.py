@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-# Several workers share the cores. Where each computes with as many threads as there are cores, threads that wait for one
-# another in busy loops keep out those that compute: trainings took five times as long.
+# Several workers share the cores. Where each computes with as many threads as there are cores, threads that wait for
+# one another in busy loops keep out those that compute: trainings of two workers took five times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # What takes long to make, and the files that use it: one worker runs them all and makes it once.
