@@ -37,6 +37,7 @@ def _npy(array: np.ndarray) -> bytes:
         (lambda path: path.write_bytes(b""), "cannot be read as .npz"),
         (lambda path: path.write_bytes(b"PK\x03\x04 and no more"), "cannot be read as .npz"),
         (lambda path: path.write_bytes(_npy(LABELS)), "cannot be read as .npz"),
+        (lambda path: path.write_bytes(_npy(LABELS).replace(b"'<i8'", b"',i8'")), "cannot be read as .npz"),
         (
             lambda path: np.savez(path, inputs=np.zeros((0, 1, 8, 8), "f4"), labels=LABELS[:0]),
             r"found float32 of shape \(0, 1, 8, 8\)",
