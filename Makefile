@@ -12,6 +12,8 @@ LOCKS := requirements/torch.lock requirements/dev.lock
 TORCH := $(shell grep -v '^\#' requirements/torch.lock)
 TEST_WORKERS ?= 2
 
+# Tests start hundreds of Python processes: what one has compiled is kept for the next, whatever the caller's setting.
+export PYTHONDONTWRITEBYTECODE :=
 export SINIAN_MLSERVER := $(CURDIR)/$(MLSERVER)/bin/mlserver
 export SINIAN_AARCH64 := $(CURDIR)/$(AARCH64)
 export SINIAN_NVIDIA_SAMPLES := $(CURDIR)/$(NVIDIA_SAMPLES)/verifier/samples

@@ -1,12 +1,62 @@
-"""What tests of several rooms share: a Ray cluster, which takes seconds to start and is started once."""
+"""What tests of several rooms share: a Ray cluster, processes to kill, and how files are handed out to workers."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import sys
+from collections import Counter
 from collections.abc import Iterator
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
+
+# Several workers share the cores. Where each computes with as many threads as there are cores, threads that wait for
+# one another in busy loops keep out those that compute: trainings of two workers took five times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What takes long to make, and the files that use it: one worker runs them all and makes it once.
+_SHARED = {
+    "a Ray cluster": ("test_collab_workers", "test_odla_ray", "test_runtime_ray"),
+    "ONNX's cases": ("test_lowering_operators", "test_odla_node_table", "test_odla_wrong_nodes"),
+}
+
+
+def _unit(node_id: str) -> str:
+    """Return what a test is handed out with: its file, or the files that share something with it."""
+    file = Path(node_id.partition("::")[0])
+    return next((shared for shared, files in _SHARED.items() if file.stem in files), str(file))
+
+
+class _Scheduling(LoadFileScheduling):
+    """As ``--dist loadfile``, but for files that share something, and in the order in which tests were collected."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _unit(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """Hand out whole files, where that was asked for."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False
+    return _Scheduling(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let several workers begin with what is shared, then with files of few tests, which are the long ones.
+
+    So the last file that is handed out has many short tests, and no worker waits long for the other.
+    """
+    if hasattr(config, "workerinput"):
+        sizes = Counter(_unit(item.nodeid) for item in items)
+        items.sort(key=lambda item: (_unit(item.nodeid) not in _SHARED, sizes[_unit(item.nodeid)]))
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +69,15 @@ def ray_cluster() -> Iterator[Any]:
 
         with ray_nodes.ray_cluster(nodes=2) as cluster:
             yield cluster
+
+
+@pytest.fixture(scope="session")
+def forks() -> ForkServerContext:
+    """Return a context whose processes are forks of one that has imported what tests run in them, to be killed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["broker_worker", "version_worker"])
+    with pytest.MonkeyPatch.context() as patch:
+        # Up to Python 3.12 a fork server is not told this process's path, and leaves out what it does not find.
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        forkserver.ensure_running()
+    return context

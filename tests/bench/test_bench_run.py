@@ -22,12 +22,13 @@ attacks = ["ridge"]
 screens = ["distance_correlation"]
 
 [run.budget]
-attacker_items = 200
+attacker_items = 100
 heldout_items = 60
 kernel_features = 256
 patch_rows = 2000
 screen_items = 40
 steps = 2
+threads = 1
 
 [[model]]
 name = "small"

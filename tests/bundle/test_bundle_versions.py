@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import time
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -120,15 +120,13 @@ def test_a_bundle_without_a_version_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_a_killed_program_neither_forgets_nor_locks_out(keystore: KeyStore) -> None:
+def test_a_killed_program_neither_forgets_nor_locks_out(keystore: KeyStore, forks: ForkServerContext) -> None:
     """Killed at random moments, a program that opens one version after the other leaves the last or the next one."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["version_worker"])
     source = random.Random(0)
     opened = 0
     for _ in range(8):
-        here, there = context.Pipe(duplex=False)
-        process = context.Process(target=admit_for_ever, args=(keystore.path, there))
+        here, there = forks.Pipe(duplex=False)
+        process = forks.Process(target=admit_for_ever, args=(keystore.path, there))
         process.start()
         there.close()
         for _ in range(source.randint(1, 4)):

@@ -80,12 +80,12 @@ def test_an_edge_waits_for_others_longer_than_for_a_cloud_that_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cloud that waits for another edge says so from time to time, and is not taken for lost."""
-    monkeypatch.setattr(_service, "_LONGEST_WAIT_S", 0.5)
+    monkeypatch.setattr(_service, "_LONGEST_WAIT_S", 0.2)
     setup = Setup(tmp_path, edges=("a", "b"), edge={"give_up_s": 0.1}).write()
     here = Here(setup)
     here.start_cloud()
     here.start_edge("a")
-    time.sleep(4)
+    time.sleep(2)
     here.start_edge("b")
     here.wait("a", "b", "cloud")
     assert not here.faults

@@ -45,7 +45,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _load(place, small_network()),
         Data(photo_tiles(), labels, "x"),
         place / "audit",
-        budget=replace(SMALL, seeds=2, optimised_items=12, optimisation_steps=20, max_weight=None),
+        budget=replace(
+            SMALL, seeds=2, optimised_items=8, optimisation_steps=6, discriminator_steps=10, max_weight=None
+        ),
         attacks=None,
         screens=None,
     )

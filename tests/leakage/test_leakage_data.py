@@ -100,7 +100,11 @@ def test_data_that_do_not_fit_are_refused(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"hello", b"\x93NUMPY\x01\x00"])
+# NumPy takes what is no dtype for Python, which is a SyntaxError.
+_NO_DTYPE = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': ',f4', 'fortran_order': False, 'shape': (3,), }".ljust(117) + b"\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"hello", b"\x93NUMPY\x01\x00", _NO_DTYPE])
 @pytest.mark.parametrize("name", ["d.npy", "d.npz"])
 def test_files_that_are_no_arrays_are_refused(model: Model, tmp_path: Path, name: str, content: bytes) -> None:
     """A truncated or foreign file is refused by one line that names it."""

@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import parallel_work
 import pytest
 import torch
 from leakage_cases import SMALL, photo_tiles, small_network, write_network
@@ -20,40 +21,25 @@ from siniantrust.leakage import Budget, Data, audit, load_audit
 from siniantrust.leakage._parallel import computing, run_all, seeded, workers_for
 
 
-def _double(number: int, *, pause_s: float) -> tuple[int, int]:
-    time.sleep(pause_s)
-    return 2 * number, os.getpid()
-
-
-def _die(number: int) -> int:
-    if number == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
-def _break(number: int) -> int:
-    raise ValueError(f"broken {number}")
-
-
 def test_several_workers_are_processes_of_their_own() -> None:
     """Two workers compute in two other processes; one computes in this one."""
     tasks = [((number,), {"pause_s": 0.2}) for number in range(4)]
-    found = list(run_all(_double, tasks, workers=2))
+    found = list(run_all(parallel_work.double, tasks, workers=2))
     assert sorted(value for value, _ in found) == [0, 2, 4, 6]
     assert os.getpid() not in {process for _, process in found}
-    assert {process for _, process in run_all(_double, tasks[:1], workers=1)} == {os.getpid()}
-
-
-def test_a_killed_worker_is_named() -> None:
-    """A worker that dies gives an error that says so and what to do, instead of waiting for ever."""
-    with pytest.raises(AuditError, match="a worker of the audit died"):
-        list(run_all(_die, [((number,), {}) for number in range(4)], workers=2))
+    assert {process for _, process in run_all(parallel_work.double, tasks[:1], workers=1)} == {os.getpid()}
 
 
 def test_an_error_in_a_worker_is_raised() -> None:
     """An error in a worker comes out as it is."""
     with pytest.raises(ValueError, match="broken"):
-        list(run_all(_break, [((number,), {}) for number in range(4)], workers=2))
+        list(run_all(parallel_work.fail, [((number,), {}) for number in range(4)], workers=2))
+
+
+def test_a_killed_worker_is_named() -> None:
+    """A worker that dies gives an error that says so and what to do, instead of waiting for ever."""
+    with pytest.raises(AuditError, match="a worker of the audit died"):
+        list(run_all(parallel_work.die, [((number,), {}) for number in range(4)], workers=2))
 
 
 def test_memory_bounds_how_many_cuts_run_at_a_time() -> None:
@@ -111,22 +97,31 @@ def test_cuts_attacked_together_give_the_figures_of_one_by_one(tmp_path: Path) -
             assert screen.score == pytest.approx(second.screens[name].score, abs=1e-3)
 
 
-_SCRIPT = """
-    import sys
-    from dataclasses import replace
-    from pathlib import Path
-    import numpy as np
-    from leakage_cases import SMALL
-    from siniantrust.graph import enumerate_cuts, load_model
-    from siniantrust.leakage import Data, audit
+def audit_in(folder: Path, said: Callable[..., None]) -> None:
+    """Audit the model and data of ``folder`` with a cache."""
+    audit(
+        load_model(folder / "model.onnx"),
+        Data(np.load(folder / "data.npy"), None, "x"),
+        cuts=enumerate_cuts(load_model(folder / "model.onnx")),
+        out=folder / "audit",
+        budget=replace(SMALL, attacker_items=150, heldout_items=60, patch_rows=2000, steps=2, seeds=1),
+        cache=folder / "cache",
+        progress=said,
+        attacks=["ridge", "inverter"],
+        screens=["distance_correlation"],
+    )
 
-    if __name__ == "__main__":
-        folder = Path(sys.argv[1])
-        model = load_model(folder / "model.onnx")
-        said = lambda text, advance=1.0: print(text, flush=True)
-        audit(model, Data(np.load(folder / "data.npy"), None, "x"), cuts=enumerate_cuts(model), out=folder / "audit",
-              budget=replace(SMALL, steps=30, threads=1), cache=folder / "cache", progress=said,
-              attacks=["ridge", "inverter"], screens=["distance_correlation"])
+
+_KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    from test_leakage_parallel import audit_in
+
+    def said(text, advance=1.0):
+        if text.endswith(": attacks"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    audit_in(Path(sys.argv[1]), said)
 """
 
 
@@ -134,21 +129,15 @@ def test_a_killed_audit_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """An audit that is killed after its first cut leaves no audit, and the next run takes over what was finished."""
     write_network(tmp_path / "model.onnx", small_network())
     np.save(tmp_path / "data.npy", photo_tiles(300))
-    (tmp_path / "run.py").write_text(textwrap.dedent(_SCRIPT))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.rstrip().endswith(": attacks"):
-                process.kill()
-                break
-    assert process.returncode == -signal.SIGKILL
+    command = [sys.executable, "-c", textwrap.dedent(_KILLED), str(tmp_path)]
+    ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=False)
+    assert ended.returncode == -signal.SIGKILL
     assert not (tmp_path / "audit").exists()
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npz")}
     trials = [path for path in kept if path.parent.name == "trials"]
     assert len(trials) >= 2
     assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "cache").iterdir())
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    assert load_audit(tmp_path / "audit").cuts
+    said: list[str] = []
+    audit_in(tmp_path, lambda text, **_: said.append(text))
+    assert sum(text.endswith(": attacks") for text in said) == len(load_audit(tmp_path / "audit").cuts)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept

@@ -156,8 +156,8 @@ def _figures(problem: Problem, setting: Setting, budget: Budget) -> dict[str, Es
 
 def test_texts_are_read_off_embeddings_of_tokens() -> None:
     """A recogniser spells sentences that the attacker has never seen from the embeddings of their words."""
-    texts = _texts(500)
-    budget = replace(SMALL, steps=20)
+    texts = _texts(400)
+    budget = replace(SMALL, attacker_items=300, heldout_items=60, steps=14)
     problem, setting = problem_of(_embedded(_tokens(texts)), _tokens(texts), budget, transcript=texts)
     for metric, figure in _figures(problem, setting, budget).items():
         assert figure.mean > 0.9, metric
@@ -284,7 +284,7 @@ def test_an_audit_of_texts_has_both_figures(tmp_path: Path) -> None:
         Data(tokens, None, "x", transcript=texts),
         cuts=enumerate_cuts(model),
         out=tmp_path / "audit",
-        budget=replace(SMALL, steps=12, seeds=1),
+        budget=replace(SMALL, attacker_items=120, heldout_items=50, steps=8, seeds=1),
         attacks=["transcript", "token_embedding"],
         screens=[],
     )

@@ -164,7 +164,7 @@ def test_where_nothing_is_left_the_start_is_kept(attack: ModuleType) -> None:
         heldout=replace(problem.heldout, stores=(noise,)),
         memo={},
     )
-    answer = attack.run(problem, BUDGET, 0)
+    answer = attack.run(problem, replace(BUDGET, optimisation_steps=15), 0)
     assert "gains nothing on validation items" in answer.detail
     np.testing.assert_allclose(answer.heldout, _warm(problem, answer), atol=1e-6)
 

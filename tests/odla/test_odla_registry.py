@@ -17,7 +17,7 @@ def with_entries(monkeypatch: pytest.MonkeyPatch, *extra: tuple[str, str]) -> No
     """Pretend that other distributions registered backends."""
     known = entry_points(group=_registry.GROUP)
     added = [EntryPoint(name, value, _registry.GROUP) for name, value in extra]
-    monkeypatch.setattr(_registry, "entry_points", lambda **_: EntryPoints([*known, *added]))
+    monkeypatch.setattr(_registry, "_registered", lambda _: EntryPoints([*known, *added]))
 
 
 def test_in_tree_backends_are_found() -> None:
@@ -81,6 +81,26 @@ def test_plug_in_that_fails_when_asked_breaks_nothing_else(
         open_device(DeviceSpec("x", "old"))
     assert "cpu" in [info.name for info in list_devices()]
     assert "backend 'blind' cannot list its devices: bus error" in caplog.text
+
+
+def test_a_distribution_that_comes_later_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is registered is read once, and again when the path has changed."""
+    reads: list[str] = []
+
+    def read(*, group: str) -> EntryPoints:
+        reads.append(group)
+        return entry_points(group=group)
+
+    monkeypatch.setattr(_registry, "entry_points", read)
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    assert all("late" not in _registry._backends() for _ in range(3))
+    assert len(reads) == 1
+    folder = tmp_path / "late-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: late\nVersion: 1\n", encoding="utf-8")
+    (folder / "entry_points.txt").write_text(f"[{_registry.GROUP}]\nlate = late:open_device\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert _registry._backends()["late"].value == "late:open_device"
 
 
 def test_two_claims_on_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

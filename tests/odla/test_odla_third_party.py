@@ -19,20 +19,32 @@ sys.path.insert(0, sys.argv[1])
 from odla_parts import gemm_part, make_part
 from onnx import helper
 from siniantrust.odla import DeviceSpec, available_backends, list_devices, open_device, open_part
-from siniantrust.odla.conformance import node_cases, run_case
+from siniantrust.odla.conformance import Case, run_case
 
 port = lambda name: (name, "float32", ["N"])
 nodes = [helper.make_node("Mul", ["a", "b"], ["p"]), helper.make_node("Add", ["p", "a"], ["y"])]
 part = make_part(nodes, [port("a"), port("b")], [port("y")])
 spec = DeviceSpec("desk", "slide-rule")
 device, executable = open_part(spec, part)
-cases = [case for case in node_cases() if case.name in ("test_mul", "test_add", "test_relu")]
+
+def case(operator, expected, **inputs):
+    node = helper.make_node(operator, list(inputs), ["y"])
+    given = {name: np.float32(values) for name, values in inputs.items()}
+    part = make_part([node], [port(name) for name in inputs], [port("y")])
+    return Case(operator, operator, part, "", given, {"y": np.float32(expected)})
+
+cases = [
+    case("Mul", [3, 8], a=[1, 2], b=[3, 4]),
+    case("Add", [4, 6], a=[1, 2], b=[3, 4]),
+    case("Add", [4, 7], a=[1, 2], b=[3, 4]),
+    case("Relu", [0, 2], a=[-1, 2]),
+]
 print(json.dumps({
     "state": available_backends()["slide-rule"],
     "listed": [info.description for info in list_devices() if info.backend == "slide-rule"],
     "y": executable.run({"a": np.float32([1, 2]), "b": np.float32([3, 4])})["y"].tolist(),
     "refused": [entry.node for entry in device.supports(gemm_part())],
-    "table": {case.name: str(run_case(device, case).outcome) for case in cases},
+    "table": [str(run_case(device, case).outcome) for case in cases],
 }))
 """
 
@@ -66,5 +78,5 @@ def test_an_installed_backend_is_found_listed_and_run(site: Path) -> None:
         "listed": ["25 cm, bamboo"],
         "y": [4.0, 10.0],
         "refused": ["gemm", "relu"],
-        "table": {"test_add": "passed", "test_mul": "passed", "test_relu": "declined"},
+        "table": ["passed", "passed", "failed", "declined"],
     }

@@ -70,7 +70,7 @@ def test_the_timeline_has_a_row_for_each_replica(tmp_path: Path) -> None:
         span["device"] = "enclave" if span["stage"] == "part1" else f"gpu{span['item'] % 2}"
         span["ready_s"] = max(span["start_s"] - 0.001, 0.0)
     files.run.write_text(json.dumps(record))
-    shown = words(page(files, tmp_path / "report.html"))
+    shown = words(page(files, tmp_path / "report.html", audit=False))
     assert "part1 on enclave" in shown
     assert "part2 on gpu0" in shown
     assert "part2 on gpu1" in shown
@@ -152,13 +152,13 @@ def test_badge_says_where_the_enclaves_claims_come_from(tmp_path: Path, provenan
 def test_what_admitted_the_enclave_is_told(tmp_path: Path) -> None:
     """The policy's line and the measurement stand beside the provenance; an older record says nothing of them."""
     files = write_files(tmp_path)
-    shown = words(page(files, tmp_path / "report.html"))
+    shown = words(page(files, tmp_path / "report.html", audit=False))
     assert 'line: [enclave] accept = ["simulated", "hardware"].' in shown
     assert "admitted by the policy's accept" in shown
     assert f"simulated or hardware; measurement {'5e' * 32}" in shown
     enclave = json.loads(files.run.read_text())["enclave"]
     edit(files.run, enclave={name: enclave[name] for name in ("provider", "provenance", "protections")})
-    assert "admitted" not in words(page(files, tmp_path / "older.html"))
+    assert "admitted" not in words(page(files, tmp_path / "older.html", audit=False))
 
 
 def test_badge_names_a_provenance_that_the_policy_refuses(tmp_path: Path) -> None:
@@ -166,7 +166,8 @@ def test_badge_names_a_provenance_that_the_policy_refuses(tmp_path: Path) -> Non
     files = write_files(tmp_path)
     enclave = json.loads(files.run.read_text())["enclave"]
     edit(files.run, enclave={**enclave, "provenance": "emulated"})
-    assert "policy does not accept such an enclave" in words(page(files, tmp_path / "report.html"))
+    html = page(files, tmp_path / "report.html", audit=False)
+    assert "policy does not accept such an enclave" in words(html)
 
 
 def test_missing_audit_and_run_are_said_to_be_missing(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def _eventually(what: Callable[[], bool]) -> None:
 
 def test_an_idle_enclave_is_ended_and_the_next_request_attests_anew(tmp_path: Path) -> None:
     """After ``idle_s`` without a request no process holds the keys; the session goes on with another enclave."""
-    deployment = _deploy(tmp_path, idle_s=2.0)
+    deployment = _deploy(tmp_path, idle_s=1.0)
     inputs = deployment.inputs()
     with deployment.open() as session:
         session.run(inputs)
@@ -49,12 +49,12 @@ def test_an_idle_enclave_is_ended_and_the_next_request_attests_anew(tmp_path: Pa
 
 def test_requests_keep_an_enclave(tmp_path: Path) -> None:
     """As long as requests come or one is being worked on, an enclave is not idle."""
-    deployment = _deploy(tmp_path, idle_s=4.0)
+    deployment = _deploy(tmp_path, idle_s=2.0)
     with deployment.open() as session:
         first = _held(session)
         with session._holder.use() as enclave:
             assert enclave is first
-            time.sleep(4.5)
+            time.sleep(2.3)
             assert first.alive
         session.run(deployment.inputs())
         assert _held(session) is first
@@ -62,10 +62,10 @@ def test_requests_keep_an_enclave(tmp_path: Path) -> None:
 
 def test_an_old_enclave_takes_no_more_calls_but_ends_those_in_it(tmp_path: Path) -> None:
     """After ``lifetime_s`` the next request goes to a new enclave; the old one lives until its last call is done."""
-    deployment = _deploy(tmp_path, lifetime_s=1.5)
+    deployment = _deploy(tmp_path, lifetime_s=0.8)
     with deployment.open() as session:
         with session._holder.use() as old:
-            time.sleep(1.6)
+            time.sleep(0.9)
             with session._holder.use() as new:
                 assert new is not old
                 assert old.alive

@@ -219,7 +219,7 @@ def test_a_late_device_is_given_up(tmp_path: Path) -> None:
     deployment = deploy_masked(tmp_path, serving={"call_timeout_s": 0.5})
 
     def late(_: Arrays, right: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        time.sleep(2.0)
+        time.sleep(1.0)
         return right
 
     inputs = deployment.inputs()

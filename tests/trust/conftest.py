@@ -1,19 +1,24 @@
-"""What the tests of the trust room share: keys and launched enclaves."""
+"""What the tests of the trust room share: keys, launched enclaves, and a broker."""
 
 from __future__ import annotations
 
 import contextlib
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from broker_asker import FREE
 from onnx import TensorProto, helper
+from remote_cases import LOOPBACK, key_entry, running
 from trust_parts import CONTEXT, Launch, LoadPart, MakePart, build_part
 
 from siniantrust.graph import Part
 from siniantrust.trust import Enclave, EnclaveSpec, Provenance, launch, seal_part
 from siniantrust.trust._checks import host_checks
+from siniantrust.trust.broker import BrokerServer, KeyBroker, Store
+from siniantrust.trust.tls import Address
 
 
 @pytest.fixture(scope="session")
@@ -81,3 +86,20 @@ def load_part() -> LoadPart:
         return key
 
     return load
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> KeyBroker:
+    """Return a broker with three versions of one key and one of another."""
+    made = KeyBroker(Store.create(tmp_path / "broker"))
+    for version in (1, 2, 3):
+        made.add(key_entry(f"net-{version}", version=version, key=bytes([version]) * 32))
+    made.add(key_entry("other-1", lineage="other", key=b"o" * 32))
+    return made
+
+
+@pytest.fixture
+def broker_address(broker: KeyBroker) -> Iterator[Address]:
+    """Return the address at which the broker is served."""
+    with running(BrokerServer(broker, LOOPBACK, limits=FREE)) as found:
+        yield found

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import multiprocessing
 import random
 import time
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -13,16 +13,14 @@ from siniantrust.trust.broker import KeyBroker, Store
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("rounds", [10, pytest.param(50, marks=pytest.mark.slow)])
-def test_a_killed_broker_forgets_no_release(tmp_path: Path, rounds: int) -> None:
+def test_a_killed_broker_forgets_no_release(tmp_path: Path, forks: ForkServerContext, rounds: int) -> None:
     """Killed at random moments, over and over, a broker finds its log whole and no counter lower than what it gave."""
     path = Store.create(tmp_path / "broker").path
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["broker_worker"])
     source = random.Random(0)
     given = 0
     for _ in range(rounds):
-        here, there = context.Pipe(duplex=False)
-        process = context.Process(target=release_for_ever, args=(path, there))
+        here, there = forks.Pipe(duplex=False)
+        process = forks.Process(target=release_for_ever, args=(path, there))
         process.start()
         there.close()
         for _ in range(source.randint(1, 4)):

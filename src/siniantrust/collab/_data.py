@@ -33,8 +33,8 @@ def load_items(path: Path, task: Task) -> Items:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             found = {name: archive[name] for name in archive.files}
-    # A .npy file is no context manager, which is a TypeError.
-    except (OSError, ValueError, EOFError, TypeError, BadZipFile) as fault:
+    # A .npy file is no context manager, which is a TypeError; NumPy takes a dtype such as ",f4" for Python.
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError, BadZipFile) as fault:
         raise DataError(f"data {path}: cannot be read as .npz ({fault})") from None
     if missing := {"inputs", "labels"} - found.keys():
         raise DataError(f"data {path}: '{min(missing)}' is missing")

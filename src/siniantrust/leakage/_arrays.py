@@ -45,6 +45,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         EOFError,
         RuntimeError,
         MemoryError,
+        SyntaxError,  # of a dtype such as ",f4", which NumPy takes for Python
         tokenize.TokenError,
         zipfile.BadZipFile,
         zlib.error,
