@@ -79,7 +79,7 @@ def run(*, quick: bool) -> Outcome:
             layers = f"{which}: {len(offered)} of {len(every)}"
             rows.append({"network": network.name, "on devices": layers, "inferences a request": items, **row})
         if key in _RATIO_BARS:
-            what = f"{network.name}, {_ITEMS[-1]} inferences a request: whole network over the trusted side's work"
+            what = f"{network.name}, {items} inferences a request: whole network over the trusted side's work"
             bars.append(Bar(what, _RATIO_BARS[key], ratio, at_most=False))
         if key == "resnet50":
             bars.append(Bar(f"{network.name}: bytes saved against layer by layer, %", _BYTES_BAR, saved, at_most=False))

@@ -96,7 +96,7 @@ def _masked(model: Model, cut: Cut, mask: MaskSection) -> tuple[Model, Cut, str]
         sha256 = hashlib.sha256(
             f"{mask.name} {mask.strength} {mask.seed} {sha256_file(mask.calibration)}".encode()
         ).hexdigest()
-    except (OSError, ValueError, EOFError) as fault:
+    except (OSError, ValueError, EOFError, SyntaxError) as fault:
         raise CollabError(f"mask calibration {mask.calibration}: cannot be read as .npy ({fault})") from None
     first, _ = split(model, [cut])
     device, run = open_part(DeviceSpec("calibration", options={"threads": 1}), first)
