@@ -57,6 +57,19 @@ def test_data_that_cannot_be_used_are_one_line(tmp_path: Path, content: Callable
         raise here.faults["a"]
 
 
+@pytest.mark.parametrize("content", [b"", _npy(LABELS)[:40], _npy(LABELS).replace(b"'<i8'", b"',i8'")])
+def test_calibration_items_that_cannot_be_read_are_one_line(tmp_path: Path, content: bytes) -> None:
+    """An empty or torn file of items for the mask, or one of no dtype, is named before anybody is called."""
+    setup = upload_setup(tmp_path)
+    (tmp_path / "public.npy").write_bytes(content)
+    here = Here(setup)
+    here.address = "127.0.0.1:1"
+    here.start_edge("a", sections={"mask": {"name": "gaussian", "strength": 1.0, "calibration": "public.npy"}})
+    here.wait("a")
+    with pytest.raises(CollabError, match=r"mask calibration .*public.npy: cannot be read as .npy"):
+        raise here.faults["a"]
+
+
 @contextmanager
 def full_disk(size_bytes: int) -> Iterator[None]:
     """Let no file of this process grow beyond a size, as a full disk would not."""
