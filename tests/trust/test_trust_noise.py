@@ -162,14 +162,27 @@ def test_an_enclave_refuses_to_let_its_runtime_draw(shared_enclave: Enclave) -> 
 
 def test_other_random_operators_are_refused_by_name() -> None:
     """What cannot become an input is refused when a part is planned and when it is sealed."""
-    part = _noisy(
-        helper.make_node("Bernoulli", ["x"], ["y"], name="coin"), helper.make_node("Identity", ["x"], ["z"], name="id")
-    )
+    part = _noisy(*_coin())
     assert set(unsupported_nodes("process", part)) == {"coin"}
     with pytest.raises(ModelError, match="part 'part': node 'coin': random operator Bernoulli cannot be fed"):
         seal_part(part, key=secrets.token_bytes(32), context=CONTEXT)
 
 
-def test_trustzone_refuses_noise_when_it_is_planned() -> None:
-    """The lowering has no noise: a part with a random operator is refused for it by the node's name."""
-    assert set(unsupported_nodes("optee", _drawing())) == {"normal", "uniform"}
+def test_trustzone_draws_single_precision_alone() -> None:
+    """A trusted application draws float32; a node that draws other numbers is refused by name when it is planned."""
+    assert not unsupported_nodes("optee", _drawing())
+    half = _noisy(
+        helper.make_node("RandomNormalLike", ["x"], ["h"], name="half", dtype=TensorProto.FLOAT16),
+        helper.make_node("Identity", ["x"], ["y"], name="id"),
+        helper.make_node("Identity", ["x"], ["z"], name="other"),
+    )
+    refused = unsupported_nodes("optee", half)
+    assert refused["half"] == "it draws float16, a trusted application draws float32"
+    assert set(unsupported_nodes("optee", _noisy(*_coin()))) == {"coin"}
+
+
+def _coin() -> list[onnx.NodeProto]:
+    return [
+        helper.make_node("Bernoulli", ["x"], ["y"], name="coin"),
+        helper.make_node("Identity", ["x"], ["z"], name="id"),
+    ]

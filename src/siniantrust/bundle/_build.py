@@ -27,7 +27,7 @@ from siniantrust.graph import Cut, Model, Part, split
 from siniantrust.leakage import Data
 from siniantrust.odla import Artifact
 from siniantrust.planner import Plan, dump_plan, validate_plan
-from siniantrust.trust import Label, seal_part
+from siniantrust.trust import Label, runs_prelude, seal_part
 
 _CLIENT = "client"
 
@@ -178,7 +178,7 @@ def _part_files(model: Model, plan: Plan, parts: tuple[Part, ...], *, bundle_id:
     contents: dict[str, bytes] = {}
     visible = []
     for part, planned in zip(parts, plan.parts, strict=True):
-        half = _sealed(part, key, bundle_id) if planned.trusted else _plain(part)
+        half = _sealed(part, key, bundle_id, plan.policy.enclave.provider) if planned.trusted else _plain(part)
         visible.append(half.visible)
         contents.update({f"{part.name}/{name}": data for name, data in half.files.items()})
         described = dump_part_file(part, half.files["model.onnx"], device=planned.device, trusted=planned.trusted)
@@ -214,8 +214,9 @@ def _ahead_files(plan: Plan, parts: tuple[Part, ...], export: Export) -> dict[st
     return contents
 
 
-def _sealed(part: Part, key: bytes, bundle_id: str) -> _Half:
-    sealed = seal_part(part, key=key, context=seal_context(bundle_id, part.name))
+def _sealed(part: Part, key: bytes, bundle_id: str, provider: str) -> _Half:
+    context = seal_context(bundle_id, part.name)
+    sealed = seal_part(part, key=key, context=context, prelude=runs_prelude(provider))
     files = {"model.onnx": sealed.skeleton, "weights.sealed": sealed.sealed}
     return _Half(onnx.ModelProto.FromString(sealed.skeleton), files)
 

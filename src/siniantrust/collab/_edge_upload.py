@@ -27,7 +27,7 @@ from siniantrust.collab._task import Task
 from siniantrust.collab._wire import LABELS, to_messages
 from siniantrust.graph import Part
 from siniantrust.odla import DeviceSpec, open_part
-from siniantrust.trust import EnclaveSpec, launch, seal_part
+from siniantrust.trust import EnclaveSpec, launch, runs_prelude, seal_part
 
 _KEY_BYTES = 32
 _CONTEXT = b"siniantrust collab"
@@ -138,7 +138,7 @@ def _in_enclave(section: EnclaveSection, part: Part, threads: int) -> Iterator[C
         allow_missing=section.allow_missing,
     )
     key = os.urandom(_KEY_BYTES)
-    sealed = seal_part(part, key=key, context=_CONTEXT)
+    sealed = seal_part(part, key=key, context=_CONTEXT, prelude=runs_prelude(section.provider))
     enclave = launch(spec)
     try:
         enclave.load(part.name, sealed.skeleton, sealed.sealed, key, context=_CONTEXT)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from siniantrust.errors import ModelError
-from siniantrust.lowering import _conv, _layout, _pointwise, _pool, _quantised
+from siniantrust.lowering import _conv, _layout, _pointwise, _pool, _quantised, _reduce
 from siniantrust.lowering._arena import Life, place
 from siniantrust.lowering._read import Reading, read
 from siniantrust.lowering._source import write_source
@@ -26,6 +26,7 @@ _OPERATORS: Mapping[str, Callable[[Operation], tuple[Step, ...]]] = {
     **_pointwise.OPERATORS,
     **_pool.OPERATORS,
     **_quantised.OPERATORS,
+    **_reduce.OPERATORS,
 }
 OPERATORS = tuple(sorted(_OPERATORS))
 

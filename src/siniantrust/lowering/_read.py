@@ -85,6 +85,7 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 def _declared_weights(light: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
     """Move the declared values that nothing makes to the inputs, where inference sees them; yield them in order."""
     graph = light.graph
+    batch = {dim.dim_param for entry in graph.input for dim in entry.type.tensor_type.shape.dim[:1]} - {""}
     made = {name for node in graph.node for name in node.output} | {entry.name for entry in graph.input}
     kept = []
     for entry in graph.value_info:
@@ -94,6 +95,11 @@ def _declared_weights(light: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
             graph.input.append(entry)
             yield entry
     del graph.value_info[:]
+    # What is declared is known, also where a shape that was sealed decides; the batch counts 1.
+    for entry in kept:
+        for dim in entry.type.tensor_type.shape.dim[:1]:
+            if dim.dim_param in batch:
+                dim.dim_value = 1
     graph.value_info.extend(entry for entry in kept if not _is_free(entry))
 
 

@@ -137,6 +137,16 @@ static inline void global_max_f32(int32_t planes, int32_t size, const float *x, 
     }
 }
 
+static inline void l2_f32(int32_t count, int32_t size, const float *x, float *y)
+{
+    for (int32_t line = 0; line < count; line++) {
+        double sum = 0.0;
+        for (int32_t i = 0; i < size; i++, x++)
+            sum += (double)*x * (double)*x;
+        y[line] = (float)__builtin_sqrt(sum);
+    }
+}
+
 static inline void batch_norm_f32(int32_t batch, int32_t channels, int32_t size, float epsilon, const float *x,
                                   const float *scale, const float *bias, const float *mean, const float *variance,
                                   float *y)

@@ -6,7 +6,7 @@ from siniantrust.trust._evidence import AttestationResult, Evidence, ReferenceVa
 from siniantrust.trust._labels import Label, Provenance, ThreatModel, may_see
 from siniantrust.trust._offers import Offer, provider_offers
 from siniantrust.trust._protections import PROTECTIONS, Protection
-from siniantrust.trust._registry import launch, set_up, unsupported_nodes
+from siniantrust.trust._registry import launch, runs_prelude, set_up, unsupported_nodes
 from siniantrust.trust._seal import SealedPart, seal_file, seal_part, seal_program, unseal_file, unseal_part
 from siniantrust.trust._sealed_data import SealedData, SealOrigin
 from siniantrust.trust._switch import measure_switch
@@ -47,6 +47,7 @@ __all__ = [
     "measure_crossing",
     "measure_switch",
     "provider_offers",
+    "runs_prelude",
     "seal_file",
     "seal_part",
     "seal_program",

@@ -15,6 +15,7 @@ from onnx import helper
 
 from siniantrust.graph import Part, Tensor, peak_bytes
 from siniantrust.odla import Arrays, DeviceSpec, compute_part, fit_non_negative, open_device
+from siniantrust.trust._registry import runs_prelude
 from siniantrust.trust._seal import seal_part
 from siniantrust.trust._types import CrossingCost, Enclave
 
@@ -100,7 +101,7 @@ def _taken(
 def load_sealed(enclave: Enclave, name: str, part: Part, inputs: Arrays) -> Callable[[], object]:
     """Load a part under ``name`` and a key of its own; return the function that runs it on ``inputs``."""
     key, context = secrets.token_bytes(32), b"siniantrust crossing"
-    sealed = seal_part(part, key=key, context=context)
+    sealed = seal_part(part, key=key, context=context, prelude=runs_prelude(enclave.info().provider))
     enclave.load(name, sealed.skeleton, sealed.sealed, key, context=context)
     return partial(enclave.run, name, inputs)
 

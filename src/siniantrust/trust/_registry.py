@@ -11,7 +11,7 @@ import onnx
 
 from siniantrust import lowering
 from siniantrust.errors import EnclaveError
-from siniantrust.graph import Part, unfed_noise
+from siniantrust.graph import Part, feed_noise, noise_inputs, unfed_noise
 from siniantrust.trust._evidence import check_provenance
 from siniantrust.trust._labels import Provenance
 from siniantrust.trust._take_out import take_out
@@ -83,12 +83,30 @@ def unsupported_nodes(provider: str, part: Part) -> dict[str, str]:
         EnclaveError: if the provider is unknown.
         ModelError: if the part's inputs or outputs are such that nothing in it can be run there.
     """
-    if not _find(provider).lowers_to_c:
-        return unfed_noise(part.proto)
+    unfed = unfed_noise(part.proto)
+    if unfed or not _find(provider).lowers_to_c:
+        return unfed
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(part.proto)
+    feed_noise(skeleton, origin=f"part '{part.name}'")
+    other = {each.name: each.dtype for each in noise_inputs(skeleton) if each.dtype != "float32"}
+    undrawn = {
+        node.name: f"it draws {other[name]}, a trusted application draws float32"
+        for node in skeleton.graph.node
+        for name in node.input
+        if name in other
+    }
     take_out(skeleton)
-    return lowering.unsupported(skeleton, name=part.name)
+    return undrawn | lowering.unsupported(skeleton, name=part.name)
+
+
+def runs_prelude(provider: str) -> bool:
+    """Say whether enclaves of ``provider`` run a prelude when they draw noise; others do its work in the part.
+
+    Raises:
+        EnclaveError: if the provider is unknown.
+    """
+    return not _find(provider).lowers_to_c
 
 
 def set_up(provider: str, tell: Callable[[str], None]) -> None:

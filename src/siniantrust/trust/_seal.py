@@ -26,12 +26,12 @@ class SealedPart:
     sealed: bytes
 
 
-def seal_part(part: Part, *, key: bytes, context: bytes) -> SealedPart:
+def seal_part(part: Part, *, key: bytes, context: bytes, prelude: bool = True) -> SealedPart:
     """Seal ``part`` under ``key`` (32 bytes), bound to ``context`` (what it is sealed for, for example a bundle's id).
 
     Its random operators become reserved inputs, which the enclave fills itself: the runtime inside it draws nothing.
-    What the part makes of noise and constants alone is sealed beside its weights as a model of its own, the prelude,
-    which the enclave runs when it draws (``graph.take_prelude``).
+    With ``prelude``, what the part makes of noise and constants alone is sealed beside its weights as a model of its
+    own, which the enclave runs when it draws (``graph.take_prelude``, ``runs_prelude``).
 
     Raises:
         TrustError: if the key has another length, or the part holds numbers that cannot be taken out of it.
@@ -40,11 +40,11 @@ def seal_part(part: Part, *, key: bytes, context: bytes) -> SealedPart:
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(part.proto)
     feed_noise(skeleton, origin=f"part '{part.name}'")
-    prelude = take_prelude(skeleton)
+    before = take_prelude(skeleton) if prelude else None
     weights = take_out(skeleton)
-    if prelude is not None:
+    if before is not None:
         weights.metadata_props.add(
-            key=_sealed.PRELUDE_KEY, value=base64.b64encode(prelude.SerializeToString()).decode("ascii")
+            key=_sealed.PRELUDE_KEY, value=base64.b64encode(before.SerializeToString()).decode("ascii")
         )
     raw = skeleton.SerializeToString()
     sealed = _sealed.seal_bytes(weights.SerializeToString(), skeleton=raw, key=key, context=context)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
 from siniantrust.errors import DataError
-from siniantrust.lowering import Lowered
+from siniantrust.lowering import Lowered, Slot
 from siniantrust.trust.optee._application import Session
+from siniantrust.trust.optee._inputs import Inputs
+from siniantrust.trust.process._noise import PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,25 +20,27 @@ class Part:
     """A loaded part. With ``batched``, items of a batch are run one after the other."""
 
     lowered: Lowered
+    inputs: Inputs
     session: Session
     batched: bool
 
 
 def is_batched(proto: onnx.ModelProto) -> bool:
-    """Say whether the first axis of every input and output is the free batch."""
-    shapes = [entry.type.tensor_type.shape for entry in (*proto.graph.input, *proto.graph.output)]
+    """Say whether the first axis of every output and input, but for noise, is the free batch."""
+    given = (entry for entry in proto.graph.input if not entry.name.startswith(PREFIX))
+    shapes = [entry.type.tensor_type.shape for entry in (*given, *proto.graph.output)]
     return all(shape.dim and shape.dim[0].dim_param for shape in shapes)
 
 
 def batch_items(
-    name: str, lowered: Lowered, inputs: Mapping[str, np.ndarray], *, batched: bool
+    name: str, given: Sequence[Slot], inputs: Mapping[str, np.ndarray], *, batched: bool
 ) -> list[dict[str, np.ndarray]]:
     """Check the inputs and return those of each item of the batch.
 
     Raises:
         DataError: if they do not fit the part.
     """
-    slots = {slot.name: slot for slot in lowered.inputs}
+    slots = {slot.name: slot for slot in given}
     if inputs.keys() != slots.keys():
         raise DataError(f"part {name}: expected inputs {sorted(slots)}, found {sorted(inputs)}")
     arrays = {entry: np.asarray(array) for entry, array in inputs.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from siniantrust._files import sha256_bytes, write_atomic
 from siniantrust.errors import EnclaveError
 from siniantrust.lowering import Lowered, Slot
 from siniantrust.trust.optee._cache import CROSS_COMPILE, SETUP, SOURCES, Machine
+from siniantrust.trust.optee._inputs import LAWS, Inputs, Noise
 
 _DEFINITIONS = """
 #include "part.h"
@@ -25,6 +27,8 @@ _DEFINITIONS = """
 
 const struct part_weight part_weights[] = {{{entries}}};
 const uint32_t part_weights_count = {count};
+const struct part_noise part_noise[] = {{{noise}}};
+const uint32_t part_noise_count = {noise_count}, part_given_bytes = {given_bytes};
 const uint32_t part_plain_bytes = {plain_bytes};
 const uint32_t part_input_bytes = PART_INPUT_BYTES, part_output_bytes = PART_OUTPUT_BYTES;
 const uint32_t part_arena_bytes = PART_ARENA_BYTES;
@@ -47,19 +51,20 @@ class Application:
     memory_bytes: int
 
 
-def build(machine: Machine, lowered: Lowered, *, skeleton: bytes, plain_bytes: int) -> Application:
+def build(machine: Machine, lowered: Lowered, inputs: Inputs, *, skeleton: bytes, plain_bytes: int) -> Application:
     """Build, or take what was built before.
 
     Args:
         machine: the emulated machine, which has the kit.
         lowered: the part.
+        inputs: which of its inputs are given, and which the application draws.
         skeleton: of the sealed part: the application opens weights that were sealed with this one only.
         plain_bytes: of the sealed weights once they are decrypted, which happens in the weights' own place.
 
     Raises:
         EnclaveError: if the compiler or the kit fails.
     """
-    source = lowered.source + _definitions(lowered, skeleton=skeleton, plain_bytes=plain_bytes)
+    source = lowered.source + _definitions(lowered, inputs, skeleton=skeleton, plain_bytes=plain_bytes)
     digest = hashlib.sha256(source.encode())
     for path in sorted((SOURCES / "ta").iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -73,14 +78,22 @@ def build(machine: Machine, lowered: Lowered, *, skeleton: bytes, plain_bytes: i
     return Application(uuid, signed, sha256_bytes(signed), memory_bytes)
 
 
-def _definitions(lowered: Lowered, *, skeleton: bytes, plain_bytes: int) -> str:
+def _definitions(lowered: Lowered, inputs: Inputs, *, skeleton: bytes, plain_bytes: int) -> str:
     entries = ", ".join(_entry(slot) for slot in lowered.weights)
     return _DEFINITIONS.format(
         entries=entries or '{"", 0, 0, 0}',
         count=len(lowered.weights),
+        noise=", ".join(map(_drawn, inputs.noise)) or "{0, 0, 0, 0, 0}",
+        noise_count=len(inputs.noise),
+        given_bytes=inputs.given_bytes,
         plain_bytes=plain_bytes,
         skeleton=", ".join(map(str, hashlib.sha256(skeleton).digest())),
     )
+
+
+def _drawn(noise: Noise) -> str:
+    law = f"{LAWS.index(noise.law.kind)}, {noise.slot.offset_bytes}, {math.prod(noise.slot.shape)}"
+    return f"{{{law}, {noise.law.offset!r}, {noise.law.factor!r}}}"
 
 
 def _entry(slot: Slot) -> str:

@@ -18,7 +18,6 @@ from siniantrust.errors import (
     SinianError,
     TrustError,
 )
-from siniantrust.graph import noise_inputs
 from siniantrust.lowering import Lowered, lower, pack, unpack
 from siniantrust.trust._evidence import Evidence
 from siniantrust.trust._labels import Provenance
@@ -31,6 +30,7 @@ from siniantrust.trust.optee._build import build
 from siniantrust.trust.optee._cache import Machine, find_machine
 from siniantrust.trust.optee._evidence import PROTECTIONS, PROVIDER
 from siniantrust.trust.optee._guest import MAX_SESSIONS, Guest
+from siniantrust.trust.optee._inputs import inputs_of, require_no_prelude
 
 # A part that computes nothing: its application is what is attested before the first real part is there.
 _NO_PART = Lowered(
@@ -73,7 +73,7 @@ class OpteeEnclave:
         self._parts: dict[str, Part] = {}
         self._guest = Guest(self._machine)
         try:
-            application = build(self._machine, _NO_PART, skeleton=b"", plain_bytes=0)
+            application = build(self._machine, _NO_PART, inputs_of("", _NO_PART), skeleton=b"", plain_bytes=0)
             self._base = Session(self._guest, self._machine, application, accept=spec.accept)
         except BaseException:
             self._guest.close()
@@ -134,16 +134,16 @@ class OpteeEnclave:
             AttestationError: if the application's evidence does not pass; no key was sent then.
         """
         proto = onnx.ModelProto.FromString(skeleton)
-        for each in noise_inputs(proto):
-            raise EnclaveError(f"part {name}: a trusted application draws no noise, and '{each.name}' needs it")
+        require_no_prelude(name, proto)
         try:
             lowered = lower(proto, name=name)
         except ModelError as fault:
             raise EnclaveError(str(fault)) from None
+        inputs = inputs_of(name, lowered)
         plain_bytes = len(sealed) - OVERHEAD_BYTES
         if plain_bytes < lowered.weights_bytes:
             raise TrustError(f"part {name}: sealed weights: {len(sealed)} bytes cannot hold this part's weights")
-        application = build(self._machine, lowered, skeleton=skeleton, plain_bytes=plain_bytes)
+        application = build(self._machine, lowered, inputs, skeleton=skeleton, plain_bytes=plain_bytes)
         with self._lock, self._ending_on_loss():
             replaced = self._parts.pop(name, None)
             if replaced is not None:
@@ -161,7 +161,7 @@ class OpteeEnclave:
             except BaseException:
                 session.close()
                 raise
-            self._parts[name] = Part(lowered, session, is_batched(proto))
+            self._parts[name] = Part(lowered, inputs, session, is_batched(proto))
 
     def run(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the part ``name``, one item of the batch after the other.
@@ -176,12 +176,12 @@ class OpteeEnclave:
             part = self._parts.get(name)
             if part is None:
                 raise EnclaveError(f"enclave: no part '{name}' is loaded; loaded are: {sorted(self._parts)}")
-            items = batch_items(name, part.lowered, inputs, batched=part.batched)
+            items = batch_items(name, part.inputs.given, inputs, batched=part.batched)
             answers = [
                 unpack(
                     part.lowered.outputs,
                     part.session.run(
-                        pack(part.lowered.inputs, item, part.lowered.input_bytes),
+                        pack(part.inputs.given, item, part.inputs.given_bytes),
                         answer_bytes=part.lowered.output_bytes,
                     ),
                 )

@@ -45,6 +45,11 @@ TEE_Result gcm_operation(const uint8_t *key, uint32_t mode, TEE_OperationHandle 
     return keyed(TEE_ALG_AES_GCM, mode, TEE_TYPE_AES, key, operation);
 }
 
+TEE_Result counter_operation(const uint8_t *key, TEE_OperationHandle *operation)
+{
+    return keyed(TEE_ALG_AES_CTR, TEE_MODE_ENCRYPT, TEE_TYPE_AES, key, operation);
+}
+
 static TEE_Result hmac(const uint8_t *key, const void *data, size_t size, uint8_t *mac)
 {
     TEE_OperationHandle operation = TEE_HANDLE_NULL;

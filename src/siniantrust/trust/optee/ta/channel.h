@@ -42,5 +42,7 @@ void channel_close(struct channel *channel);
 
 /* Prepare AES-256-GCM under a key. */
 TEE_Result gcm_operation(const uint8_t *key, uint32_t mode, TEE_OperationHandle *operation);
+/* The same for AES-256 in counter mode. */
+TEE_Result counter_operation(const uint8_t *key, TEE_OperationHandle *operation);
 
 #endif

@@ -3,6 +3,7 @@
 #include <tee_internal_api.h>
 
 #include "channel.h"
+#include "noise.h"
 #include "part.h"
 #include "seal.h"
 #include "unseal.h"
@@ -66,6 +67,7 @@ void TA_CloseSessionEntryPoint(void *context)
 {
     (void)context;
     channel_close(&session.channel);
+    noise_close();
     TEE_MemFill(part_weights_block, 0, part_plain_bytes);
     TEE_MemFill(part_input_block, 0, part_input_bytes);
     TEE_MemFill(part_output_block, 0, part_output_bytes);
@@ -113,8 +115,8 @@ static TEE_Result take_input(const struct request *request, const uint8_t *paylo
 {
     size_t room = 0;
 
-    if (session.is_loaded && request->offset <= part_input_bytes)
-        room = part_input_bytes - request->offset;
+    if (session.is_loaded && request->offset <= part_given_bytes)
+        room = part_given_bytes - request->offset;
     room = room < PIECE_BYTES ? room : PIECE_BYTES;
     if (!session.is_loaded || size != sealed_size(room)) {
         *status = REFUSED_REQUEST;
@@ -188,6 +190,8 @@ static TEE_Result answer(const struct request *request, const uint8_t *payload, 
         return take_input(request, payload, size, status);
     case RUN:
         result = take_input(request, payload, size, status);
+        if (result == TEE_SUCCESS && *status == DONE)
+            result = noise_draw();
         if (result == TEE_SUCCESS && *status == DONE) {
             part_run(part_weights_block, part_input_block, part_output_block, part_arena_block);
             session.has_output = true;
