@@ -56,7 +56,8 @@ def _gather(operation: Operation) -> tuple[Step, ...]:
     if not length:
         raise RefusedError(f"axis {axis} of '{x.name}' has no elements")
     if y.shape != (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]):
-        raise RefusedError(f"picking {list(indices.shape)} from axis {axis} of {list(x.shape)} is not {list(y.shape)}")
+        picked = f"picking {list(indices.shape)} from axis {axis} of {list(x.shape)}"
+        raise RefusedError(f"{picked} is not '{y.name}', {list(y.shape)}")
     outer, size = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :]) * np.dtype(x.dtype).itemsize
     return (Step("gather", (outer, length, size, indices.elements, KINDS[indices.dtype], x, indices, y), y),)
 
