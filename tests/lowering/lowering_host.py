@@ -20,6 +20,8 @@ _FLAGS = (
     *("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"),
     *("-ffreestanding", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing"),
 )
+# What C leaves undefined is written to the standard error. Floats that do not fit an integer are not in "undefined".
+SANITISERS = ("-fsanitize=undefined,float-cast-overflow",)
 _GUARD_BYTES = 64
 _GUARD = 0xA5
 _BLOCK_ALIGNMENT = 16
@@ -58,14 +60,16 @@ def run_reference(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> d
     return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
 
-def run_lowered(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
+def run_lowered(
+    model: onnx.ModelProto, inputs: Mapping[str, np.ndarray], folder: Path, *flags: str
+) -> dict[str, np.ndarray]:
     """Lower a model, compile it and run it once."""
     lowered = lower(model)
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    return run_source(lowered, compile_part(lowered.source, folder).part_run, weights, inputs)
+    return run_source(lowered, compile_part(lowered.source, folder, *flags).part_run, weights, inputs)
 
 
-def compile_part(source: str, folder: Path) -> ctypes.CDLL:
+def compile_part(source: str, folder: Path, *flags: str) -> ctypes.CDLL:
     """Compile a lowered part, every warning being an error; skip the test where there is no C compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
@@ -74,7 +78,7 @@ def compile_part(source: str, folder: Path) -> ctypes.CDLL:
     file = folder / f"part{number}.c"
     file.write_text(source)
     library = folder / f"part{number}.so"
-    subprocess.run([compiler, *_FLAGS, "-o", str(library), str(file)], check=True)
+    subprocess.run([compiler, *_FLAGS, *flags, "-o", str(library), str(file)], check=True)
     return ctypes.CDLL(str(library))
 
 

@@ -25,8 +25,6 @@ _REASONS = (
     "only its first output",
     "training mode",
     "by blocks",
-    "product with a vector",
-    "broadcast its batches",
     "only with two",
     "runtimes differ",
 )
@@ -46,7 +44,8 @@ def test_node_tests_pass_or_are_refused_with_a_reason(tmp_path: Path) -> None:
     cases = [case for case in node_cases() if case.operator in OPERATORS and case.part is not None]
     attempts = [(case, _attempt(case)) for case in cases]
     taken = [(case, found) for case, found in attempts if isinstance(found, Lowered)]
-    assert set(Counter(case.operator for case, _ in taken)) == set(OPERATORS)
+    # ONNX's cases of Cast are all of dtypes that are refused here: test_lowering_numbers.py has others.
+    assert set(Counter(case.operator for case, _ in taken)) == set(OPERATORS) - {"Cast"}
     refusals = {case.name: found for case, found in attempts if isinstance(found, str)}
     assert {name: why for name, why in refusals.items() if not any(reason in why for reason in _REASONS)} == {}
     library = compile_part("\n".join(_numbered(found, number) for number, (_, found) in enumerate(taken)), tmp_path)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
+
+from siniantrust.lowering._broadcast import c_numbers, padded, steps_in
 from siniantrust.lowering._quantised import quantised
 from siniantrust.lowering._values import Operation, RefusedError, Step, Value, c_float, require_dtype
 from siniantrust.lowering._windows import window_of
@@ -52,57 +56,69 @@ def _gemm(operation: Operation) -> tuple[Step, ...]:
     a, b, c, y = operation.operand(0), operation.operand(1), operation.optional(2), operation.output
     require_dtype(a, "float32")
     turn_a, turn_b = operation.attribute("transA", 0), operation.attribute("transB", 0)
-    k, m = a.shape if turn_a else a.shape[::-1]
-    n = y.shape[1]
-    steps_a = (1, m) if turn_a else (k, 1)
-    steps_b = (1, k) if turn_b else (n, 1)
+    sizes = _sizes(_turned(a.shape, turn_a), _turned(b.shape, turn_b), y)
+    steps = (c_numbers(_turned(steps_in(value.shape), turn)) for value, turn in ((a, turn_a), (b, turn_b)))
     factors = c_float(operation.attribute("alpha", 1.0)), c_float(operation.attribute("beta", 1.0))
-    rows, columns = (1, 1) if c is None else ((1, 1, *c.shape)[-_MATRIX:])
-    steps_c = (columns if rows > 1 else 0, int(columns > 1))
-    return (Step("gemm_f32", (1, m, k, n, *steps_a, *steps_b, 0, *factors, *steps_c, a, b, c, y), y),)
+    steps_c = None if c is None else c_numbers(steps_in(c.shape))
+    return (Step("gemm_f32", (*sizes, *factors, *steps, steps_c, a, b, c, y), y),)
 
 
-def _product(a: Value, b: Value) -> tuple[int, int, int, int, int]:
-    """Return batch, m, k, n, and the step from one right matrix to the next, of a product as numpy.matmul defines it.
+def _turned(axes: tuple[int, ...], turn: int) -> tuple[int, ...]:
+    """Return axes with the last two in the other order if ``turn`` is not 0."""
+    return (*axes[:-_MATRIX], *reversed(axes[-_MATRIX:])) if turn else axes
+
+
+def _sizes(left: Sequence[int], right: Sequence[int], y: Value) -> tuple[str, int]:
+    """Return the shape of a product of matrices or batches of them, and how many products each element sums.
 
     Raises:
-        RefusedError: if operands are vectors, or batches are broadcast in any other way than one right matrix for all.
+        RefusedError: if the shapes do not fit together.
     """
-    if min(len(a.shape), len(b.shape)) < _MATRIX:
-        raise RefusedError("a product with a vector cannot be lowered, only of matrices")
-    (*batch, m, k), (*right, _, n) = a.shape, b.shape
-    if math.prod(right) == 1 and len(right) <= len(batch):
-        return 1, math.prod(batch) * m, k, n, 0
-    if batch != right:
-        raise RefusedError(f"a product of {list(a.shape)} and {list(b.shape)} would broadcast its batches")
-    return math.prod(batch), m, k, n, k * n
+    misfit = RefusedError(f"a product of {list(left)} and {list(right)} is not '{y.name}', {list(y.shape)}")
+    try:
+        batch = np.broadcast_shapes(left[:-_MATRIX], right[:-_MATRIX])
+        (m, k), (rows, n) = left[-_MATRIX:], right[-_MATRIX:]
+    except ValueError:
+        raise misfit from None
+    if k != rows or math.prod((*batch, m, n)) != y.elements:
+        raise misfit
+    return padded((*batch, m, n), y), k
+
+
+def _product(a: Value, b: Value, y: Value) -> tuple[str, int, str, str]:
+    """Return sizes and steps of a product as numpy.matmul defines it: vectors are a row on the left, or a column."""
+    left, right = (1, *a.shape)[-max(len(a.shape), _MATRIX) :], b.shape if len(b.shape) > 1 else (*b.shape, 1)
+    return *_sizes(left, right, y), c_numbers(steps_in(left)), c_numbers(steps_in(right))
 
 
 def _matmul(operation: Operation) -> tuple[Step, ...]:
     a, b, y = operation.operand(0), operation.operand(1), operation.output
     require_dtype(a, "float32")
-    batch, m, k, n, step = _product(a, b)
-    numbers = (batch, m, k, n, k, 1, n, 1, step, c_float(1), c_float(0), 0, 0)
-    return (Step("gemm_f32", (*numbers, a, b, None, y), y),)
+    shape, k, *steps = _product(a, b, y)
+    return (Step("gemm_f32", (shape, k, c_float(1), c_float(0), *steps, None, a, b, None, y), y),)
 
 
 def _matmul_integer(operation: Operation) -> tuple[Step, ...]:
     a, b, y = operation.operand(0), operation.operand(1), operation.output
     operands = (
         quantised(a, zero=operation.optional(2)),
-        quantised(b, zero=operation.optional(3), channels=b.shape[-1]),
+        quantised(b, zero=operation.optional(3), channels=_columns(b)),
     )
-    return (Step("matmul_integer", (*_product(a, b), *operands, None, y), y),)
+    return (Step("matmul_integer", (*_product(a, b, y), *operands, None, y), y),)
 
 
 def _qlinear_matmul(operation: Operation) -> tuple[Step, ...]:
     a, b, y = operation.operand(0), operation.operand(3), operation.output
     operands = (
         quantised(a, scale=operation.operand(1), zero=operation.operand(2)),
-        quantised(b, scale=operation.operand(4), zero=operation.operand(5), channels=b.shape[-1]),
+        quantised(b, scale=operation.operand(4), zero=operation.operand(5), channels=_columns(b)),
         quantised(y, scale=operation.operand(6), zero=operation.operand(7), is_result=True),
     )
-    return (Step("matmul_integer", (*_product(a, b), *operands, y), y),)
+    return (Step("matmul_integer", (*_product(a, b, y), *operands, y), y),)
+
+
+def _columns(b: Value) -> int:
+    return b.shape[-1] if len(b.shape) > 1 else 1
 
 
 OPERATORS = {

@@ -1,12 +1,15 @@
-"""Operators whose every output element depends on the same element of an input: activations, sums, normalisation."""
+"""Operators whose every output element depends on the same element of an input: activations, sums, casts."""
 
 from __future__ import annotations
 
 import math
 
-from siniantrust.lowering._values import Operation, RefusedError, Step, Value, c_float, require_dtype
+import numpy as np
 
-_MAX_RANK = 6
+from siniantrust.lowering._broadcast import c_numbers, padded, steps_in
+from siniantrust.lowering._layout import view
+from siniantrust.lowering._values import KINDS, Operation, RefusedError, Step, Value, c_float, require_dtype
+
 _PAIR = 2
 _BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "Max": "MAX", "Min": "MIN", "PRelu": "PRELU"}
 
@@ -34,6 +37,26 @@ def _hard_swish(operation: Operation) -> tuple[Step, ...]:
     return _activation("hard_swish_f32", operation=operation)
 
 
+def _floor(operation: Operation) -> tuple[Step, ...]:
+    return _activation("floor_f32", operation=operation)
+
+
+def _cast(operation: Operation) -> tuple[Step, ...]:
+    x, y = operation.operand(0), operation.output
+    if x.dtype == y.dtype:
+        return view(operation)
+    for value in (x, y):
+        require_dtype(value, "float32", "int32", "int64")
+    if x.dtype == "float32":
+        kernel, kinds = "cast_from_f32", (KINDS[y.dtype],)
+    elif y.dtype == "float32":
+        kernel, kinds = "cast_to_f32", (KINDS[x.dtype],)
+    else:
+        kernel, kinds = "cast_integers", (KINDS[x.dtype], KINDS[y.dtype])
+    over = (x,) if np.dtype(x.dtype).itemsize == np.dtype(y.dtype).itemsize else ()
+    return (Step(kernel, (x.elements, *kinds, x, y), y, over=over),)
+
+
 def _clip(operation: Operation) -> tuple[Step, ...]:
     x, y = operation.operand(0), operation.output
     require_dtype(x, "float32")
@@ -49,23 +72,10 @@ def _binary(operation: Operation) -> tuple[Step, ...]:
         raise RefusedError(f"with {len(operation.inputs)} inputs it cannot be lowered, only with two")
     a, b, y = operation.operand(0), operation.operand(1), operation.output
     require_dtype(a, "float32")
-    if len(y.shape) > _MAX_RANK:
-        raise RefusedError(f"'{y.name}' has {len(y.shape)} axes, at most {_MAX_RANK} can be lowered")
-    shape = _numbers((1,) * (_MAX_RANK - len(y.shape)) + y.shape)
-    steps = (_numbers(_broadcast_steps(value, y)) for value in (a, b))
+    shape = padded(y.shape, y)
+    steps = (c_numbers(steps_in(value.shape)) for value in (a, b))
     over = tuple(value for value in (a, b) if value.shape == y.shape)
     return (Step("binary_f32", (_BINARY[operation.op_type], shape, *steps, a, b, y), y, over=over),)
-
-
-def _broadcast_steps(value: Value, target: Value) -> tuple[int, ...]:
-    """Return how far to go in ``value`` for one step along each of the target's axes."""
-    missing = len(target.shape) - len(value.shape)
-    steps = [0 if size == 1 else math.prod(value.shape[axis + 1 :]) for axis, size in enumerate(value.shape)]
-    return (0,) * (_MAX_RANK - len(target.shape) + missing) + tuple(steps)
-
-
-def _numbers(values: tuple[int, ...]) -> str:
-    return f"(const int32_t[]){{{', '.join(map(str, values))}}}"
 
 
 def _batch_norm(operation: Operation) -> tuple[Step, ...]:
@@ -81,7 +91,9 @@ def _batch_norm(operation: Operation) -> tuple[Step, ...]:
 OPERATORS = {
     **dict.fromkeys(_BINARY, _binary),
     "BatchNormalization": _batch_norm,
+    "Cast": _cast,
     "Clip": _clip,
+    "Floor": _floor,
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _hard_swish,
     "LeakyRelu": _leaky_relu,

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
-from onnx import helper, shape_inference
+from onnx import helper, numpy_helper, shape_inference
 
 from siniantrust.errors import ModelError
 from siniantrust.lowering._values import Operation, Value
 
 # Shapes and axes are small initialisers that shape inference reads.
 _KEEP_ELEMENTS = 64
+_INDICES = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 _ONNX_DOMAINS = ("", "ai.onnx")
 
 
@@ -47,8 +49,12 @@ def read(model: onnx.ModelProto, *, origin: str) -> Reading:
     named = [*typed.graph.value_info, *typed.graph.output, *typed.graph.input]
     known = {entry.name: _value(entry, origin) for entry in named if _is_known(entry)} | constants
     given = {entry.name for entry in model.graph.input} - {tensor.name for tensor in model.graph.initializer}
+    integers = {
+        tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.data_type in _INDICES
+    }
     nodes = [
-        (node.name or f"#{index}", node.op_type, _operation(node, known)) for index, node in enumerate(typed.graph.node)
+        (node.name or f"#{index}", node.op_type, _operation(node, known, integers))
+        for index, node in enumerate(typed.graph.node)
     ]
     order = {tensor.name: place for place, tensor in enumerate(model.graph.initializer)}
     weights = sorted([*weights, *constants.values()], key=lambda value: order.get(value.name, 0))
@@ -132,7 +138,7 @@ def _constant(tensor: onnx.TensorProto) -> Value:
     return Value(tensor.name, str(helper.tensor_dtype_to_np_dtype(tensor.data_type)), tuple(tensor.dims))
 
 
-def _operation(node: onnx.NodeProto, known: dict[str, Value]) -> Operation | str:
+def _operation(node: onnx.NodeProto, known: dict[str, Value], integers: dict[str, np.ndarray]) -> Operation | str:
     """Return the node as an operation, or why it is none."""
     if node.domain not in _ONNX_DOMAINS:
         return f"operators of the domain {node.domain} cannot be lowered"
@@ -149,4 +155,5 @@ def _operation(node: onnx.NodeProto, known: dict[str, Value]) -> Operation | str
         attributes=attributes,
         inputs=tuple(known[name] if name else None for name in node.input),
         outputs=tuple(known[name] for name in node.output if name),
+        known=integers,
     )

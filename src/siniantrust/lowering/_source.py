@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
-from siniantrust.lowering._values import Argument, Quantised, Step, Value
+from siniantrust.lowering._values import KINDS, Argument, Quantised, Step, Value
 
 KERNELS = files("siniantrust.lowering").joinpath("kernels.h").read_text(encoding="ascii")
-_KINDS = {"uint8": "U8", "int8": "S8", "int32": "S32"}
 
 _FRAME = """{kernels}
 #define PART_WEIGHTS_BYTES {weights_bytes}
@@ -46,5 +45,5 @@ def _text(argument: Argument, places: Mapping[str, str]) -> str:
     if isinstance(argument, Quantised):
         pointers = [_text(entry, places) for entry in (argument.data, argument.scale, argument.zero)]
         data, scale, zero = pointers
-        return f"&(const struct quantised){{{data}, {_KINDS[argument.dtype]}, {scale}, {zero}, {argument.step}}}"
+        return f"&(const struct quantised){{{data}, {KINDS[argument.dtype]}, {scale}, {zero}, {argument.step}}}"
     return str(argument)

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+# What ``enum integer`` of kernels.h calls a dtype.
+KINDS = {"uint8": "U8", "int8": "S8", "int32": "S32", "int64": "S64"}
+
 
 class RefusedError(Exception):
     """A node cannot be lowered; the message says why, the caller says which node."""
@@ -35,12 +38,16 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A node with what is known of its operands; an input that is left out is None."""
+    """A node with what is known of its operands; an input that is left out is None.
+
+    ``known`` holds the numbers of integer operands that are constants and not sealed, by their names.
+    """
 
     op_type: str
     attributes: Mapping[str, Any]
     inputs: tuple[Value | None, ...]
     outputs: tuple[Value, ...]
+    known: Mapping[str, np.ndarray]
 
     @property
     def output(self) -> Value:
@@ -67,6 +74,10 @@ class Operation:
     def optional(self, position: int) -> Value | None:
         """Return an input, or None where it is left out."""
         return self.inputs[position] if position < len(self.inputs) else None
+
+    def integers(self, position: int) -> np.ndarray | None:
+        """Return the numbers of an integer operand, or None where they are not known."""
+        return self.known.get(self.operand(position).name)
 
     def attribute(self, name: str, default: Any) -> Any:
         """Return an attribute's value."""

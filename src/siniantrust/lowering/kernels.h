@@ -33,6 +33,32 @@ static inline struct range inside(int32_t size, int32_t out_size, int32_t stride
     return found;
 }
 
+/* ---- broadcasting ---- */
+
+/* Results have MAX_RANK axes, leading ones of size 1. Operands have a step for each: one of 0 repeats them along it. */
+#define MAX_RANK 6
+#define ROW (MAX_RANK - 2)
+#define COLUMN (MAX_RANK - 1)
+
+/* The axes before the last two are a batch of matrices: how many there are, and where one lies in an operand. */
+static inline int32_t matrices(const int32_t *shape)
+{
+    int32_t count = 1;
+    for (int axis = 0; axis < ROW; axis++)
+        count *= shape[axis];
+    return count;
+}
+
+static inline size_t matrix_at(int32_t item, const int32_t *shape, const int32_t *steps)
+{
+    size_t offset = 0;
+    for (int axis = ROW - 1; axis >= 0; axis--) {
+        offset += (size_t)(item % shape[axis]) * steps[axis];
+        item /= shape[axis];
+    }
+    return offset;
+}
+
 /* ---- float32 ---- */
 
 static inline void conv_f32(const struct window *s, int32_t filters, int32_t groups, const float *x, const float *w,
@@ -65,19 +91,23 @@ static inline void conv_f32(const struct window *s, int32_t filters, int32_t gro
         }
 }
 
-/* y = alpha * a b + beta * c, for each of `batch` matrices; b stays the same where b_step is 0. */
-static inline void gemm_f32(int32_t batch, int32_t m, int32_t k, int32_t n, int32_t a_row, int32_t a_column,
-                            int32_t b_row, int32_t b_column, int32_t b_step, float alpha, float beta, int32_t c_row,
-                            int32_t c_column, const float *a, const float *b, const float *c, float *y)
+/* y = alpha * a b + beta * c, for each matrix of a batch; `k` is what a's rows and b's columns have in common. */
+static inline void gemm_f32(const int32_t *shape, int32_t k, float alpha, float beta, const int32_t *a_steps,
+                            const int32_t *b_steps, const int32_t *c_steps, const float *a, const float *b,
+                            const float *c, float *y)
 {
-    for (int32_t item = 0; item < batch; item++, a += (size_t)m * k, b += b_step)
+    const int32_t a_row = a_steps[ROW], a_column = a_steps[COLUMN], b_row = b_steps[ROW], b_column = b_steps[COLUMN];
+    const int32_t batch = matrices(shape), m = shape[ROW], n = shape[COLUMN];
+    for (int32_t item = 0; item < batch; item++) {
+        const float *left = a + matrix_at(item, shape, a_steps), *right = b + matrix_at(item, shape, b_steps);
         for (int32_t i = 0; i < m; i++)
             for (int32_t j = 0; j < n; j++) {
                 float sum = 0.0f;
                 for (int32_t l = 0; l < k; l++)
-                    sum += a[i * a_row + l * a_column] * b[l * b_row + j * b_column];
-                *y++ = alpha * sum + (c ? beta * c[i * c_row + j * c_column] : 0.0f);
+                    sum += left[i * a_row + l * a_column] * right[l * b_row + j * b_column];
+                *y++ = alpha * sum + (c ? beta * c[i * c_steps[ROW] + j * c_steps[COLUMN]] : 0.0f);
             }
+    }
 }
 
 static inline void average_pool_f32(const struct window *s, int32_t count_padding, const float *x, float *y)
@@ -184,6 +214,16 @@ static inline void clip_f32(int32_t size, const float *low, const float *high, c
     }
 }
 
+/* From 2^23 on a float has no fraction. What is whole already stays as it is, -0.0, infinities and NaN too. */
+static inline void floor_f32(int32_t size, const float *x, float *y)
+{
+    for (int32_t i = 0; i < size; i++) {
+        const int inside = x[i] > -8388608.0f && x[i] < 8388608.0f;
+        const float whole = inside ? (float)(int32_t)x[i] : x[i];
+        y[i] = whole > x[i] ? whole - 1.0f : whole < x[i] ? whole : x[i];
+    }
+}
+
 static inline float hard_sigmoid(float alpha, float beta, float value)
 {
     value = alpha * value + beta;
@@ -217,9 +257,6 @@ static inline float combine(enum binary operation, float a, float b)
     }
 }
 
-#define MAX_RANK 6
-
-/* Broadcasting: a step of 0 repeats an operand along an axis. `shape` has MAX_RANK axes, leading ones of size 1. */
 static inline void binary_f32(enum binary operation, const int32_t *shape, const int32_t *a_steps,
                               const int32_t *b_steps, const float *a, const float *b, float *y)
 {
@@ -244,7 +281,7 @@ static inline void binary_f32(enum binary operation, const int32_t *shape, const
 
 /* ---- integers ---- */
 
-enum integer { U8, S8, S32 };
+enum integer { U8, S8, S32, S64 };
 
 static inline int32_t load(const void *from, enum integer kind, size_t at)
 {
@@ -252,6 +289,56 @@ static inline int32_t load(const void *from, enum integer kind, size_t at)
     case U8: return ((const uint8_t *)from)[at];
     case S8: return ((const int8_t *)from)[at];
     default: return ((const int32_t *)from)[at];
+    }
+}
+
+/* In weights, inputs and outputs, 64 bits lie at multiples of 4 bytes: hence memcpy. */
+static inline int64_t load_wide(const void *from, enum integer kind, size_t at)
+{
+    int64_t value;
+    if (kind != S64)
+        return load(from, kind, at);
+    memcpy(&value, (const uint8_t *)from + at * sizeof value, sizeof value);
+    return value;
+}
+
+/* Into 32 bits: the lower ones, as ONNX casts integers. */
+static inline void store_wide(void *to, enum integer kind, size_t at, int64_t value)
+{
+    const uint32_t lower = (uint32_t)value;
+    if (kind == S64)
+        memcpy((uint8_t *)to + at * sizeof value, &value, sizeof value);
+    else
+        memcpy((uint8_t *)to + at * sizeof lower, &lower, sizeof lower);
+}
+
+static inline void cast_integers(int32_t size, enum integer from, enum integer to, const void *x, void *y)
+{
+    for (int32_t i = 0; i < size; i++)
+        store_wide(y, to, (size_t)i, load_wide(x, from, (size_t)i));
+}
+
+static inline void cast_to_f32(int32_t size, enum integer from, const void *x, float *y)
+{
+    for (int32_t i = 0; i < size; i++)
+        y[i] = (float)load_wide(x, from, (size_t)i);
+}
+
+/* Towards zero. ONNX leaves open what becomes of a number without a place: here it is the nearest one, NaN is 0. */
+static inline void cast_from_f32(int32_t size, enum integer to, const float *x, void *y)
+{
+    const int64_t most = to == S64 ? INT64_MAX : INT32_MAX;
+    const float limit = to == S64 ? 9223372036854775808.0f : 2147483648.0f;
+    for (int32_t i = 0; i < size; i++) {
+        const float value = x[i];
+        int64_t whole = 0;
+        if (value >= limit)
+            whole = most;
+        else if (value <= -limit)
+            whole = -most - 1;
+        else if (value == value)
+            whole = (int64_t)value;
+        store_wide(y, to, (size_t)i, whole);
     }
 }
 
@@ -321,18 +408,23 @@ static inline void conv_integer(const struct window *s, int32_t filters, int32_t
 }
 
 /* Into 8 bits where `y` has a scale (QLinearMatMul), else into 32 (MatMulInteger). */
-static inline void matmul_integer(int32_t batch, int32_t m, int32_t k, int32_t n, int32_t b_step,
+static inline void matmul_integer(const int32_t *shape, int32_t k, const int32_t *a_steps, const int32_t *b_steps,
                                   const struct quantised *a, const struct quantised *b, const struct quantised *y,
                                   void *out)
 {
+    const int32_t batch = matrices(shape), m = shape[ROW], n = shape[COLUMN];
     size_t at = 0;
-    for (int32_t item = 0; item < batch; item++)
+    for (int32_t item = 0; item < batch; item++) {
+        const size_t left = matrix_at(item, shape, a_steps), right = matrix_at(item, shape, b_steps);
         for (int32_t i = 0; i < m; i++)
             for (int32_t j = 0; j < n; j++, at++) {
                 int32_t sum = 0;
-                for (int32_t l = 0; l < k; l++)
-                    sum += (load(a->data, a->kind, ((size_t)item * m + i) * k + l) - zero_of(a, 0)) *
-                           (load(b->data, b->kind, (size_t)item * b_step + (size_t)l * n + j) - zero_of(b, j));
+                for (int32_t l = 0; l < k; l++) {
+                    const size_t a_at = left + (size_t)i * a_steps[ROW] + (size_t)l * a_steps[COLUMN];
+                    const size_t b_at = right + (size_t)l * b_steps[ROW] + (size_t)j * b_steps[COLUMN];
+                    sum += (load(a->data, a->kind, a_at) - zero_of(a, 0)) *
+                           (load(b->data, b->kind, b_at) - zero_of(b, j));
+                }
                 if (!y) {
                     ((int32_t *)out)[at] = sum;
                     continue;
@@ -340,6 +432,7 @@ static inline void matmul_integer(int32_t batch, int32_t m, int32_t k, int32_t n
                 const float scale = *a->scale * b->scale[(size_t)j * b->step] / *y->scale;
                 ((uint8_t *)out)[at] = to_8_bits((float)sum * scale, y->kind, zero_of(y, 0));
             }
+    }
 }
 
 static inline void quantise(int32_t outer, int32_t channels, int32_t inner, const struct quantised *y, const float *x,
@@ -391,6 +484,22 @@ static inline void copy_blocks(int32_t count, int32_t size, int32_t step, int32_
 {
     for (int32_t i = 0; i < count; i++)
         memcpy((uint8_t *)to + offset + (size_t)i * step, (const uint8_t *)from + (size_t)i * size, (size_t)size);
+}
+
+/* From each of `outer` rows of `length` blocks of `size` bytes, pick `count`. Negative indices count from the end; one
+ * that is out of range picks the nearest block, so that nothing outside the row is read. */
+static inline void gather(int32_t outer, int32_t length, int32_t size, int32_t count, enum integer kind,
+                          const void *from, const void *indices, void *to)
+{
+    const uint8_t *row = from;
+    uint8_t *target = to;
+    for (int32_t i = 0; i < outer; i++, row += (size_t)length * size)
+        for (int32_t j = 0; j < count; j++, target += size) {
+            int64_t index = load_wide(indices, kind, (size_t)j);
+            index = index < 0 ? index + length : index;
+            index = index < 0 ? 0 : index >= length ? length - 1 : index;
+            memcpy(target, row + (size_t)index * size, (size_t)size);
+        }
 }
 
 #endif
