@@ -37,6 +37,10 @@ def _hard_swish(operation: Operation) -> tuple[Step, ...]:
     return _activation("hard_swish_f32", operation=operation)
 
 
+def _abs(operation: Operation) -> tuple[Step, ...]:
+    return _activation("abs_f32", operation=operation)
+
+
 def _floor(operation: Operation) -> tuple[Step, ...]:
     return _activation("floor_f32", operation=operation)
 
@@ -90,6 +94,7 @@ def _batch_norm(operation: Operation) -> tuple[Step, ...]:
 
 OPERATORS = {
     **dict.fromkeys(_BINARY, _binary),
+    "Abs": _abs,
     "BatchNormalization": _batch_norm,
     "Cast": _cast,
     "Clip": _clip,
