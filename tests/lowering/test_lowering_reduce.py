@@ -25,8 +25,8 @@ def test_magnitudes_equal_onnx_runtime_bit_by_bit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.signbit(found[:5]), np.signbit(expected[:5]))
 
 
-def _length(shape: list[int | str], made: list[int | str], axes: list[int], **attributes: int) -> onnx.ModelProto:
-    node = helper.make_node("ReduceL2", ["x"], ["y"], axes=axes, name="length", **attributes)
+def _length(shape: list[int | str], made: list[int | str], axes: list[int], *, keepdims: int = 1) -> onnx.ModelProto:
+    node = helper.make_node("ReduceL2", ["x"], ["y"], axes=axes, name="length", keepdims=keepdims)
     return build_model([node], {"x": (_FLOAT, shape)}, {"y": (_FLOAT, made)}, opset=17)
 
 
