@@ -13,11 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 # Several workers share the cores. Where each computes with as many threads as there are cores, threads that wait for
 # one another in busy loops keep out those that compute: trainings of two workers took five times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Neighbours on a core make any example slow. Where CI is set, Hypothesis takes a profile of that kind by itself.
+if "CI" not in os.environ:
+    settings.register_profile("unhurried", deadline=None)
+    settings.load_profile("unhurried")
 
 # What takes long to make, and the files that use it: one worker runs them all and makes it once.
 _SHARED = {
@@ -57,6 +63,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         sizes = Counter(_unit(item.nodeid) for item in items)
         items.sort(key=lambda item: (_unit(item.nodeid) not in _SHARED, sizes[_unit(item.nodeid)]))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave Ray's cluster behind its tests: Ray prints what befalls nodes to whatever is standard output then."""
+    ray = sys.modules.get("ray")
+    if ray is not None and _unit(item.nodeid) not in _SHARED and ray.is_initialized():
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")

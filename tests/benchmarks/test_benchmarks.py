@@ -205,18 +205,22 @@ def test_what_masking_costs_is_told_with_its_preparation(written: Path) -> None:
 def test_every_mask_has_its_cost_and_its_bar(written: Path) -> None:
     """Each mask's row adds up against Part 1 without one, and its bar holds the percentage that it adds."""
     record = _record(written, "mask_costs")
-    names = [row["mask"] for row in record["rows"]]
-    assert len(set(names)) == len(names)
-    assert {"gaussian", "dropout", "bottleneck", "patch_shuffle"} <= set(names)
-    for row, bar in zip(record["rows"], record["bars"], strict=True):
-        assert bar["what"] == f"demo, {row['mask']}: added to Part 1 per request, %"
-        assert bar["measured"] == row["added, %"]
+    rows = {(row["items a request"], row["mask"]): row for row in record["rows"]}
+    assert len(rows) == len(record["rows"])
+    assert {(items, mask) for items in (1, 16) for mask in ("gaussian", "dropout", "patch_shuffle")} <= rows.keys()
+    bars = {bar["what"]: bar["measured"] for bar in record["bars"]}
+    assert bars == {
+        f"demo, requests of {items}, {mask}: added to Part 1, %": row["added, %"]
+        for (items, mask), row in rows.items()
+        if mask != "random_projection:structured=0"
+    }
+    for row in rows.values():
         assert min(row["Part 1, ms"], row["drawing, ms"], row["crosses, KiB"]) > 0
         drawn = 100 * row["drawing, ms"] / row["Part 1, ms"]
         assert row["added with drawing, %"] == pytest.approx(row["added, %"] + drawn)
         assert re.fullmatch(r"-?[\d.]+ to -?[\d.]+", row["interval, %"])
-    by_name = {row["mask"]: row for row in record["rows"]}
-    assert by_name["bottleneck"]["crosses, KiB"] < by_name["gaussian"]["crosses, KiB"]
+    assert rows[1, "bottleneck"]["crosses, KiB"] < rows[1, "gaussian"]["crosses, KiB"]
+    assert rows[16, "gaussian"]["crosses, KiB"] == 16 * rows[1, "gaussian"]["crosses, KiB"]
 
 
 def test_passes_are_timed_only_where_they_agree() -> None:
