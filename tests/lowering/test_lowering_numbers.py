@@ -162,6 +162,18 @@ def test_shapes_that_do_not_fit_are_refused(a: list[int], b: list[int], message:
         lower(model)
 
 
+def test_a_vector_has_one_column_whatever_its_length() -> None:
+    """Zero points for each element of a vector on the right are refused: they would be those of one column."""
+    small, zeros = TensorProto.INT8, np.zeros(4, np.int8)
+    model = build_model(
+        [helper.make_node("MatMulInteger", ["a", "b", "", "zeros"], ["y"], name="product")],
+        {"a": (small, [2, 4]), "b": (small, [4])},
+        {"y": (TensorProto.INT32, [2])},
+        {"zeros": zeros},
+    )
+    assert "scale and zero point of 'b' have shapes [4]: neither one nor 1" in unsupported(model)["product"]
+
+
 def test_more_axes_than_kernels_have_loops_are_refused() -> None:
     """A result of seven axes is named, for sums and for products."""
     shape: list[int | str] = [1, 1, 1, 1, 1, 2, 2]
