@@ -67,9 +67,11 @@ def test_floats_that_do_not_fit_become_the_nearest_integer(
 ) -> None:
     """Infinities and numbers beyond the target are its ends, NaN is 0, and C leaves none of it undefined."""
     bits = np.iinfo(target)
-    inside = np.nextafter(np.float32(bits.max), np.float32(0))
-    x = np.array([np.nan, np.inf, -np.inf, float(bits.max), float(bits.min), 3.4e38, -3.4e38, inside], np.float32)
-    ends = [0, bits.max, bits.min, bits.max, bits.min, bits.max, bits.min, int(inside)]
+    most, least = float(bits.max), float(bits.min)
+    inside = np.nextafter(np.float32(most), np.float32(0))
+    above, below = [np.inf, 3.4e38, 1.25 * most, most], [-np.inf, -3.4e38, 1.25 * least, least]
+    x = np.array([np.nan, inside, *above, *below], np.float32)
+    ends = [0, int(inside), *([bits.max] * 4), *([bits.min] * 4)]
     np.testing.assert_array_equal(_cast(x, target, tmp_path)[0], np.array(ends, target))
     assert capfd.readouterr().err == ""
 
@@ -160,6 +162,18 @@ def test_shapes_that_do_not_fit_are_refused(a: list[int], b: list[int], message:
         entry.CopyFrom(helper.make_tensor_value_info(entry.name, _FLOAT, shape))
     with pytest.raises(ModelError, match=message):
         lower(model)
+
+
+def test_a_vector_has_one_column_whatever_its_length() -> None:
+    """Zero points for each element of a vector on the right are refused: they would be those of one column."""
+    small, zeros = TensorProto.INT8, np.zeros(4, np.int8)
+    model = build_model(
+        [helper.make_node("MatMulInteger", ["a", "b", "", "zeros"], ["y"], name="product")],
+        {"a": (small, [2, 4]), "b": (small, [4])},
+        {"y": (TensorProto.INT32, [2])},
+        {"zeros": zeros},
+    )
+    assert "scale and zero point of 'b' have shapes [4]: neither one nor 1" in unsupported(model)["product"]
 
 
 def test_more_axes_than_kernels_have_loops_are_refused() -> None:

@@ -121,6 +121,23 @@ def test_an_integer_part_equals_onnx_runtime_exactly(
     np.testing.assert_array_equal(enclave.run("integers", {"x": x})["y"], _bare(part, x=x)[0])
 
 
+def test_rows_are_picked_by_sealed_and_by_computed_indices(
+    enclave: OpteeEnclave, load_part: LoadPart, make_part: MakePart
+) -> None:
+    """Floor, Cast and two Gathers, one by constants that are sealed, give the very rows of ONNX Runtime."""
+    weights = {"bank": np.arange(21, dtype=np.float32).reshape(7, 3), "order": np.array([2, 0, -2])}
+    nodes = [
+        helper.make_node("Floor", ["x"], ["whole"]),
+        helper.make_node("Cast", ["whole"], ["row"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["bank", "row"], ["picked"]),
+        helper.make_node("Gather", ["picked", "order"], ["y"], axis=1),
+    ]
+    part = make_part(nodes, [("x", _FLOAT, ["n"])], [("y", _FLOAT, ["n", 3])], weights)
+    load_part(enclave, "rows", part)
+    x = np.array([0.0, 6.99, -0.5, -7.0, 3.0], np.float32)
+    np.testing.assert_array_equal(enclave.run("rows", {"x": x})["y"], _bare(part, x=x)[0])
+
+
 def test_tensors_beyond_a_piece_of_shared_memory(
     enclave: OpteeEnclave, load_part: LoadPart, make_part: MakePart
 ) -> None:

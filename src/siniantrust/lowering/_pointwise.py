@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from siniantrust.lowering._broadcast import c_numbers, padded, steps_in
 from siniantrust.lowering._layout import view
 from siniantrust.lowering._values import KINDS, Operation, RefusedError, Step, Value, c_float, require_dtype
@@ -51,13 +49,9 @@ def _cast(operation: Operation) -> tuple[Step, ...]:
         return view(operation)
     for value in (x, y):
         require_dtype(value, "float32", "int32", "int64")
-    if x.dtype == "float32":
-        kernel, kinds = "cast_from_f32", (KINDS[y.dtype],)
-    elif y.dtype == "float32":
-        kernel, kinds = "cast_to_f32", (KINDS[x.dtype],)
-    else:
-        kernel, kinds = "cast_integers", (KINDS[x.dtype], KINDS[y.dtype])
-    over = (x,) if np.dtype(x.dtype).itemsize == np.dtype(y.dtype).itemsize else ()
+    kinds = [KINDS[value.dtype] for value in (x, y) if value.dtype != "float32"]
+    kernel = {x.dtype: "cast_from_f32", y.dtype: "cast_to_f32"}.get("float32", "cast_integers")
+    over = (x,) if x.size_bytes == y.size_bytes else ()
     return (Step(kernel, (x.elements, *kinds, x, y), y, over=over),)
 
 

@@ -342,7 +342,7 @@ static inline void cast_from_f32(int32_t size, enum integer to, const float *x, 
             whole = most;
         else if (value <= -limit)
             whole = -most - 1;
-        else if (value == value)
+        else if (value > -limit)
             whole = (int64_t)value;
         store_wide(y, to, (size_t)i, whole);
     }
