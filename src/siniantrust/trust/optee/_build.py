@@ -18,7 +18,7 @@ from siniantrust._files import sha256_bytes, write_atomic
 from siniantrust.errors import EnclaveError
 from siniantrust.lowering import Lowered, Slot
 from siniantrust.trust.optee._cache import CROSS_COMPILE, SETUP, SOURCES, Machine
-from siniantrust.trust.optee._inputs import LAWS, Inputs, Noise
+from siniantrust.trust.optee._inputs import LAWS, Noise, inputs_of
 
 _DEFINITIONS = """
 #include "part.h"
@@ -51,20 +51,19 @@ class Application:
     memory_bytes: int
 
 
-def build(machine: Machine, lowered: Lowered, inputs: Inputs, *, skeleton: bytes, plain_bytes: int) -> Application:
+def build(machine: Machine, lowered: Lowered, *, skeleton: bytes, plain_bytes: int) -> Application:
     """Build, or take what was built before.
 
     Args:
         machine: the emulated machine, which has the kit.
         lowered: the part.
-        inputs: which of its inputs are given, and which the application draws.
         skeleton: of the sealed part: the application opens weights that were sealed with this one only.
         plain_bytes: of the sealed weights once they are decrypted, which happens in the weights' own place.
 
     Raises:
-        EnclaveError: if the compiler or the kit fails.
+        EnclaveError: if the compiler or the kit fails, or there is noise that an application cannot draw.
     """
-    source = lowered.source + _definitions(lowered, inputs, skeleton=skeleton, plain_bytes=plain_bytes)
+    source = lowered.source + _definitions(lowered, skeleton=skeleton, plain_bytes=plain_bytes)
     digest = hashlib.sha256(source.encode())
     for path in sorted((SOURCES / "ta").iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -78,7 +77,8 @@ def build(machine: Machine, lowered: Lowered, inputs: Inputs, *, skeleton: bytes
     return Application(uuid, signed, sha256_bytes(signed), memory_bytes)
 
 
-def _definitions(lowered: Lowered, inputs: Inputs, *, skeleton: bytes, plain_bytes: int) -> str:
+def _definitions(lowered: Lowered, *, skeleton: bytes, plain_bytes: int) -> str:
+    inputs = inputs_of(lowered)
     entries = ", ".join(_entry(slot) for slot in lowered.weights)
     return _DEFINITIONS.format(
         entries=entries or '{"", 0, 0, 0}',

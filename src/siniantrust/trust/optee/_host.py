@@ -73,7 +73,7 @@ class OpteeEnclave:
         self._parts: dict[str, Part] = {}
         self._guest = Guest(self._machine)
         try:
-            application = build(self._machine, _NO_PART, inputs_of("", _NO_PART), skeleton=b"", plain_bytes=0)
+            application = build(self._machine, _NO_PART, skeleton=b"", plain_bytes=0)
             self._base = Session(self._guest, self._machine, application, accept=spec.accept)
         except BaseException:
             self._guest.close()
@@ -139,11 +139,11 @@ class OpteeEnclave:
             lowered = lower(proto, name=name)
         except ModelError as fault:
             raise EnclaveError(str(fault)) from None
-        inputs = inputs_of(name, lowered)
+        inputs = inputs_of(lowered)
         plain_bytes = len(sealed) - OVERHEAD_BYTES
         if plain_bytes < lowered.weights_bytes:
             raise TrustError(f"part {name}: sealed weights: {len(sealed)} bytes cannot hold this part's weights")
-        application = build(self._machine, lowered, inputs, skeleton=skeleton, plain_bytes=plain_bytes)
+        application = build(self._machine, lowered, skeleton=skeleton, plain_bytes=plain_bytes)
         with self._lock, self._ending_on_loss():
             replaced = self._parts.pop(name, None)
             if replaced is not None:

@@ -32,7 +32,7 @@ class Inputs:
     noise: tuple[Noise, ...]
 
 
-def inputs_of(name: str, lowered: Lowered) -> Inputs:
+def inputs_of(lowered: Lowered) -> Inputs:
     """Tell the inputs of a part apart.
 
     Raises:
@@ -41,10 +41,10 @@ def inputs_of(name: str, lowered: Lowered) -> Inputs:
     given = tuple(slot for slot in lowered.inputs if not slot.name.startswith(PREFIX))
     noise = lowered.inputs[len(given) :]
     if lowered.inputs[: len(given)] != given:
-        raise EnclaveError(f"part {name}: expected noise behind its other inputs; seal the part again")
+        raise EnclaveError("trusted application: expected noise behind the other inputs; seal the part again")
     for slot in noise:
         if slot.dtype != "float32":
-            raise EnclaveError(f"part {name}: '{slot.name}' is {slot.dtype}, a trusted application draws float32")
+            raise EnclaveError(f"trusted application: '{slot.name}' is {slot.dtype}, it draws float32")
     given_bytes = noise[0].offset_bytes if noise else lowered.input_bytes
     return Inputs(given, given_bytes, tuple(Noise(slot, law_of(slot.name)) for slot in noise))
 
