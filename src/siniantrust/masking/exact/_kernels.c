@@ -353,6 +353,18 @@ struct turned {
     int64_t first[MOST_REPETITIONS][CHANNELS][TURNS][EDGES], last[MOST_REPETITIONS][CHANNELS][TURNS][EDGES];
 };
 
+/* Make words of columns of so many channels, which lie so far apart; behind them come zeros up to a whole vector. */
+INLINE void widen(int64_t together, int64_t count, const int8_t *steps, int64_t apart,
+                  int16_t wide[CHANNELS][WIDE_BLOCK]) {
+    for (int64_t k = 0; k < together; k++) {
+        const int8_t *from = steps + k * apart;
+        for (int64_t i = 0; i < count; i++)
+            wide[k][i] = from[i];
+        for (int64_t i = count; i % 16; i++)
+            wide[k][i] = 0;
+    }
+}
+
 /* PORTABLE is for tests of the loops that other processors run. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(PORTABLE)
 #include "_kernels_avx2.h"
@@ -444,13 +456,7 @@ static void weigh_any(int64_t items, int64_t channels, int64_t rows, int64_t wid
             for (int64_t start = 0; start < width; start += WIDE_BLOCK) {
                 int64_t count = width - start < WIDE_BLOCK ? width - start : WIDE_BLOCK;
                 int64_t padded = (count + 15) / 16 * 16;
-                for (int64_t k = 0; k < together; k++) {
-                    const int8_t *from = steps + ((begun + k) * rows + row) * width + start;
-                    for (int64_t i = 0; i < count; i++)
-                        wide[k][i] = from[i];
-                    for (int64_t i = count; i < padded; i++)
-                        wide[k][i] = 0;
-                }
+                widen(together, count, steps + (begun * rows + row) * width + start, rows * width, wide);
                 for (int64_t r = 0; r < repetitions; r++)
                     for (int64_t tap = 0; tap < across_taps; tap++) {
                         int64_t lines[CHANNELS], place = (r * across_taps + tap) * stride + start;
@@ -492,11 +498,7 @@ static void turn_any(int64_t together, int64_t rows, int64_t width, const int8_t
                      const int16_t *low, int16_t wide[CHANNELS][WIDE_BLOCK], struct turned *found) {
     int64_t padded = (width + 15) / 16 * 16;
     for (int64_t row = 0; row < rows; row++) {
-        for (int64_t k = 0; k < together; k++) {
-            const int8_t *restrict from = steps + (k * rows + row) * width;
-            for (int64_t i = 0; i < width; i++)
-                wide[k][i] = from[i];
-        }
+        widen(together, width, steps + row * width, rows * width, wide);
         for (int64_t r = 0; r < repetitions; r++) {
             int64_t lines[CHANNELS] = {0};
             for (int64_t start = 0; start < padded; start += SHORT) {

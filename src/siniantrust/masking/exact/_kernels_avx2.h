@@ -248,13 +248,7 @@ AVX2 static void weigh_most(int64_t items, int64_t channels, int64_t rows, int64
             for (int64_t start = 0; start < width; start += WIDE_BLOCK) {
                 int64_t count = width - start < WIDE_BLOCK ? width - start : WIDE_BLOCK;
                 int64_t padded = (count + 15) / 16 * 16;
-                for (int64_t k = 0; k < together; k++) {
-                    const int8_t *from = steps + ((begun + k) * rows + row) * width + start;
-                    for (int64_t i = 0; i < count; i++)
-                        wide[k][i] = from[i];
-                    for (int64_t i = count; i < padded; i++)
-                        wide[k][i] = 0;
-                }
+                widen(together, count, steps + (begun * rows + row) * width + start, rows * width, wide);
                 for (int64_t r = 0; r < repetitions; r++)
                     for (int64_t tap = 0; tap < across_taps; tap++) {
                         __m256i weights = _mm256_setzero_si256();
@@ -293,11 +287,7 @@ AVX2 static void turn_most(int64_t together, int64_t rows, int64_t width, const 
     memset(last, 0, sizeof last[0] * repetitions);
     for (int64_t row = 0; row < rows; row++) {
         __m256i heading[EDGES], trailing[EDGES];
-        for (int64_t k = 0; k < together; k++) {
-            const int8_t *from = steps + (k * rows + row) * width;
-            for (int64_t i = 0; i < width; i++)
-                wide[k][i] = from[i];
-        }
+        widen(together, width, steps + row * width, rows * width, wide);
         for (int64_t i = 0; i < heads; i++)
             heading[i] = _mm256_setr_epi64x(wide[0][i], wide[1][i], wide[2][i], wide[3][i]);
         for (int64_t i = width - 1; i >= width - tails; i--)
