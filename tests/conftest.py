@@ -26,8 +26,9 @@ if "CI" not in os.environ:
     settings.load_profile("unhurried")
 
 # What takes long to make, and the files that use it: one worker runs them all and makes it once.
+_RAY = "a Ray cluster"
 _SHARED = {
-    "a Ray cluster": ("test_collab_workers", "test_odla_ray", "test_runtime_ray"),
+    _RAY: ("test_collab_workers", "test_odla_ray", "test_runtime_ray"),
     "ONNX's cases": ("test_lowering_operators", "test_odla_node_table", "test_odla_wrong_nodes"),
 }
 
@@ -68,7 +69,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave Ray's cluster behind its tests: Ray prints what befalls nodes to whatever is standard output then."""
     ray = sys.modules.get("ray")
-    if ray is not None and _unit(item.nodeid) not in _SHARED and ray.is_initialized():
+    if ray is not None and _unit(item.nodeid) != _RAY and ray.is_initialized():
         ray.shutdown()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,20 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from siniantrust.graph import Model, load_model
-from siniantrust.masking.exact import Arithmetic, Program, build_program, calibrate, offerable
+from siniantrust.masking.exact import (
+    Arithmetic,
+    ExactSession,
+    Program,
+    Query,
+    build_program,
+    calibrate,
+    offerable,
+)
+from siniantrust.odla import DeviceSpec
 
 SIDE = 9
+CPU = DeviceSpec("cpu", options={"threads": 1})
+Arrays = Mapping[str, np.ndarray]
 
 
 def residual_network(seed: int = 0) -> onnx.ModelProto:
@@ -235,3 +247,27 @@ def program_of(model: Model, *, arithmetic: Arithmetic = "int8") -> Program:
     entries = {model.proto.graph.node[node.index].input[0] for node in model.nodes if node.name in offered}
     scales = calibrate(model, sorted(entries), {"x": items(model, 64)})
     return build_program(model, offered, scales, arithmetic=arithmetic)
+
+
+NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
+    "residual": residual_network,
+    "attention": attention_network,
+    "encoder": encoder_network,
+    "normalised": normalised_network,
+    "trunk": trunk_network,
+    "downsampling": downsampling_network,
+}
+
+
+def begun(session: ExactSession, x: np.ndarray) -> Query:
+    """Return a request whose corrections the session keeps."""
+    query = session.trusted.begin({"x": x})
+    session.corrections.keep(query.prepared)
+    return query
+
+
+def corrected(session: ExactSession, query: Query, answers: Mapping[str, np.ndarray] | None = None) -> Arrays:
+    """Return a device's answers, or these, with corrections added."""
+    if answers is None:
+        answers = session._devices["cpu"][query.exchange].run(query.request or {})
+    return session.corrections.added(query.exchange, query.queries, answers)
