@@ -67,12 +67,17 @@ def feed_noise(proto: onnx.ModelProto, *, origin: str) -> None:
         nodes.append(helper.make_node("Identity", [reserved], [node.output[0]], name=node.name))
         lost.update(node.input)
     nodes = still_read(nodes, lost, {value.name for value in proto.graph.output})
+    put_nodes(proto.graph, nodes)
+
+
+def put_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    """Let a graph have ``nodes`` in place of its own, without the types of values that no node makes any more."""
     made = {name for node in nodes for name in makes(node)}
-    unmade = {name for node in proto.graph.node for name in makes(node)} - made
-    declared = [value for value in proto.graph.value_info if value.name not in unmade]
-    del proto.graph.node[:], proto.graph.value_info[:]
-    proto.graph.node.extend(nodes)
-    proto.graph.value_info.extend(declared)
+    unmade = {name for node in graph.node for name in makes(node)} - made
+    declared = [value for value in graph.value_info if value.name not in unmade]
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.value_info.extend(declared)
 
 
 def still_read(nodes: list[onnx.NodeProto], lost: set[str], leaving: set[str]) -> list[onnx.NodeProto]:

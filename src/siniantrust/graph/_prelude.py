@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import onnx
 from onnx import helper
 
-from siniantrust.graph._noise import NOISE_PREFIX, copied, still_read
+from siniantrust.graph._noise import NOISE_PREFIX, copied, put_nodes, still_read
 from siniantrust.graph._uses import subgraphs, uses
 
 PREPARED_PREFIX = NOISE_PREFIX + "prepared:"
@@ -103,8 +103,7 @@ def _keep(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], *, gone: Iterable
     """Let a graph have ``nodes``, without what is in ``gone`` and without noise where nothing reads it any more."""
     may_go = set(gone) | {value.name for value in graph.input if value.name.startswith(NOISE_PREFIX)}
     kept = still_read(nodes, may_go, _read(graph, ()))
-    del graph.node[:]
-    graph.node.extend(kept)
+    put_nodes(graph, kept)
     read = _read(graph, kept)
     for entries in (graph.initializer, graph.input):
         for entry in [each for each in entries if each.name in may_go and each.name not in read]:

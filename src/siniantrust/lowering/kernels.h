@@ -214,13 +214,13 @@ static inline void clip_f32(int32_t size, const float *low, const float *high, c
     }
 }
 
-/* From 2^23 on a float has no fraction. What is whole already stays as it is, -0.0, infinities and NaN too. */
 static inline void abs_f32(int32_t size, const float *x, float *y)
 {
     for (int32_t i = 0; i < size; i++)
         y[i] = __builtin_fabsf(x[i]);
 }
 
+/* From 2^23 on a float has no fraction. What is whole already stays as it is, -0.0, infinities and NaN too. */
 static inline void floor_f32(int32_t size, const float *x, float *y)
 {
     for (int32_t i = 0; i < size; i++) {

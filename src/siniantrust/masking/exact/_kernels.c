@@ -444,8 +444,8 @@ INLINE void pieces(int64_t count, int bits, int16_t steps[CHANNELS][WIDE_BLOCK],
 /* As ``sinian_weigh``, on every processor. */
 EVERY_PROCESSOR
 static void weigh_any(int64_t items, int64_t channels, int64_t rows, int64_t width, const int8_t *steps,
-                  int64_t repetitions, int64_t down_taps, const int64_t *down, int64_t across_taps,
-                  const int16_t *high, const int16_t *low, const int64_t *factors, int64_t *sums) {
+                      int64_t repetitions, int64_t down_taps, const int64_t *down, int64_t across_taps,
+                      const int16_t *high, const int16_t *low, const int64_t *factors, int64_t *sums) {
     int16_t wide[CHANNELS][WIDE_BLOCK];
     int64_t stride = (width + 15) / 16 * 16;
     memset(wide, 0, sizeof wide);

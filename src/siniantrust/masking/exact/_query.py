@@ -154,10 +154,11 @@ class Query:
             self.values = {}
             return
         exchange = program.exchanges[self.exchange]
-        for name, last in self.trusted.uses.last_steps.items():
+        last_steps = self.trusted.uses.last_steps
+        for name, values in self.values.items():
             # At once, also where it is sent later: bytes are less to keep than floats.
-            if last > 2 * self.exchange and name in self.values and name not in self._steps:
-                self._steps[name] = self.trusted.quantise(name, self.values[name])
+            if name not in self._steps and last_steps.get(name, -1) > 2 * self.exchange:
+                self._steps[name] = self.trusted.quantise(name, values)
         self._forget(2 * self.exchange)
         self._entered = self.trusted.entered(exchange, self._steps)
         self.request = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from siniantrust.errors import PlanError
 from siniantrust.masking.exact._finish import Finish
@@ -82,14 +83,14 @@ def _check_order(program: Program) -> None:
             f"exact masks: expected a segment before and behind each of {len(program.exchanges)} exchanges, found "
             f"{len(program.segments)}"
         )
-    for number, segment in enumerate(program.segments):
+    for number, (segment, exchange) in enumerate(zip_longest(program.segments, program.exchanges)):
         if segment is not None:
             require((tensor.name for tensor in segment.inputs), f"segment {number}")
             there.update(tensor.name for tensor in segment.outputs)
-        for exchange in program.exchanges[number : number + 1]:
+        if exchange is not None:
             require(exchange.read, f"exchange {number}")
             for finish in exchange.finishes:
-                require([finish.addend] if finish.addend is not None else [], f"exchange {number}")
+                require(filter(None, [finish.addend]), f"exchange {number}")
                 there.add(finish.value)
     require((tensor.name for tensor in program.outputs), "the model's end")
 
